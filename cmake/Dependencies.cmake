@@ -1,0 +1,43 @@
+# Everything Squall stands on, all from the distribution's own packages (see the list in `dev`).
+include(FindPkgConfig)
+
+find_package(Threads REQUIRED)
+# Before gRPC, whose own configuration would otherwise find protobuf without protobuf_generate().
+find_package(Protobuf REQUIRED)
+find_package(gRPC CONFIG REQUIRED)
+find_package(absl CONFIG REQUIRED)
+find_package(fmt CONFIG REQUIRED)
+find_package(spdlog CONFIG REQUIRED)
+find_package(Boost 1.81 REQUIRED)
+find_package(yaml-cpp CONFIG REQUIRED)
+find_package(nlohmann_json CONFIG REQUIRED)
+find_package(CLI11 CONFIG REQUIRED)
+find_package(doctest CONFIG REQUIRED)
+find_package(CURL REQUIRED)
+find_package(OpenSSL REQUIRED)
+pkg_check_modules(nl REQUIRED IMPORTED_TARGET libnl-3.0 libnl-route-3.0)
+pkg_check_modules(re2 REQUIRED IMPORTED_TARGET re2)
+find_program(CLANG clang REQUIRED)
+find_program(BPFTOOL bpftool PATHS /usr/sbin /sbin REQUIRED)
+
+find_program(CCACHE ccache)
+if(CCACHE)
+  set(CMAKE_C_COMPILER_LAUNCHER ${CCACHE})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
+endif()
+find_program(MOLD mold)
+if(MOLD)
+  add_link_options(-fuse-ld=mold)
+endif()
+
+# squall-hold is linked statically, all else dynamically, and some libraries of ours go into both. Those name no
+# library of others; a program names one of these two bundles.
+add_library(squall_shared INTERFACE)
+target_link_libraries(squall_shared INTERFACE protobuf::libprotobuf absl::status absl::statusor Threads::Threads)
+
+pkg_check_modules(static_closure REQUIRED absl_status absl_statusor libnl-route-3.0 libnl-3.0 libbpf)
+add_library(squall_static INTERFACE)
+target_link_options(squall_static INTERFACE -static)
+target_link_libraries(squall_static INTERFACE
+  -Wl,--start-group -lprotobuf ${static_closure_STATIC_LIBRARIES} -Wl,--end-group)
+target_link_directories(squall_static INTERFACE ${static_closure_STATIC_LIBRARY_DIRS})

@@ -1,0 +1,29 @@
+/// \file
+/// YAML text in, a validated plan out, or everything that is wrong with it. No sockets, no clock.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "experiments/base/diagnostic.h"
+#include "experiments/base/status.h"
+#include "squall/v1/plan.pb.h"
+
+namespace squall::plan {
+
+struct Loaded {
+  Diagnostics diagnostics;
+  std::optional<v1::Plan> plan;  ///< Absent if there are errors. Defaults are filled in.
+};
+
+/// Never throws; every error of the text in one go.
+Loaded load(std::string text, std::string file_name);
+
+/// Opens without following into a device or fifo, at most 1 MiB. What cannot be read is a diagnostic as well.
+Loaded load_file(const std::string& path);
+
+/// Whether a message that came over the wire keeps its declared bounds: required fields, oneofs, ranges, known enums.
+/// Errors: kInvalidArgument with the field's path: fault.network.delay: …
+Status check_bounds(const google::protobuf::Message& message);
+
+}  // namespace squall::plan
