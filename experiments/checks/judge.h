@@ -1,6 +1,7 @@
 /// \file
-/// Holds samples against a check's expectations: windows, percentiles, error rates, how long something was false.
-/// No clock and no sockets of its own: time comes with the samples, so every case is a plain test.
+/// Holds samples against a check's expectations: windows, percentiles, error rates, how long
+/// something was false. No clock and no sockets of its own: time comes with the samples, so every
+/// case is a plain test.
 #pragma once
 
 #include <memory>
@@ -19,6 +20,14 @@ struct Breach {
   Duration since{};         ///< How long it had been false.
 };
 
+/// How one expectation stands.
+struct Finding {
+  std::string observed;  ///< p99 148ms; no data
+  bool holds = false;
+  std::optional<double> number;  ///< The metric: milliseconds, percent, or plain. None where it is
+                                 ///< text or unanswered.
+};
+
 class Judge {
  public:
   explicit Judge(const v1::Check& check);
@@ -27,18 +36,24 @@ class Judge {
   /// Takes a sample into account. Samples come in the order of `asked`.
   void add(const Sample& sample);
 
-  /// Whether every expectation holds at `now`, whatever its `for`: what the steady state is proven by.
+  /// Whether every expectation holds at `now`, whatever its `for`: what the steady state is proven
+  /// by.
   bool holds(MonotonicTime now) const;
 
-  /// The first expectation that counts as breached at `now`: false for as long as its `for` says, or without data for two
-  /// intervals where no_data says so.
+  /// The first expectation that counts as breached at `now`: false for as long as its `for` says,
+  /// or without data for two intervals where no_data says so.
   std::optional<Breach> breached(MonotonicTime now);
 
-  /// Whether there is enough data to say: every window has at least one sample.
+  /// How every expectation stands at `now`, in the plan's order: what a CheckAsked event tells
+  /// beside the answer.
+  std::vector<Finding> findings(MonotonicTime now) const;
+
+  /// Whether there is enough data to say: every window has at least three samples, every other
+  /// expectation one.
   bool ready(MonotonicTime now) const;
 
-  /// Ends the proving of the steady state: medians of what was seen so far become the baselines, and the windows begin
-  /// anew so that nothing from before is held against the method.
+  /// Ends the proving of the steady state: medians of what was seen so far become the baselines,
+  /// and the windows begin anew so that nothing from before is held against the method.
   void start_watching(MonotonicTime now);
 
   /// Forgets the windows: after a revert, recovery is judged by what is asked from `now` on.

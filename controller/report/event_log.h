@@ -1,0 +1,68 @@
+/// \file
+/// The event log of a run: one line of JSON per event, written as it happens, so that a crash keeps
+/// all that was told until then. It is the only source of every screen and every report; screens
+/// listen here, reports read the file.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "experiments/base/clock.h"
+#include "experiments/base/status.h"
+#include "squall/v1/events.pb.h"
+
+namespace squall::report {
+
+/// Told of every event of a run, in order, on the thread that wrote it.
+class Sink {
+ public:
+  virtual ~Sink() = default;
+  virtual void on(const v1::Event& event) = 0;
+};
+
+/// Writes runs/<id>/events.jsonl. For one thread.
+class EventLog {
+ public:
+  /// Makes the folder, where it is missing, and a new file in it.
+  /// Errors: kAlreadyExists where the folder has a log already; else as from_errno.
+  static StatusOr<std::unique_ptr<EventLog>> create(const std::filesystem::path& folder);
+  ~EventLog();
+  EventLog(const EventLog&) = delete;
+  EventLog& operator=(const EventLog&) = delete;
+
+  /// Fills in `at` and `elapsed`, writes the line with one write(2), then tells every sink. A log
+  /// that cannot be written any more (disk full) does not stop a run: the sinks are told all the
+  /// same, and status() keeps the first error.
+  void write(v1::Event event);
+
+  /// From now on `sink` is told too. Lifetime: `sink` outlives the log.
+  void tell(Sink& sink);
+
+  const std::filesystem::path& path() const { return path_; }
+  const Status& status() const { return status_; }
+
+ private:
+  EventLog(int descriptor, std::filesystem::path path);
+
+  int descriptor_;
+  std::filesystem::path path_;
+  Status status_;
+  std::vector<Sink*> sinks_;
+  bool started_ = false;
+  MonotonicTime start_;
+};
+
+/// Reads a log back. A last line that was torn by a crash is left out; any other bad line is an
+/// error. Errors: kNotFound; kDataLoss with the line's number.
+StatusOr<std::vector<v1::Event>> read_events(const std::filesystem::path& path);
+
+/// One event as a line of JSON, without its newline: names as in the contract, 64-bit counts as
+/// numbers.
+std::string to_json_line(const v1::Event& event);
+
+/// Errors: kDataLoss for what to_json_line() never wrote.
+StatusOr<v1::Event> from_json_line(std::string_view line);
+
+}  // namespace squall::report

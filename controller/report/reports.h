@@ -1,0 +1,37 @@
+/// \file
+/// The reports of a run, each a pure function of its events: what `squall run` writes at the end,
+/// `squall report` writes again from the log.
+#pragma once
+
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "controller/report/style.h"
+#include "experiments/base/status.h"
+#include "squall/v1/events.pb.h"
+
+namespace squall::report {
+
+/// Chaos Toolkit's top keys (experiment, status, deviated, start, end, duration, steady_states,
+/// run, rollbacks), and under `squall` the verdict, the abort's times, every fault with its
+/// evidence, every check with its numbers, every node.
+std::string json_report(std::span<const v1::Event> events);
+
+/// One testcase per check, per fault applied and per fault reverted; times in seconds; in the shape
+/// of Jenkins's schema.
+std::string junit_report(std::span<const v1::Event> events);
+
+/// The summary at the end of a run. `files` are named on its last lines: what it is (log, json,
+/// junit), and its path.
+std::string text_report(
+    std::span<const v1::Event> events, const Style& style,
+    const std::vector<std::pair<std::string, std::filesystem::path>>& files = {});
+
+/// Writes a report beside the log, whole or not at all (a temporary file, then rename(2)).
+Status write_report(const std::filesystem::path& path, std::string_view text);
+
+}  // namespace squall::report
