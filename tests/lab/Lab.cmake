@@ -1,0 +1,27 @@
+# squall_lab_test(NAME SOURCES… [LINKS…] [TIMEOUT s] [CASE_TIMEOUT s]): a doctest binary whose cases run on the lab's
+# kernel. The kernel boots once for all of them; every case is a ctest entry of its own, labelled lab.
+function(squall_lab_test name)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "TIMEOUT;CASE_TIMEOUT" "SOURCES;LINKS")
+  if(NOT arg_TIMEOUT)
+    set(arg_TIMEOUT 240)
+  endif()
+  if(NOT arg_CASE_TIMEOUT)
+    set(arg_CASE_TIMEOUT 60)
+  endif()
+  math(EXPR boot_timeout "${arg_TIMEOUT} + 10")
+  set(results ${CMAKE_CURRENT_BINARY_DIR}/${name}.results)
+
+  add_executable(${name} ${arg_SOURCES} ${PROJECT_SOURCE_DIR}/tests/support/main.cpp)
+  set_target_properties(${name} PROPERTIES
+    RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests
+    CROSSCOMPILING_EMULATOR "$<TARGET_FILE:squall-lab>;case;${results}")
+  target_link_libraries(${name} PRIVATE squall_warnings ${arg_LINKS} squall_shared doctest::doctest)
+  add_dependencies(${name} squall-lab)
+
+  add_test(NAME ${name}.boot
+    COMMAND squall-lab run ${results} ${arg_TIMEOUT} ${arg_CASE_TIMEOUT} $<TARGET_FILE:${name}>)
+  set_tests_properties(${name}.boot PROPERTIES
+    LABELS lab FIXTURES_SETUP ${name} TIMEOUT ${boot_timeout})
+  doctest_discover_tests(${name} TEST_PREFIX "lab:"
+    PROPERTIES LABELS lab FIXTURES_REQUIRED ${name} TIMEOUT 10 SKIP_REGULAR_EXPRESSION "SKIPPED:")
+endfunction()

@@ -1,0 +1,15 @@
+/// \file
+/// The lab's inner side: what the program does as process 1 of the User-Mode-Linux kernel.
+#pragma once
+
+namespace squall::lab {
+
+/// The environment variable, handed over on the kernel's command line, that names the results
+/// folder on the host.
+inline constexpr const char* kResultsVariable = "SQUALL_LAB_RESULTS";
+
+/// Prepares the guest (file systems, kernel modules, loopback), runs every case of the job, writes
+/// each case's output and status into the results folder, and powers off. Never returns.
+[[noreturn]] void run_guest();
+
+}  // namespace squall::lab
