@@ -4,6 +4,7 @@ include(FindPkgConfig)
 find_package(Threads REQUIRED)
 # Before gRPC, whose own configuration would otherwise find protobuf without protobuf_generate().
 find_package(Protobuf REQUIRED)
+# It finds re2::re2 as well, which we use; a re2_FOUND of our own would keep it from doing so the second time.
 find_package(gRPC CONFIG REQUIRED)
 find_package(absl CONFIG REQUIRED)
 find_package(fmt CONFIG REQUIRED)
@@ -16,7 +17,6 @@ find_package(doctest CONFIG REQUIRED)
 find_package(CURL REQUIRED)
 find_package(OpenSSL REQUIRED)
 pkg_check_modules(nl REQUIRED IMPORTED_TARGET libnl-3.0 libnl-route-3.0)
-pkg_check_modules(re2 REQUIRED IMPORTED_TARGET re2)
 find_program(CLANG clang REQUIRED)
 find_program(BPFTOOL bpftool PATHS /usr/sbin /sbin REQUIRED)
 
