@@ -1,6 +1,8 @@
 # Everything Squall stands on, all from the distribution's own packages (see the list in `dev`).
 include(FindPkgConfig)
 
+set(SQUALL_SANITIZE "" CACHE STRING "Sanitizers, as -fsanitize= has them: address,undefined or thread")
+
 find_package(Threads REQUIRED)
 # Before gRPC, whose own configuration would otherwise find protobuf without protobuf_generate().
 find_package(Protobuf REQUIRED)
@@ -37,7 +39,13 @@ target_link_libraries(squall_shared INTERFACE protobuf::libprotobuf absl::status
 
 pkg_check_modules(static_closure REQUIRED absl_status absl_statusor libnl-route-3.0 libnl-3.0 libbpf)
 add_library(squall_static INTERFACE)
-target_link_options(squall_static INTERFACE -static)
+if(SQUALL_SANITIZE)
+  # A sanitizer's runtime cannot be linked statically.
+  add_compile_options(-fsanitize=${SQUALL_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  add_link_options(-fsanitize=${SQUALL_SANITIZE})
+else()
+  target_link_options(squall_static INTERFACE -static)
+endif()
 target_link_libraries(squall_static INTERFACE
   -Wl,--start-group -lprotobuf ${static_closure_STATIC_LIBRARIES} -Wl,--end-group)
 target_link_directories(squall_static INTERFACE ${static_closure_STATIC_LIBRARY_DIRS})
