@@ -1,0 +1,357 @@
+#include "experiments/plan/declared.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+
+#include "experiments/base/units.h"
+#include "squall/v1/faults.pb.h"
+
+namespace squall::plan {
+namespace {
+
+char upper(char c) { return c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c; }
+char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
+
+template <typename T>
+StatusOr<double> as_double(const StatusOr<T>& value) {
+  if (!value.ok()) return value.status();
+  return static_cast<double>(*value);
+}
+
+/// Direction has no prefix, Signal has SIGNAL_: where all values bear the type's name, a plan does
+/// not repeat it.
+std::string prefix_of(const EnumDescriptor& type) {
+  std::string prefix;
+  for (const char c : type.name()) {
+    if (c >= 'A' && c <= 'Z' && !prefix.empty()) prefix += '_';
+    prefix += upper(c);
+  }
+  prefix += '_';
+  for (int i = 0; i < type.value_count(); ++i) {
+    if (type.value(i)->name().rfind(prefix, 0) != 0) return "";
+  }
+  return prefix;
+}
+
+std::optional<Problem> bad_host_port(std::string_view text) {
+  const std::string hint = "write host:port, such as 127.0.0.1:5432 or [::1]:5432";
+  const auto colon = text.rfind(':');
+  if (colon == std::string_view::npos || text.back() == ']') {
+    return Problem{fmt::format("\"{}\" has no port", text), hint};
+  }
+  const std::string_view host = text.substr(0, colon);
+  const bool bracketed = host.size() > 2 && host.front() == '[' && host.back() == ']';
+  if (host.empty() || (!bracketed && host.find_first_of(":[]") != std::string_view::npos)) {
+    return Problem{host.empty() ? fmt::format("\"{}\" has no host", text)
+                                : fmt::format("\"{}\" is not host:port", text),
+                   hint};
+  }
+  if (host.find_first_of("/@?# \t") != std::string_view::npos) {
+    return Problem{fmt::format("\"{}\" is not host:port", text), hint};
+  }
+  const auto port = parse_count(text.substr(colon + 1));
+  if (!port.ok() || *port < 1 || *port > 65535) {
+    return Problem{fmt::format("\"{}\" is not a port", text.substr(colon + 1)),
+                   "write a number from 1 to 65535"};
+  }
+  return std::nullopt;
+}
+
+std::optional<Problem> bad_url(std::string_view text) {
+  const auto end = text.find("://");
+  if (end == std::string_view::npos) {
+    return Problem{fmt::format("\"{}\" is not a URL", text), "write http://host:port/path"};
+  }
+  std::string scheme(text.substr(0, end));
+  std::transform(scheme.begin(), scheme.end(), scheme.begin(), lower);
+  if (scheme != "http" && scheme != "https") {
+    return Problem{fmt::format("\"{}\" is not a scheme that can be asked", scheme),
+                   "write http:// or https://"};
+  }
+  for (const char c : text) {
+    if (static_cast<unsigned char>(c) <= ' ') {
+      return Problem{"a URL has no blanks", "write %20 for a blank"};
+    }
+  }
+  std::string_view host = text.substr(end + 3);
+  host = host.substr(0, host.find_first_of("/?#"));
+  if (const auto at = host.rfind('@'); at != std::string_view::npos) host = host.substr(at + 1);
+  if (host.empty() || host[0] == ':') {
+    return Problem{fmt::format("\"{}\" has no host", text), "write http://host:port/path"};
+  }
+  const auto bracket = host.rfind(']');
+  const auto colon = host.find(':', bracket == std::string_view::npos ? 0 : bracket);
+  if (colon != std::string_view::npos) return bad_host_port(host);
+  return std::nullopt;
+}
+
+}  // namespace
+
+const v1::FieldRules& rules_of(const FieldDescriptor& field) {
+  return field.options().GetExtension(v1::rules);
+}
+
+const v1::MessageRules& rules_of(const Descriptor& message) {
+  return message.options().GetExtension(v1::message_rules);
+}
+
+const v1::OneofRules& rules_of(const OneofDescriptor& choice) {
+  return choice.options().GetExtension(v1::oneof_rules);
+}
+
+StatusOr<double> parse_number(std::string_view text, v1::Unit unit) {
+  switch (unit) {
+    case v1::DURATION: {
+      const auto value = parse_duration(text);
+      if (!value.ok()) return value.status();
+      return static_cast<double>(value->count());
+    }
+    case v1::PERCENT:
+      return parse_percent(text);
+    case v1::BYTES:
+      return as_double(parse_bytes(text));
+    case v1::RATE:
+      return as_double(parse_rate(text));
+    default:
+      return as_double(parse_count(text));
+  }
+}
+
+std::string format_number(double number, v1::Unit unit) {
+  constexpr double kLargest = 9.2e18;  // below what an int64 holds
+  const double held = std::clamp(number, -kLargest, kLargest);
+  switch (unit) {
+    case v1::DURATION:
+      return format_duration(Duration(static_cast<std::int64_t>(held)));
+    case v1::PERCENT:
+      return format_percent(number);
+    case v1::BYTES:
+      return format_bytes(static_cast<std::uint64_t>(std::max(held, 0.0)));
+    case v1::RATE:
+      return format_rate(static_cast<std::uint64_t>(std::max(held, 0.0)));
+    default:
+      return fmt::format("{}", number);
+  }
+}
+
+std::optional<Problem> out_of_bounds(double number, const FieldDescriptor& field) {
+  const v1::FieldRules& rules = rules_of(field);
+  if (!std::isfinite(number)) return Problem{"is not a number", ""};
+  if (rules.unit() == v1::DURATION && number < 0) return Problem{"is negative", ""};
+  if (rules.min().empty() && rules.max().empty()) return std::nullopt;
+  const auto beyond = [&](const std::string& bound, bool below) -> bool {
+    if (bound.empty()) return false;
+    const auto limit = parse_number(bound, rules.unit());
+    return limit.ok() && (below ? number < *limit : number > *limit);
+  };
+  const std::string hint = fmt::format("write {}", bounds_in_words(field));
+  if (beyond(rules.min(), true)) {
+    return Problem{fmt::format("{} is too small", format_number(number, rules.unit())), hint};
+  }
+  if (beyond(rules.max(), false)) {
+    return Problem{fmt::format("{} is too large", format_number(number, rules.unit())), hint};
+  }
+  return std::nullopt;
+}
+
+std::optional<Problem> misshapen(std::string_view text, const FieldDescriptor& field) {
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if ((byte < 0x20 && c != '\t' && c != '\n' && c != '\r') || byte == 0x7f) {
+      return Problem{fmt::format("the control character \\x{:02x} cannot stand here", byte), ""};
+    }
+  }
+  if (text.empty()) return std::nullopt;
+  constexpr std::size_t kLongestName = 15;  // IFNAMSIZ and TASK_COMM_LEN are both 16, with a NUL
+  switch (rules_of(field).text()) {
+    case v1::INTERFACE:
+      if (text.size() > kLongestName) {
+        return Problem{fmt::format("an interface's name has at most {} bytes; \"{}\" has {}",
+                                   kLongestName, text, text.size()),
+                       ""};
+      }
+      if (text == "." || text == ".." ||
+          text.find_first_of("/: \t\r\n") != std::string_view::npos) {
+        return Problem{fmt::format("\"{}\" cannot be an interface's name", text),
+                       "write it as `ip link` shows it, such as eth0"};
+      }
+      return std::nullopt;
+    case v1::COMMAND_NAME:
+      if (text.size() > kLongestName) {
+        return Problem{fmt::format("the kernel keeps {} bytes of a program's name; \"{}\" has {}",
+                                   kLongestName, text, text.size()),
+                       fmt::format("write \"{}\"", text.substr(0, kLongestName))};
+      }
+      return std::nullopt;
+    case v1::HOST_PORT:
+      return bad_host_port(text);
+    case v1::NODE_ADDRESS:
+      if (text.rfind("unix:", 0) == 0) {
+        if (text.size() > 5 && text[5] == '/') return std::nullopt;
+        return Problem{fmt::format("\"{}\" is not a whole path", text), "write unix:/path"};
+      }
+      return bad_host_port(text);
+    case v1::HTTP_URL:
+      return bad_url(text);
+    case v1::HTTP_METHOD:
+      for (const char c : text) {
+        if (!((c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '-')) {
+          return Problem{fmt::format("\"{}\" is not a method", text), "write GET, HEAD or POST"};
+        }
+      }
+      return std::nullopt;
+    default:
+      return std::nullopt;
+  }
+}
+
+std::optional<Problem> doubtful(std::string_view text, const FieldDescriptor& field) {
+  if (rules_of(field).text() != v1::HTTP_URL) return std::nullopt;
+  const auto begin = text.find("://");
+  if (begin == std::string_view::npos) return std::nullopt;
+  std::string_view host = text.substr(begin + 3);
+  host = host.substr(0, host.find_first_of("/?#"));
+  if (host.find('@') == std::string_view::npos) return std::nullopt;
+  return Problem{"the URL carries credentials, which the event log would keep",
+                 "send them as a header, or ask an address that needs none"};
+}
+
+std::string bounds_in_words(const FieldDescriptor& field) {
+  const v1::FieldRules& rules = rules_of(field);
+  if (!rules.min().empty() && !rules.max().empty()) {
+    return fmt::format("{} to {}", rules.min(), rules.max());
+  }
+  if (!rules.min().empty()) return fmt::format("at least {}", rules.min());
+  if (!rules.max().empty()) return fmt::format("at most {}", rules.max());
+  return "";
+}
+
+std::string spelling(const EnumValueDescriptor& value) {
+  const std::string prefix = prefix_of(*value.type());
+  if (!prefix.empty()) return value.name().substr(prefix.size());
+  std::string word = value.name();
+  std::transform(word.begin(), word.end(), word.begin(), lower);
+  return word;
+}
+
+std::vector<std::string> spellings(const EnumDescriptor& type) {
+  std::vector<std::string> words;
+  for (int i = 0; i < type.value_count(); ++i) words.push_back(spelling(*type.value(i)));
+  return words;
+}
+
+const EnumValueDescriptor* value_named(const EnumDescriptor& type, std::string_view word) {
+  for (int i = 0; i < type.value_count(); ++i) {
+    const std::string known = spelling(*type.value(i));
+    const bool same = std::equal(known.begin(), known.end(), word.begin(), word.end(),
+                                 [](char a, char b) { return upper(a) == upper(b); });
+    if (same) return type.value(i);
+  }
+  return nullptr;
+}
+
+std::vector<std::string> choices(const OneofDescriptor& choice) {
+  std::vector<std::string> words;
+  for (int i = 0; i < choice.field_count(); ++i) words.push_back(choice.field(i)->name());
+  return words;
+}
+
+std::string one_of(const std::vector<std::string>& words) {
+  std::string text;
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    if (i > 0) text += i + 1 == words.size() ? " or " : ", ";
+    text += words[i];
+  }
+  return text;
+}
+
+double number_in(const Message& message, const FieldDescriptor& field) {
+  const auto& reflection = *message.GetReflection();
+  switch (field.cpp_type()) {
+    case FieldDescriptor::CPPTYPE_INT32:
+      return reflection.GetInt32(message, &field);
+    case FieldDescriptor::CPPTYPE_INT64:
+      return static_cast<double>(reflection.GetInt64(message, &field));
+    case FieldDescriptor::CPPTYPE_UINT32:
+      return reflection.GetUInt32(message, &field);
+    case FieldDescriptor::CPPTYPE_UINT64:
+      return static_cast<double>(reflection.GetUInt64(message, &field));
+    case FieldDescriptor::CPPTYPE_FLOAT:
+      return static_cast<double>(reflection.GetFloat(message, &field));
+    case FieldDescriptor::CPPTYPE_DOUBLE:
+      return reflection.GetDouble(message, &field);
+    default:
+      return 0;
+  }
+}
+
+std::vector<Finding> contradictions(const Message& message) {
+  std::vector<Finding> found;
+  const Descriptor& type = *message.GetDescriptor();
+  const auto& reflection = *message.GetReflection();
+  const auto given = [&](const FieldDescriptor& field) {
+    return field.is_repeated() ? reflection.FieldSize(message, &field) > 0
+                               : reflection.HasField(message, &field);
+  };
+
+  const auto& any_of = rules_of(type).any_of();
+  const bool some = std::any_of(any_of.begin(), any_of.end(), [&](const std::string& name) {
+    const FieldDescriptor* field = type.FindFieldByName(name);
+    return field != nullptr && given(*field);
+  });
+  if (!some && !any_of.empty()) {
+    std::string noun = type.name();
+    std::transform(noun.begin(), noun.end(), noun.begin(), lower);
+    found.push_back({"", fmt::format("{} needs {}", noun, one_of({any_of.begin(), any_of.end()})),
+                     "without it, it says nothing"});
+  }
+
+  for (int i = 0; i < type.field_count(); ++i) {
+    const FieldDescriptor& field = *type.field(i);
+    const v1::FieldRules& rules = rules_of(field);
+    if (!given(field)) continue;
+    if (!rules.needs().empty()) {
+      const FieldDescriptor* other = type.FindFieldByName(rules.needs());
+      if (other != nullptr && !given(*other)) {
+        found.push_back({field.name(), fmt::format("{} without {}", field.name(), other->name()),
+                         fmt::format("give a {} as well", other->name())});
+        continue;
+      }
+    }
+    if (!rules.not_over().empty()) {
+      const FieldDescriptor* other = type.FindFieldByName(rules.not_over());
+      if (other != nullptr && given(*other) &&
+          number_in(message, field) > number_in(message, *other)) {
+        const std::string most = format_number(number_in(message, *other), rules_of(*other).unit());
+        found.push_back(
+            {field.name(),
+             fmt::format("{} is more than {}, which is {}", field.name(), other->name(), most),
+             fmt::format("write at most {}", most)});
+      }
+    }
+  }
+
+  // The one rule about `for`: it stands beside the fault's kind, and whether it must is declared by
+  // the kind.
+  if (const auto* fault = google::protobuf::DynamicCastToGenerated<v1::Fault>(&message)) {
+    const OneofDescriptor& kinds = *type.FindOneofByName("kind");
+    const FieldDescriptor* kind = reflection.GetOneofFieldDescriptor(message, &kinds);
+    if (kind != nullptr) {
+      const bool at_once = rules_of(*kind->message_type()).at_once();
+      if (at_once && fault->has_for_()) {
+        found.push_back({"for", fmt::format("{} is done at once and does not last", kind->name()),
+                         "leave `for` out"});
+      } else if (!at_once && !fault->has_for_()) {
+        found.push_back({kind->name(),
+                         fmt::format("{} does not say how long it lasts", kind->name()),
+                         fmt::format("write `for: 60s` beside `{}`", kind->name())});
+      }
+    }
+  }
+  return found;
+}
+
+}  // namespace squall::plan
