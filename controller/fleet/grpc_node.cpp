@@ -1,0 +1,486 @@
+#include "controller/fleet/grpc_node.h"
+
+#include <fmt/format.h>
+#include <grpcpp/grpcpp.h>
+
+#include <algorithm>
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/this_coro.hpp>
+#include <deque>
+#include <fstream>
+#include <functional>
+#include <iterator>
+#include <mutex>
+#include <utility>
+
+#include "controller/fleet/wake.h"
+#include "squall/v1/node.grpc.pb.h"
+
+namespace squall::fleet {
+namespace asio = boost::asio;
+namespace {
+
+/// How long the end of a stream is waited for, once everything on it has been said.
+constexpr Duration kCloseWithin = std::chrono::milliseconds(500);
+
+/// Where gRPC's threads hand things to the loop. It outlives the node, so that a call that ends
+/// late finds nobody rather than a dead loop.
+class Mailbox {
+ public:
+  explicit Mailbox(asio::any_io_executor loop) : loop_(std::move(loop)) {}
+
+  template <typename Function>
+  void post(Function function) {
+    const std::lock_guard lock(mutex_);
+    if (open_) asio::post(loop_, std::move(function));
+  }
+
+  void shut() {
+    const std::lock_guard lock(mutex_);
+    open_ = false;
+  }
+
+ private:
+  std::mutex mutex_;
+  bool open_ = true;
+  asio::any_io_executor loop_;
+};
+
+Status from_grpc(const grpc::Status& status) {
+  return error(static_cast<StatusCode>(status.error_code()), status.error_message());
+}
+
+bool contains(const std::string& text, std::string_view part) {
+  return text.find(part) != std::string::npos;
+}
+
+/// gRPC tells how its own layers failed; a person wants to know what to do about it.
+Status explain(const std::string& address, bool tls, const grpc::Status& status) {
+  const std::string& text = status.error_message();
+  const auto unreachable = [&](std::string_view why) {
+    return error(StatusCode::kUnavailable, fmt::format("{} cannot be reached: {}", address, why));
+  };
+  const auto refused = [&](std::string_view why) {
+    return error(StatusCode::kUnauthenticated,
+                 fmt::format("{}: TLS handshake refused: {}", address, why));
+  };
+  if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
+    return unreachable(
+        fmt::format("no answer within {} s", kReachWithin / std::chrono::seconds(1)));
+  }
+  if (status.error_code() != grpc::StatusCode::UNAVAILABLE) {
+    return in_context(address, from_grpc(status));
+  }
+  if (contains(text, "CERTIFICATE_VERIFY_FAILED")) {
+    return refused("its certificate is not signed by our ca.pem, or has expired");
+  }
+  if (contains(text, "is not in peer certificate") || contains(text, "Peer name") ||
+      contains(text, "Hostname Verification")) {
+    return refused("its certificate is not for this name");
+  }
+  if (contains(text, "WRONG_VERSION_NUMBER")) return refused("it does not speak TLS");
+  if (contains(text, "Ssl handshake failed") || contains(text, "handshak")) return refused(text);
+  if (contains(text, "Connection refused")) {
+    return unreachable("connection refused; is squalld running there?");
+  }
+  if (contains(text, "No such file")) return unreachable("there is no such socket");
+  if (contains(text, "Permission denied")) return unreachable("permission denied");
+  if (contains(text, "No route to host")) return unreachable("no route to host");
+  if (contains(text, "Network is unreachable")) return unreachable("network is unreachable");
+  if (contains(text, "DNS resolution failed")) return unreachable("its name cannot be resolved");
+  // With TLS 1.3 the client believes the handshake done before the server has seen, and refused,
+  // its certificate; all that is left to see is the closed connection.
+  if (tls && (contains(text, "Socket closed") || contains(text, "Connection reset") ||
+              contains(text, "Broken pipe") || contains(text, "Stream removed"))) {
+    return refused(
+        "it closed the connection; our certificate is not signed by its ca.pem, or has expired");
+  }
+  return unreachable(text);
+}
+
+template <typename Reply>
+struct Call {
+  grpc::ClientContext context;
+  Reply reply;
+  std::optional<grpc::Status> status;
+  Wake ended;
+};
+
+/// Waits for the call; gives it up if the waiting coroutine is cancelled.
+template <typename Reply>
+asio::awaitable<grpc::Status> finish(std::shared_ptr<Call<Reply>> call) {
+  while (!call->status) {
+    if (co_await call->ended.wait()) continue;
+    call->context.TryCancel();
+    co_return grpc::Status(grpc::StatusCode::CANCELLED, "stopped");
+  }
+  co_return *call->status;
+}
+
+/// The lease's stream. Reactions run on gRPC's threads and only hand on; all else is the loop's. It
+/// owns itself until OnDone(), the last thing that gRPC says about it.
+class Stream final : public grpc::ClientBidiReactor<v1::LeaseRequest, v1::LeaseEvent>,
+                     public std::enable_shared_from_this<Stream> {
+ public:
+  Stream(std::shared_ptr<Mailbox> mailbox, std::function<void(const v1::LeaseEvent&)> event,
+         std::function<void(const Status&)> ended)
+      : mailbox_(std::move(mailbox)), event_(std::move(event)), ended_(std::move(ended)) {}
+
+  void start(v1::Injector::Stub& stub) {
+    self_ = shared_from_this();
+    stub.async()->Lease(&context_, this);
+    // Writes are started from the loop, outside any reaction: without a hold the stream could be
+    // over between two of them.
+    AddHold();
+    StartRead(&read_);
+    StartCall();
+  }
+
+  void send(v1::LeaseRequest request) {
+    if (closing_) return;
+    queue_.push_back(std::move(request));
+    write_next();
+  }
+
+  /// Renewals that queue up behind a stuck connection say nothing more than one does.
+  void renew() {
+    const bool waiting =
+        std::any_of(queue_.begin(), queue_.end(),
+                    [](const v1::LeaseRequest& queued) { return queued.has_renew(); });
+    if (waiting) return;
+    v1::LeaseRequest request;
+    request.mutable_renew();
+    send(std::move(request));
+  }
+
+  void close() {
+    if (closing_) return;
+    closing_ = true;
+    if (!writing_) half_close();
+  }
+
+  void cancel() {
+    forget();
+    context_.TryCancel();
+    drop_hold();
+  }
+
+  /// Nobody listens any more.
+  void forget() {
+    closing_ = true;
+    event_ = nullptr;
+    ended_ = nullptr;
+  }
+
+  bool over() const { return over_; }
+  Wake& ended() { return wake_; }
+
+  void OnReadDone(bool more) override {
+    if (!more) {
+      mailbox_->post([self = self_] { self->read_ended(); });
+      return;
+    }
+    auto event = std::make_shared<v1::LeaseEvent>(std::move(read_));
+    mailbox_->post([self = self_, event] {
+      if (self->event_) self->event_(*event);
+    });
+    // After the post: else another of gRPC's threads might hand on the next event first.
+    read_.Clear();
+    StartRead(&read_);
+  }
+
+  void OnWriteDone(bool written) override {
+    mailbox_->post([self = self_, written] {
+      self->writing_ = false;
+      if (!self->queue_.empty()) self->queue_.pop_front();
+      if (written) self->write_next();
+    });
+  }
+
+  void OnDone(const grpc::Status& status) override {
+    const auto self = std::move(self_);
+    mailbox_->post([self, status] {
+      self->over_ = true;
+      self->wake_.notify();
+      if (const auto ended = std::exchange(self->ended_, nullptr)) ended(from_grpc(status));
+    });
+  }
+
+ private:
+  void write_next() {
+    if (writing_ || dead_) return;
+    if (queue_.empty()) {
+      if (closing_) half_close();
+      return;
+    }
+    writing_ = true;
+    StartWrite(&queue_.front());
+  }
+
+  void half_close() {
+    if (dead_ || !holding_) return;
+    StartWritesDone();
+    drop_hold();
+  }
+
+  void read_ended() {
+    dead_ = true;
+    drop_hold();
+  }
+
+  void drop_hold() {
+    if (std::exchange(holding_, false)) RemoveHold();
+  }
+
+  std::shared_ptr<Stream> self_;
+  std::shared_ptr<Mailbox> mailbox_;
+  grpc::ClientContext context_;
+  v1::LeaseEvent read_;
+
+  // The loop's.
+  std::function<void(const v1::LeaseEvent&)> event_;
+  std::function<void(const Status&)> ended_;
+  std::deque<v1::LeaseRequest> queue_;
+  Wake wake_;
+  bool writing_ = false;
+  bool holding_ = true;
+  bool closing_ = false;  ///< Nothing more will be said.
+  bool dead_ = false;     ///< The other end says nothing more.
+  bool over_ = false;
+};
+
+class GrpcNode final : public Node {
+ public:
+  GrpcNode(std::string name, std::string address, std::optional<Credentials> credentials)
+      : name_(std::move(name)),
+        address_(std::move(address)),
+        credentials_(std::move(credentials)) {}
+
+  ~GrpcNode() override {
+    if (stream_) stream_->cancel();
+    if (mailbox_) mailbox_->shut();
+  }
+
+  const std::string& name() const override { return name_; }
+  std::string address() const override { return address_; }
+
+  asio::awaitable<StatusOr<v1::Description>> connect() override {
+    co_await asio::this_coro::throw_if_cancelled(false);
+    if (!mailbox_) mailbox_ = std::make_shared<Mailbox>(co_await asio::this_coro::executor);
+    make_channel();
+    const auto call = std::make_shared<Call<v1::Description>>();
+    call->context.set_deadline(std::chrono::system_clock::now() + kReachWithin);
+    // A first attempt that fails is final: who waits longer than for one is told nothing new.
+    call->context.set_wait_for_ready(false);
+    const auto request = std::make_shared<v1::DescribeRequest>();
+    stub_->async()->Describe(&call->context, request.get(), &call->reply, on_end(call, request));
+    const grpc::Status status = co_await finish(call);
+    if (!status.ok()) co_return explain(address_, tls(), status);
+    co_return call->reply;
+  }
+
+  asio::awaitable<StatusOr<v1::PreflightReply>> preflight(std::vector<v1::Fault> faults) override {
+    co_await asio::this_coro::throw_if_cancelled(false);
+    const auto call = std::make_shared<Call<v1::PreflightReply>>();
+    const auto request = std::make_shared<v1::PreflightRequest>();
+    for (v1::Fault& fault : faults) *request->add_faults() = std::move(fault);
+    call->context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(10));
+    stub_->async()->Preflight(&call->context, request.get(), &call->reply, on_end(call, request));
+    const grpc::Status status = co_await finish(call);
+    if (!status.ok()) co_return from_grpc(status);
+    co_return call->reply;
+  }
+
+  asio::awaitable<StatusOr<v1::Opened>> open(std::string run, std::uint64_t epoch, Duration lease,
+                                             Listener listener) override {
+    co_await asio::this_coro::throw_if_cancelled(false);
+    if (stream_) stream_->cancel();
+    listener_ = std::move(listener);
+    const auto opening = std::make_shared<Opening>();
+    stream_ = std::make_shared<Stream>(
+        mailbox_,
+        [this, opening](const v1::LeaseEvent& event) {
+          if (!event.has_opened()) {
+            if (listener_.event) listener_.event(event);
+            return;
+          }
+          opening->opened = event.opened();
+          opening->changed.notify();
+        },
+        [this, opening](const Status& status) {
+          const Status why =
+              status.ok() ? error(StatusCode::kUnavailable, "it ended the lease") : status;
+          renewal_.reset();
+          if (!opening->opened) {
+            opening->failed = why;
+            opening->changed.notify();
+          } else if (const auto lost = std::exchange(listener_.lost, nullptr)) {
+            lost(why);
+          }
+        });
+    stream_->start(*stub_);
+    v1::LeaseRequest request;
+    auto& wanted = *request.mutable_open();
+    wanted.set_run(std::move(run));
+    wanted.set_epoch(epoch);
+    wanted.set_lease(lease.count());
+    stream_->send(std::move(request));
+    // The daemon counts the lease from the first word of it that arrives, so renewing starts now.
+    renewal_ = std::make_shared<asio::steady_timer>(co_await asio::this_coro::executor);
+    renew(renewal_, monotonic_now(), lease / 3);
+
+    const MonotonicTime deadline = monotonic_now() + kReachWithin;
+    while (!opening->opened && opening->failed.ok()) {
+      const bool going = co_await opening->changed.wait(deadline);
+      if (opening->opened || !opening->failed.ok()) break;
+      if (going && monotonic_now() < deadline) continue;
+      renewal_.reset();
+      stream_->cancel();
+      if (!going) co_return error(StatusCode::kCancelled, "stopped");
+      co_return error(StatusCode::kUnavailable, "the lease was not opened within 3 s");
+    }
+    if (!opening->failed.ok()) co_return opening->failed;
+    co_return *opening->opened;
+  }
+
+  void inject(const v1::Fault& fault) override {
+    v1::LeaseRequest request;
+    *request.mutable_inject()->mutable_fault() = fault;
+    send(std::move(request));
+  }
+
+  void revert(const std::string& fault) override {
+    v1::LeaseRequest request;
+    request.mutable_revert()->set_fault(fault);
+    send(std::move(request));
+  }
+
+  void revert_all() override {
+    v1::LeaseRequest request;
+    request.mutable_revert_all();
+    send(std::move(request));
+  }
+
+  asio::awaitable<void> close() override {
+    co_await asio::this_coro::throw_if_cancelled(false);
+    listener_ = {};
+    renewal_.reset();
+    if (!stream_) co_return;
+    const auto stream = std::exchange(stream_, nullptr);
+    stream->close();
+    const MonotonicTime deadline = monotonic_now() + kCloseWithin;
+    while (!stream->over() && monotonic_now() < deadline) {
+      if (!co_await stream->ended().wait(deadline)) break;
+    }
+    if (!stream->over()) stream->cancel();
+    stream->forget();
+  }
+
+ private:
+  struct Opening {
+    std::optional<v1::Opened> opened;
+    Status failed;
+    Wake changed;
+  };
+
+  bool tls() const { return !address_.starts_with("unix:"); }
+
+  void make_channel() {
+    grpc::ChannelArguments arguments;
+    // A hung peer is seen after 3 s, long before the lease is over on most plans.
+    arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 2000);
+    arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 1000);
+    arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+    // A proxy of the environment is for the web; a daemon's address is meant as it stands.
+    arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+    // Each attempt stands alone: no back-off left over from the one before.
+    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    std::shared_ptr<grpc::ChannelCredentials> credentials = grpc::InsecureChannelCredentials();
+    std::string target = address_;
+    if (tls()) {
+      target = "dns:///" + address_;
+      grpc::SslCredentialsOptions options;
+      if (credentials_) {
+        options.pem_root_certs = credentials_->ca;
+        options.pem_cert_chain = credentials_->certificate;
+        options.pem_private_key = credentials_->key;
+      }
+      credentials = grpc::SslCredentials(options);
+    }
+    stub_ = v1::Injector::NewStub(grpc::CreateCustomChannel(target, credentials, arguments));
+  }
+
+  template <typename Reply, typename Request>
+  std::function<void(grpc::Status)> on_end(std::shared_ptr<Call<Reply>> call,
+                                           std::shared_ptr<Request> request) {
+    return [mailbox = mailbox_, call, request](grpc::Status status) {
+      mailbox->post([call, status = std::move(status)] {
+        call->status = status;
+        call->ended.notify();
+      });
+    };
+  }
+
+  /// Each renewal is due at a multiple of `interval` from the start, however late the last one ran.
+  void renew(const std::shared_ptr<asio::steady_timer>& timer, MonotonicTime last,
+             Duration interval) {
+    const MonotonicTime next = std::max(last + interval, monotonic_now());
+    timer->expires_at(next);
+    timer->async_wait([this, weak = std::weak_ptr(timer), next,
+                       interval](const boost::system::error_code& failed) {
+      const auto alive = weak.lock();
+      if (failed || !alive) return;
+      if (stream_) stream_->renew();
+      renew(alive, next, interval);
+    });
+  }
+
+  void send(v1::LeaseRequest request) {
+    if (stream_) stream_->send(std::move(request));
+  }
+
+  std::string name_;
+  std::string address_;
+  std::optional<Credentials> credentials_;
+  std::shared_ptr<Mailbox> mailbox_;
+  std::unique_ptr<v1::Injector::Stub> stub_;
+  std::shared_ptr<Stream> stream_;
+  std::shared_ptr<asio::steady_timer> renewal_;
+  Listener listener_;
+};
+
+StatusOr<std::string> read_pem(const std::string& folder, const char* name) {
+  const std::string path = folder + "/" + name;
+  std::ifstream file(path, std::ios::binary);
+  std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  if (!file.is_open()) {
+    return error(StatusCode::kInvalidArgument, fmt::format("{}: cannot be read", path));
+  }
+  if (!contains(text, "-----BEGIN ")) {
+    return error(StatusCode::kInvalidArgument, fmt::format("{}: is not a PEM file", path));
+  }
+  return text;
+}
+
+}  // namespace
+
+StatusOr<Credentials> read_credentials(const std::string& folder) {
+  Credentials read;
+  for (auto [name, field] :
+       {std::pair{"ca.pem", &Credentials::ca}, std::pair{"cert.pem", &Credentials::certificate},
+        std::pair{"key.pem", &Credentials::key}}) {
+    auto text = read_pem(folder, name);
+    if (!text.ok()) return text.status();
+    read.*field = *std::move(text);
+  }
+  return read;
+}
+
+std::unique_ptr<Node> make_grpc_node(std::string name, std::string address,
+                                     std::optional<Credentials> credentials) {
+  return std::make_unique<GrpcNode>(std::move(name), std::move(address), std::move(credentials));
+}
+
+}  // namespace squall::fleet

@@ -1,0 +1,28 @@
+/// \file
+/// A node reached over gRPC. Its source is the controller's only door to that library.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "controller/fleet/node.h"
+
+namespace squall::fleet {
+
+/// PEM texts of ca.pem, cert.pem and key.pem.
+struct Credentials {
+  std::string ca;
+  std::string certificate;
+  std::string key;
+};
+
+/// Reads ca.pem, cert.pem and key.pem. Errors: kInvalidArgument, naming the file.
+StatusOr<Credentials> read_credentials(const std::string& folder);
+
+/// A node at host:port, over mTLS, or at unix:/path, in plaintext: the socket's file mode is what
+/// guards it. To be used on the loop that first awaits connect().
+std::unique_ptr<Node> make_grpc_node(std::string name, std::string address,
+                                     std::optional<Credentials> credentials);
+
+}  // namespace squall::fleet

@@ -1,0 +1,32 @@
+/// \file
+/// The node that squall itself runs on: its running squalld if there is one, else a private one,
+/// started for the run and ended after it.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "controller/fleet/node.h"
+
+namespace squall::fleet {
+
+/// $SQUALL_STATE_DIR, else $XDG_STATE_HOME/squall, else /var/lib/squall: where the runs are, and
+/// the node's squalld has its ledger and, at squalld.sock, its socket.
+std::filesystem::path state_dir();
+
+struct LocalOptions {
+  std::filesystem::path state = state_dir();
+
+  /// Of the private daemon; empty: squalld beside this program, or in ../sbin.
+  std::filesystem::path squalld;
+};
+
+/// connect() finds the daemon or starts a private one; close() ends it. A private daemon has a
+/// state directory of its own below `state`/local, the first that no other run uses, so that what a
+/// killed run left in its ledger is swept by the next. It also ends, and reverts, when this process
+/// dies. Threads: connect() is awaited on a thread that lives as long as the run (the daemon's
+/// parent-death signal follows the thread).
+std::unique_ptr<Node> make_local_node(std::string name, LocalOptions options);
+
+}  // namespace squall::fleet
