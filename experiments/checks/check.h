@@ -14,23 +14,25 @@
 
 namespace squall::checks {
 
-/// One question and its answer. An unhealthy answer is a value, not an error; what could not ask has `error` set.
+/// One question and its answer. An unhealthy answer is a value, not an error; what could not ask
+/// has `error` set.
 struct Sample {
-  MonotonicTime asked;              ///< When the question went out.
-  Duration latency{};               ///< Until the whole answer was there, or until it was given up.
-  std::string error;                ///< Empty: answered. Else why not, in words: connection refused, timeout after 200ms.
+  MonotonicTime asked;  ///< When the question went out.
+  Duration latency{};   ///< Until the whole answer was there, or until it was given up.
+  std::string error;    ///< Empty: answered. Else why not: connection refused, timeout after 200ms.
   std::optional<std::int64_t> status;  ///< http: the status code.
-  std::string state;                ///< tcp: open, refused, unreachable, timeout.
+  std::string state;                   ///< tcp: open, refused, unreachable, timeout.
   std::optional<std::int64_t> exit;    ///< exec: the exit code.
-  std::string output;               ///< http: the body, exec: stdout; at most 64 KiB are kept.
+  std::string output;                  ///< http: the body, exec: stdout; at most 64 KiB are kept.
 };
 
 class Check {
  public:
   virtual ~Check() = default;
 
-  /// Asks once, within the check's timeout. Honours cancellation at once. Runs on the executor it is awaited on and never
-  /// blocks it. What goes wrong with the target is in the Sample; throws only for a fault of our own.
+  /// Asks once, within the check's timeout. Honours cancellation at once. Runs on the executor it
+  /// is awaited on and never blocks it. What goes wrong with the target is in the Sample; throws
+  /// only for a fault of our own.
   virtual boost::asio::awaitable<Sample> ask() = 0;
 };
 

@@ -1,0 +1,517 @@
+#include "experiments/checks/judge.h"
+
+#include <fmt/core.h>
+#include <re2/re2.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <deque>
+#include <limits>
+#include <map>
+#include <string_view>
+
+#include "experiments/base/diagnostic.h"
+#include "experiments/base/units.h"
+
+namespace squall::checks {
+namespace {
+
+constexpr Duration kDefaultWindow = std::chrono::seconds(10);
+constexpr std::size_t kWindowNeeds = 3;
+/// A loop that hiccups is not a target without data.
+constexpr Duration kShortestSilence = std::chrono::milliseconds(100);
+constexpr double kUnanswered = std::numeric_limits<double>::infinity();
+
+enum class Metric {
+  kUnknown,
+  kLatency,
+  kStatus,
+  kBody,
+  kState,
+  kExit,
+  kStdout,
+  kValue,
+  kErrorRate,
+  kRate,
+  kPercentile
+};
+
+struct MetricName {
+  std::string_view name;
+  Metric metric;
+  double percentile = 0;
+};
+
+constexpr MetricName kMetrics[] = {
+    {"latency", Metric::kLatency},    {"status", Metric::kStatus},
+    {"body", Metric::kBody},          {"state", Metric::kState},
+    {"exit", Metric::kExit},          {"stdout", Metric::kStdout},
+    {"value", Metric::kValue},        {"error_rate", Metric::kErrorRate},
+    {"rate", Metric::kRate},          {"p50", Metric::kPercentile, 50},
+    {"p90", Metric::kPercentile, 90}, {"p95", Metric::kPercentile, 95},
+    {"p99", Metric::kPercentile, 99}, {"p999", Metric::kPercentile, 99.9},
+};
+
+MetricName metric_named(std::string_view name) {
+  for (const MetricName& known : kMetrics) {
+    if (known.name == name) return known;
+  }
+  return {name, Metric::kUnknown};
+}
+
+bool is_windowed(Metric metric) {
+  return metric == Metric::kErrorRate || metric == Metric::kRate || metric == Metric::kPercentile;
+}
+
+bool is_time(Metric metric) { return metric == Metric::kLatency || metric == Metric::kPercentile; }
+
+/// No answer, a server's error, a program that says no.
+bool is_failure(const Sample& sample) {
+  return !sample.error.empty() || (sample.status && *sample.status >= 500) ||
+         (sample.exit && *sample.exit != 0);
+}
+
+MonotonicTime arrival(const Sample& sample) { return sample.asked + sample.latency; }
+
+/// The samples of the last `length`, in order of time and in order of latency.
+class Window {
+ public:
+  explicit Window(Duration length) : length_(length) {}
+
+  void begin(MonotonicTime now) {
+    entries_.clear();
+    sorted_.clear();
+    failures_ = 0;
+    begun_ = now;
+  }
+
+  void add(const Sample& sample) {
+    const double latency =
+        sample.error.empty() ? static_cast<double>(sample.latency.count()) : kUnanswered;
+    const Entry entry{arrival(sample), latency, is_failure(sample)};
+    if (!begun_) begun_ = sample.asked;
+    entries_.push_back(entry);
+    // A vector kept in order beats a tree: a window holds a thousand samples, a move of which is
+    // one memmove.
+    sorted_.insert(std::upper_bound(sorted_.begin(), sorted_.end(), latency), latency);
+    failures_ += entry.failed ? 1 : 0;
+  }
+
+  /// Lets go of what is older than the window.
+  void advance(MonotonicTime now) {
+    while (!entries_.empty() && entries_.front().at + length_ < now) {
+      const Entry& oldest = entries_.front();
+      sorted_.erase(std::lower_bound(sorted_.begin(), sorted_.end(), oldest.latency));
+      failures_ -= oldest.failed ? 1 : 0;
+      entries_.pop_front();
+    }
+  }
+
+  std::size_t size() const { return entries_.size(); }
+  Duration length() const { return length_; }
+
+  /// Nearest rank: the smallest latency that at least that share of the samples does not exceed.
+  /// Not when empty.
+  double percentile(double percent) const {
+    const double rank = std::ceil(percent / 100 * static_cast<double>(sorted_.size()) - 1e-9);
+    return sorted_[static_cast<std::size_t>(std::max(rank, 1.0)) - 1];
+  }
+
+  double error_rate() const {
+    return 100 * static_cast<double>(failures_) / static_cast<double>(entries_.size());
+  }
+
+  /// Good answers per second, over as much of the window as has passed.
+  double rate(MonotonicTime now) const {
+    const Duration passed = begun_ ? std::min(length_, now - *begun_) : length_;
+    const double seconds = std::max(static_cast<double>(passed.count()) / 1e9, 1e-3);
+    return static_cast<double>(entries_.size() - failures_) / seconds;
+  }
+
+ private:
+  struct Entry {
+    MonotonicTime at;
+    double latency;
+    bool failed;
+  };
+
+  Duration length_;
+  std::deque<Entry> entries_;
+  std::vector<double> sorted_;
+  std::size_t failures_ = 0;
+  std::optional<MonotonicTime> begun_;
+};
+
+/// What a metric is at a moment: a number in base units (infinite: later than any bound, as nothing
+/// was answered), or text.
+struct Value {
+  std::optional<double> number;
+  std::optional<std::string> text;
+
+  bool none() const { return !number && !text; }
+};
+
+struct Outcome {
+  bool has_data = false;
+  bool holds = false;
+  Value value;
+};
+
+double median(std::vector<double> values) {
+  std::ranges::sort(values);
+  const std::size_t middle = values.size() / 2;
+  return values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
+}
+
+std::string number_text(double number) { return fmt::format("{:.6g}", number); }
+
+std::string_view trimmed(std::string_view text) {
+  const auto last = text.find_last_not_of(" \t\r\n");
+  return last == std::string_view::npos ? std::string_view() : text.substr(0, last + 1);
+}
+
+/// The first number in a program's output.
+std::optional<double> number_in(const std::string& output) {
+  static const RE2 kNumber(R"(([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?))");
+  double number = 0;
+  if (!RE2::PartialMatch(output, kNumber, &number) || !std::isfinite(number)) return std::nullopt;
+  return number;
+}
+
+struct Rule {
+  v1::Expectation wanted;
+  Metric metric = Metric::kUnknown;
+  double percentile = 0;
+  Window* window = nullptr;  ///< Of a windowed metric.
+  std::unique_ptr<RE2> pattern;
+  std::vector<double> proving;  ///< What the metric was while the steady state was proven.
+  std::optional<double> baseline;
+  std::optional<MonotonicTime> false_since;
+  std::optional<MonotonicTime> last_data;
+
+  bool needs_baseline() const {
+    return std::ranges::any_of(wanted.values(),
+                               [](const auto& value) { return value.times_baseline(); });
+  }
+
+  /// The bound a number is held against; text that reads as a number counts as one.
+  std::optional<double> bound(int index) const {
+    if (index >= wanted.values_size()) return std::nullopt;
+    const v1::Quantity& quantity = wanted.values(index);
+    if (quantity.value_case() == v1::Quantity::kText) {
+      double number = 0;
+      const char* end = quantity.text().data() + quantity.text().size();
+      const auto [stop, failed] = std::from_chars(quantity.text().data(), end, number);
+      if (failed != std::errc() || stop != end) return std::nullopt;
+      return number;
+    }
+    if (quantity.times_baseline()) {
+      return baseline ? std::optional(quantity.number() * *baseline) : std::nullopt;
+    }
+    return quantity.number();
+  }
+
+  bool accepts_number(double number) const {
+    const auto first = bound(0);
+    if (wanted.op() == v1::MATCHES)
+      return pattern && RE2::PartialMatch(number_text(number), *pattern);
+    if (wanted.op() == v1::IN) {
+      for (int index = 0; index < wanted.values_size(); ++index) {
+        if (bound(index) == number) return true;
+      }
+      return false;
+    }
+    if (!first) return false;
+    switch (wanted.op()) {
+      case v1::LESS:
+        return number < *first;
+      case v1::LESS_OR_EQUAL:
+        return number <= *first;
+      case v1::GREATER:
+        return number > *first;
+      case v1::GREATER_OR_EQUAL:
+        return number >= *first;
+      case v1::EQUAL:
+        return number == *first;
+      case v1::NOT_EQUAL:
+        return number != *first;
+      case v1::BETWEEN: {
+        const auto second = bound(1);
+        return second && number >= *first && number <= *second;
+      }
+      default:
+        return false;
+    }
+  }
+
+  std::string text_of(const v1::Quantity& quantity) const {
+    return quantity.value_case() == v1::Quantity::kText ? quantity.text()
+                                                        : number_text(quantity.number());
+  }
+
+  bool accepts_text(const std::string& text) const {
+    if (wanted.op() == v1::MATCHES) return pattern && RE2::PartialMatch(text, *pattern);
+    const auto equals = [&](const v1::Quantity& quantity) {
+      const std::string other = text_of(quantity);
+      // A program's last line ends in a newline that nobody writes into a plan.
+      return text == other || (metric == Metric::kStdout && trimmed(text) == trimmed(other));
+    };
+    switch (wanted.op()) {
+      case v1::EQUAL:
+      case v1::IN:
+        return std::ranges::any_of(wanted.values(), equals);
+      case v1::NOT_EQUAL:
+        return std::ranges::none_of(wanted.values(), equals);
+      case v1::CONTAINS:
+        return wanted.values_size() > 0 &&
+               text.find(text_of(wanted.values(0))) != std::string::npos;
+      default:
+        return false;
+    }
+  }
+
+  std::string words(const Value& value, const std::string& last_error) const {
+    const std::string& name = wanted.metric();
+    if (value.text) {
+      constexpr std::size_t kShown = 60;
+      const std::string_view text = trimmed(*value.text);
+      const std::string shown = escape_controls(text.substr(0, kShown));
+      if (metric == Metric::kState) return name + " " + shown;
+      return name + " \"" + shown + (text.size() > kShown ? "…\"" : "\"");
+    }
+    if (!value.number) return "no data";
+    const double number = *value.number;
+    if (!std::isfinite(number)) return name + " unanswered (" + last_error + ")";
+    std::string words = name + " ";
+    if (is_time(metric)) {
+      words += format_measured(Duration(static_cast<std::int64_t>(number)));
+    } else if (metric == Metric::kErrorRate) {
+      words += fmt::format("{:.3g}%", number);
+    } else if (metric == Metric::kRate) {
+      words += fmt::format("{:.3g}/s", number);
+    } else {
+      words += number_text(number);
+    }
+    if (needs_baseline() && baseline) {
+      words += " (baseline ";
+      words += is_time(metric) ? format_measured(Duration(static_cast<std::int64_t>(*baseline)))
+                               : number_text(*baseline);
+      words += ")";
+    }
+    return words;
+  }
+};
+
+}  // namespace
+
+struct Judge::State {
+  explicit State(const v1::Check& check)
+      : every(check.has_every() ? Duration(check.every()) : std::chrono::seconds(1)),
+        silence(std::max(2 * std::max(every, Duration(check.timeout())), kShortestSilence)),
+        no_data_breaches(check.no_data() == v1::BREACH) {
+    for (const v1::Expectation& wanted : check.expect()) {
+      Rule rule;
+      rule.wanted = wanted;
+      const MetricName metric = metric_named(wanted.metric());
+      rule.metric = metric.metric;
+      rule.percentile = metric.percentile;
+      if (is_windowed(rule.metric)) {
+        const Duration over = wanted.has_over() ? Duration(wanted.over()) : kDefaultWindow;
+        rule.window = &windows.try_emplace(over, over).first->second;
+      }
+      if (wanted.op() == v1::MATCHES && wanted.values_size() > 0) {
+        rule.pattern = std::make_unique<RE2>(wanted.values(0).text(), RE2::Quiet);
+      }
+      rules.push_back(std::move(rule));
+    }
+  }
+
+  Duration every;
+  Duration silence;  ///< This long without data is a breach.
+  bool no_data_breaches;
+  std::vector<Rule> rules;
+  std::map<Duration, Window> windows;  ///< One for all expectations over the same time.
+  std::optional<Sample> latest;        ///< Since the last restart.
+  std::string last_error;
+  bool watching = false;
+
+  Value value_of(const Rule& rule, MonotonicTime now) const {
+    if (!latest) return {};
+    const bool answered = latest->error.empty();
+    const auto as_number = [](const auto& whole) {
+      return whole ? Value{.number = static_cast<double>(*whole), .text = {}} : Value{};
+    };
+    switch (rule.metric) {
+      case Metric::kLatency:
+        return {.number = answered ? static_cast<double>(latest->latency.count()) : kUnanswered,
+                .text = {}};
+      case Metric::kStatus:
+        return as_number(latest->status);
+      case Metric::kExit:
+        return as_number(latest->exit);
+      case Metric::kState:
+        return {.number = {},
+                .text = latest->state.empty() ? std::nullopt : std::optional(latest->state)};
+      case Metric::kBody:
+      case Metric::kStdout:
+        return {.number = {}, .text = answered ? std::optional(latest->output) : std::nullopt};
+      case Metric::kValue:
+        return {.number = answered ? number_in(latest->output) : std::nullopt, .text = {}};
+      case Metric::kErrorRate:
+      case Metric::kRate:
+      case Metric::kPercentile:
+        if (rule.window->size() == 0) return {};
+        if (rule.metric == Metric::kErrorRate)
+          return {.number = rule.window->error_rate(), .text = {}};
+        if (rule.metric == Metric::kRate) return {.number = rule.window->rate(now), .text = {}};
+        return {.number = rule.window->percentile(rule.percentile), .text = {}};
+      case Metric::kUnknown:
+        break;
+    }
+    return {};
+  }
+
+  void advance(MonotonicTime now) {
+    for (auto& [over, window] : windows) window.advance(now);
+  }
+
+  /// With the windows at `now`. An ask that got no answer is data that holds nothing; an answer
+  /// without the metric is no data.
+  Outcome judge(const Rule& rule, MonotonicTime now) const {
+    Outcome outcome;
+    outcome.value = value_of(rule, now);
+    const bool unanswered = latest && !latest->error.empty();
+    outcome.has_data = !outcome.value.none() || (unanswered && !rule.window);
+    if (!outcome.has_data) {
+      outcome.holds = !no_data_breaches && latest;
+    } else if (outcome.value.none()) {
+      outcome.holds = false;
+    } else if (rule.needs_baseline() && !rule.baseline && !watching) {
+      outcome.holds = true;  // what it will be measured by is being measured
+    } else {
+      outcome.holds = outcome.value.number ? rule.accepts_number(*outcome.value.number)
+                                           : rule.accepts_text(*outcome.value.text);
+    }
+    return outcome;
+  }
+
+  std::string words(const Rule& rule, const Outcome& outcome) const {
+    if (outcome.has_data && outcome.value.none()) return "no answer (" + latest->error + ")";
+    return rule.words(outcome.value, last_error);
+  }
+
+  /// Notes since when each expectation has been false.
+  void note(MonotonicTime now) {
+    advance(now);
+    for (Rule& rule : rules) {
+      const Outcome outcome = judge(rule, now);
+      if (!rule.last_data) rule.last_data = now;
+      if (!outcome.has_data) continue;
+      if (outcome.holds) {
+        rule.false_since.reset();
+      } else if (!rule.false_since) {
+        rule.false_since = now;
+      }
+    }
+  }
+
+  void begin(MonotonicTime now) {
+    for (auto& [over, window] : windows) window.begin(now);
+    for (Rule& rule : rules) {
+      rule.false_since.reset();
+      rule.last_data = now;
+    }
+    latest.reset();
+  }
+};
+
+Judge::Judge(const v1::Check& check) : state_(std::make_unique<State>(check)) {}
+Judge::~Judge() = default;
+
+void Judge::add(const Sample& sample) {
+  State& state = *state_;
+  const MonotonicTime now = arrival(sample);
+  state.latest = sample;
+  if (!sample.error.empty()) state.last_error = sample.error;
+  for (auto& [over, window] : state.windows) window.add(sample);
+  state.note(now);
+  for (Rule& rule : state.rules) {
+    const Outcome outcome = state.judge(rule, now);
+    if (outcome.has_data) rule.last_data = now;
+    const auto number = outcome.value.number;
+    if (!state.watching && rule.needs_baseline() && number && std::isfinite(*number)) {
+      rule.proving.push_back(*number);
+    }
+  }
+}
+
+bool Judge::holds(MonotonicTime now) const {
+  state_->advance(now);
+  return std::ranges::all_of(state_->rules,
+                             [&](const Rule& rule) { return state_->judge(rule, now).holds; });
+}
+
+std::optional<Breach> Judge::breached(MonotonicTime now) {
+  State& state = *state_;
+  state.note(now);
+  for (const Rule& rule : state.rules) {
+    const Duration silent = now - *rule.last_data;
+    if (silent > state.silence && state.no_data_breaches) {
+      return Breach{rule.wanted.text(), "no data for " + format_measured(silent), silent};
+    }
+    if (!rule.false_since) continue;
+    const Duration since = now - *rule.false_since;
+    if (since < Duration(rule.wanted.for_())) continue;
+    return Breach{rule.wanted.text(), state.words(rule, state.judge(rule, now)), since};
+  }
+  return std::nullopt;
+}
+
+std::vector<Finding> Judge::findings(MonotonicTime now) const {
+  state_->advance(now);
+  std::vector<Finding> all;
+  for (const Rule& rule : state_->rules) {
+    const Outcome outcome = state_->judge(rule, now);
+    Finding finding{state_->words(rule, outcome), outcome.holds, std::nullopt};
+    const auto number = outcome.value.number;
+    if (number && std::isfinite(*number))
+      finding.number = is_time(rule.metric) ? *number / 1e6 : *number;
+    all.push_back(std::move(finding));
+  }
+  return all;
+}
+
+bool Judge::ready(MonotonicTime now) const {
+  state_->advance(now);
+  if (!state_->latest) return false;
+  return std::ranges::all_of(state_->rules, [&](const Rule& rule) {
+    if (!rule.window) return true;
+    // A window shorter than three intervals never holds three samples.
+    const auto fits = static_cast<std::size_t>(rule.window->length() / state_->every);
+    return rule.window->size() >= std::clamp<std::size_t>(fits, 1, kWindowNeeds);
+  });
+}
+
+void Judge::start_watching(MonotonicTime now) {
+  for (Rule& rule : state_->rules) {
+    if (!rule.proving.empty()) rule.baseline = median(std::move(rule.proving));
+    rule.proving.clear();
+  }
+  state_->watching = true;
+  state_->begin(now);
+}
+
+void Judge::restart(MonotonicTime now) { state_->begin(now); }
+
+std::string Judge::observed() const {
+  if (!state_->latest) return "no answer yet";
+  const Sample& sample = *state_->latest;
+  if (!sample.error.empty()) return sample.error;
+  const std::string latency = format_measured(sample.latency);
+  if (sample.status) return fmt::format("{} in {}", *sample.status, latency);
+  if (sample.exit) return fmt::format("exit {} in {}", *sample.exit, latency);
+  return fmt::format("{} in {}", sample.state.empty() ? "answered" : sample.state, latency);
+}
+
+}  // namespace squall::checks

@@ -1,0 +1,52 @@
+#include <cctype>
+#include <cerrno>
+#include <stdexcept>
+#include <system_error>
+
+#include "experiments/base/units.h"
+#include "experiments/checks/kind.h"
+
+namespace squall::checks {
+namespace {
+
+constexpr const CheckKind* kKinds[] = {&kExec, &kHttp, &kTcp};
+
+}  // namespace
+
+Duration timeout_of(const v1::Check& check) {
+  if (check.has_timeout()) return Duration(check.timeout());
+  if (check.has_every()) return Duration(check.every());
+  return std::chrono::seconds(1);
+}
+
+std::string timeout_words(Duration timeout) { return "timeout after " + format_duration(timeout); }
+
+std::string errno_words(int errno_value) {
+  switch (errno_value) {
+    case ECONNREFUSED:
+      return "connection refused";
+    case ECONNRESET:
+      return "connection reset";
+    case EHOSTUNREACH:
+      return "no route to host";
+    case ENETUNREACH:
+      return "network unreachable";
+    case ETIMEDOUT:
+      return "connection timed out";
+    default: {
+      std::string words = std::generic_category().message(errno_value);
+      if (!words.empty())
+        words[0] = static_cast<char>(std::tolower(static_cast<unsigned char>(words[0])));
+      return words;
+    }
+  }
+}
+
+std::unique_ptr<Check> make_check(const v1::Check& check) {
+  for (const CheckKind* kind : kKinds) {
+    if (kind->which == check.kind_case()) return kind->make(check);
+  }
+  throw std::logic_error("no such check kind: " + std::to_string(check.kind_case()));
+}
+
+}  // namespace squall::checks

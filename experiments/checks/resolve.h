@@ -1,0 +1,39 @@
+/// \file
+/// Names to addresses without blocking the loop, and without the one queue behind Asio's own
+/// resolver, where a name that nobody answers would hold up every other check.
+#pragma once
+
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "experiments/base/clock.h"
+
+namespace squall::checks {
+
+struct Resolved {
+  std::string error;  ///< cannot resolve name, or why it was given up.
+  std::vector<boost::asio::ip::tcp::endpoint> endpoints;
+};
+
+/// Looks up one name, afresh each time. A lookup that is given up goes on in a thread of its own
+/// until the system gives up too; asked again before that, its result is awaited instead of
+/// starting another.
+class Resolver {
+ public:
+  Resolver(std::string host, std::string port);
+  ~Resolver();
+
+  /// Errors in words, as in Sample. Cancellation ends it at once, with the error "cancelled".
+  boost::asio::awaitable<Resolved> resolve(MonotonicTime deadline, Duration timeout);
+
+ private:
+  struct Lookup;
+  std::string host_;
+  std::string port_;
+  std::shared_ptr<Lookup> pending_;
+};
+
+}  // namespace squall::checks
