@@ -58,6 +58,9 @@ struct FaultKind {
   /// What a spare holder may do ahead of time so that make() and apply() are quick; changes nothing on the node. May be
   /// null.
   void (*warm_up)() = nullptr;
+
+  /// Done when apply() returns: it has no duration and is not held.
+  bool at_once = false;
 };
 
 /// Every kind this build knows.

@@ -1,0 +1,34 @@
+/// \file
+/// The fault kinds of this build, one line each.
+#include <algorithm>
+
+#include "injector/faults/fault.h"
+
+namespace squall::hold {
+
+extern const FaultKind kCpu;
+extern const FaultKind kKill;
+#ifdef SQUALL_NETWORK
+extern const FaultKind kNetwork;
+#endif
+
+std::span<const FaultKind> fault_kinds() {
+  static const FaultKind kinds[] = {
+#ifdef SQUALL_NETWORK
+      kNetwork,
+#endif
+      kKill,
+      kCpu,
+  };
+  return kinds;
+}
+
+const FaultKind* find_kind(const v1::Fault& fault) {
+  const auto kinds = fault_kinds();
+  const auto found = std::find_if(kinds.begin(), kinds.end(), [&](const FaultKind& kind) {
+    return kind.kind == fault.kind_case();
+  });
+  return found == kinds.end() ? nullptr : &*found;
+}
+
+}  // namespace squall::hold

@@ -1,0 +1,253 @@
+#include "injector/hold/holder.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "injector/hold/channel.h"
+#include "injector/hold/fd.h"
+#include "injector/hold/requests.h"
+
+namespace squall::hold {
+namespace {
+
+/// How long an answer may wait for room on the socket. Never before the effect has ended.
+constexpr Duration kPatience = std::chrono::seconds(1);
+constexpr MonotonicTime kNever = MonotonicTime::max();
+
+timespec to_timespec(MonotonicTime time) {
+  const std::int64_t ns = to_ns(time);
+  return {.tv_sec = ns / 1'000'000'000, .tv_nsec = ns % 1'000'000'000};
+}
+
+enum class Wake { kMessage, kDeadline, kEnd, kSignal };
+
+class Holder {
+ public:
+  Holder(int socket, std::span<const FaultKind> kinds) : socket_(socket), kinds_(kinds) {
+    sigset_t ending;
+    sigemptyset(&ending);
+    for (const int number : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&ending, number);
+    // Before a fault starts threads of its own, which inherit the mask.
+    pthread_sigmask(SIG_BLOCK, &ending, nullptr);
+    signals_.reset(::signalfd(-1, &ending, SFD_CLOEXEC | SFD_NONBLOCK));
+    timer_.reset(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+  }
+
+  int run() {
+    if (!signals_.is_open() || !timer_.is_open()) return EXIT_FAILURE;
+    for (const FaultKind& kind : kinds_) {
+      if (kind.warm_up != nullptr) kind.warm_up();
+    }
+    v1::ToHolder request;
+    if (wait(kNever, request) != Wake::kMessage) return EXIT_SUCCESS;
+    switch (request.what_case()) {
+      case v1::ToHolder::kStart:
+        return hold(request.start());
+      case v1::ToHolder::kLook: {
+        v1::FromHolder answer;
+        *answer.mutable_looked() = look(kinds_, request.look());
+        return say(answer, kPatience);
+      }
+      case v1::ToHolder::kSweep: {
+        v1::FromHolder answer;
+        *answer.mutable_swept() = sweep(request.sweep());
+        return say(answer, kPatience);
+      }
+      case v1::ToHolder::kRead:
+        return read();
+      default:
+        return EXIT_SUCCESS;  // a release or a stray message before any fault: nothing to end
+    }
+  }
+
+ private:
+  int read() {
+    StatusOr<std::vector<std::string>> lines = read_node();
+    if (!lines.ok()) {
+      v1::FromHolder answer;
+      answer.mutable_failed()->set_code(static_cast<int>(lines.status().code()));
+      answer.mutable_failed()->set_message(message_of(lines.status()));
+      return say(answer, kPatience);
+    }
+    for (v1::Fingerprint& part : in_parts(*std::move(lines))) {
+      v1::FromHolder answer;
+      *answer.mutable_fingerprint() = std::move(part);
+      if (say(answer, kPatience) != EXIT_SUCCESS) return EXIT_FAILURE;
+    }
+    return EXIT_SUCCESS;
+  }
+
+  int hold(const v1::Start& start) {
+    lease_end_ = from_ns(start.lease_end());
+    const FaultKind* kind = find_kind(kinds_, start.fault());
+    if (kind == nullptr) {
+      return fail(error(StatusCode::kUnimplemented, "this node knows no such fault kind"), {});
+    }
+    if (!kind->at_once && !start.fault().has_for_()) {
+      return fail(error(StatusCode::kInvalidArgument,
+                        "fault.for: required, for a " + std::string(kind->name) + " fault lasts"),
+                  {});
+    }
+    const std::unique_ptr<Fault> fault = kind->make(start);
+    const StatusOr<std::vector<v1::Undo>> undos = fault->prepare();
+    if (!undos.ok()) return fail(undos.status(), {});
+    v1::FromHolder told;
+    told.mutable_undos()->mutable_undos()->Assign(undos->begin(), undos->end());
+    if (say(told, kPatience) != EXIT_SUCCESS) return EXIT_FAILURE;
+
+    v1::ToHolder request;
+    const Wake wake = wait(lease_end_, request);
+    if (wake != Wake::kMessage || !request.has_go()) {
+      return tell_end(reason_of(wake), v1::Evidence(), {});  // nothing was changed
+    }
+
+    const Duration lasts = kind->at_once ? Duration::max() : Duration(start.fault().for_());
+    const auto end_of = [&](MonotonicTime from) {
+      return lasts > kNever - from ? kNever : from + lasts;
+    };
+    fault_end_ = end_of(monotonic_now());
+    if (const Status applied = fault->apply(deadline()); !applied.ok()) {
+      const Status ended = fault->end_effect();
+      return fail(applied, residue_of(ended, fault->clean_up()));
+    }
+    fault_end_ = end_of(monotonic_now());
+    fault->pulse(deadline());
+    told.Clear();
+    *told.mutable_applied()->mutable_evidence() = fault->evidence();
+    say(told);
+
+    const v1::EndReason reason = kind->at_once ? v1::DURATION_OVER : hold_on(*fault);
+    // Before the effect ends: what the kernel counted goes with the objects that counted it.
+    const v1::Evidence last = fault->evidence();
+    const Status ended = fault->end_effect();
+    v1::FromHolder over;
+    over.mutable_effect_ended()->set_reason(reason);
+    *over.mutable_effect_ended()->mutable_evidence() = last;
+    say(over);
+    v1::FromHolder released;
+    for (std::string& line : residue_of(ended, fault->clean_up())) {
+      released.mutable_released()->add_residue(std::move(line));
+    }
+    released.mutable_released();
+    return say(released, kPatience);
+  }
+
+  /// Pulses until the fault must end.
+  v1::EndReason hold_on(Fault& fault) {
+    for (;;) {
+      v1::ToHolder request;
+      const Wake wake = wait(deadline(), request);
+      if (wake != Wake::kMessage) return reason_of(wake);
+      if (request.has_release()) return v1::RELEASED;
+      if (!request.has_pulse()) continue;
+      lease_end_ = std::max(lease_end_, from_ns(request.pulse().lease_end()));
+      fault.pulse(deadline());
+      v1::FromHolder told;
+      *told.mutable_evidence() = fault.evidence();
+      say(told);
+    }
+  }
+
+  /// Waits for the next message, but looks at the clock first, then at the signals, and only then
+  /// at the socket.
+  Wake wait(MonotonicTime until, v1::ToHolder& message) {
+    itimerspec alarm{};
+    if (until != kNever) alarm.it_value = to_timespec(until);
+    ::timerfd_settime(timer_.number(), TFD_TIMER_ABSTIME, &alarm, nullptr);
+    for (;;) {
+      pollfd waiting[] = {{.fd = socket_, .events = POLLIN, .revents = 0},
+                          {.fd = signals_.number(), .events = POLLIN, .revents = 0},
+                          {.fd = timer_.number(), .events = POLLIN, .revents = 0}};
+      ::poll(waiting, 3, -1);
+      if (monotonic_now() >= until) return Wake::kDeadline;
+      if (waiting[1].revents != 0) return Wake::kSignal;
+      const StatusOr<Received> received = receive_message(socket_, message);
+      if (!received.ok()) return Wake::kEnd;  // a daemon that talks nonsense is as good as gone
+      if (*received == Received::kMessage) return Wake::kMessage;
+      if (*received == Received::kEnd) return Wake::kEnd;
+    }
+  }
+
+  MonotonicTime deadline() const { return std::min(lease_end_, fault_end_); }
+
+  v1::EndReason reason_of(Wake wake) const {
+    switch (wake) {
+      case Wake::kDeadline:
+        return fault_end_ <= lease_end_ ? v1::DURATION_OVER : v1::LEASE_LAPSED;
+      case Wake::kEnd:
+        return v1::DAEMON_GONE;
+      case Wake::kSignal:
+        return v1::TERMINATED;
+      case Wake::kMessage:
+        break;
+    }
+    return v1::RELEASED;
+  }
+
+  static std::vector<std::string> residue_of(const Status& ended, std::vector<std::string> found) {
+    if (!ended.ok()) found.insert(found.begin(), "the effect was not ended: " + message_of(ended));
+    return found;
+  }
+
+  int fail(const Status& why, const std::vector<std::string>& residue) {
+    v1::FromHolder told;
+    told.mutable_failed()->set_code(static_cast<int>(why.code()));
+    told.mutable_failed()->set_message(message_of(why));
+    told.mutable_failed()->mutable_residue()->Assign(residue.begin(), residue.end());
+    return say(told, kPatience);
+  }
+
+  int tell_end(v1::EndReason reason, const v1::Evidence& last,
+               const std::vector<std::string>& residue) {
+    v1::FromHolder over;
+    over.mutable_effect_ended()->set_reason(reason);
+    *over.mutable_effect_ended()->mutable_evidence() = last;
+    say(over, kPatience);
+    v1::FromHolder released;
+    released.mutable_released()->mutable_residue()->Assign(residue.begin(), residue.end());
+    return say(released, kPatience);
+  }
+
+  /// A daemon that does not listen must never keep the fault from ending: what cannot be said is
+  /// not said.
+  int say(const v1::FromHolder& message, Duration patience = Duration::zero()) {
+    return send_message(socket_, message, patience).ok() ? EXIT_SUCCESS : EXIT_FAILURE;
+  }
+
+  int socket_;
+  std::span<const FaultKind> kinds_;
+  Fd signals_;
+  Fd timer_;
+  MonotonicTime lease_end_ = kNever;
+  MonotonicTime fault_end_ = kNever;
+};
+
+}  // namespace
+
+int hold(int socket, std::span<const FaultKind> kinds) { return Holder(socket, kinds).run(); }
+
+void die_with_daemon(int socket) {
+  ::prctl(PR_SET_PDEATHSIG, SIGTERM);
+  // The daemon may have died before the line above; then nobody would ever send the signal.
+  ucred maker{};
+  socklen_t size = sizeof maker;
+  if (::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &maker, &size) == 0 && maker.pid > 0 &&
+      ::getppid() != maker.pid) {
+    std::exit(EXIT_SUCCESS);
+  }
+}
+
+}  // namespace squall::hold

@@ -1,0 +1,140 @@
+#include "injector/hold/requests.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <utility>
+
+#include "experiments/base/ids.h"
+#include "injector/hold/channel.h"
+#ifdef SQUALL_NETWORK
+#include "injector/network/fingerprint.h"
+#include "injector/network/sweep.h"
+#endif
+
+namespace squall::hold {
+namespace {
+
+#ifdef SQUALL_NETWORK
+Status run_undo(const v1::Undo& undo) { return network::run_undo(undo); }
+StatusOr<std::vector<v1::Undo>> find_tagged(const std::string& state_id) {
+  return network::find_tagged(state_id);
+}
+#else
+Status run_undo(const v1::Undo&) { return error(StatusCode::kUnimplemented, "no network"); }
+StatusOr<std::vector<v1::Undo>> find_tagged(const std::string&) { return std::vector<v1::Undo>(); }
+#endif
+
+std::string in_words(const v1::Undo& undo) {
+  switch (undo.what_case()) {
+    case v1::Undo::kRemoveFilter:
+      return "filter " + undo.remove_filter().tag() + " on interface " +
+             std::to_string(undo.remove_filter().ifindex());
+    case v1::Undo::kRemoveLink:
+      return "link " + undo.remove_link().name();
+    case v1::Undo::kRemoveClsact:
+      return "clsact on interface " + std::to_string(undo.remove_clsact().ifindex());
+    case v1::Undo::kSetSysctl:
+      return "sysctl " + undo.set_sysctl().name();
+    case v1::Undo::WHAT_NOT_SET:
+      break;
+  }
+  return "an undo of another version";
+}
+
+const std::string& tag_of(const v1::Undo& undo) {
+  return undo.has_remove_filter() ? undo.remove_filter().tag() : undo.remove_link().tag();
+}
+
+void run_all(const std::vector<v1::Undo>& undos, v1::Swept& swept) {
+  for (const v1::Undo& undo : undos) {
+    const Status status = run_undo(undo);
+    if (status.ok()) {
+      swept.add_done(in_words(undo));
+    } else {
+      swept.add_residue(in_words(undo) + ": " + message_of(status));
+    }
+  }
+}
+
+/// Removes what is tagged and wanted, then reads back.
+template <typename Wanted>
+void sweep_found(const std::string& state_id, Wanted wanted, v1::Swept& swept) {
+  StatusOr<std::vector<v1::Undo>> found = find_tagged(state_id);
+  if (found.ok()) {
+    std::erase_if(*found, [&](const v1::Undo& undo) { return !wanted(undo); });
+    if (found->empty()) return;
+    run_all(*found, swept);
+    found = find_tagged(state_id);
+  }
+  if (!found.ok()) {
+    swept.add_residue("unknown: the node could not be searched: " + message_of(found.status()));
+    return;
+  }
+  for (const v1::Undo& undo : *found) {
+    if (wanted(undo)) swept.add_residue(in_words(undo) + " is still there");
+  }
+}
+
+}  // namespace
+
+const FaultKind* find_kind(std::span<const FaultKind> kinds, const v1::Fault& fault) {
+  const auto found = std::find_if(kinds.begin(), kinds.end(), [&](const FaultKind& kind) {
+    return kind.kind == fault.kind_case();
+  });
+  return found == kinds.end() ? nullptr : &*found;
+}
+
+v1::Looked look(std::span<const FaultKind> kinds, const v1::Look& request) {
+  if (const FaultKind* kind = find_kind(kinds, request.fault())) return kind->look(request);
+  v1::Looked looked;
+  looked.set_code(static_cast<int>(StatusCode::kUnimplemented));
+  looked.set_message("this node knows no such fault kind");
+  return looked;
+}
+
+v1::Swept sweep(const v1::Sweep& request) {
+  v1::Swept swept;
+  run_all({request.undos().begin(), request.undos().end()}, swept);
+  if (!request.state_id().empty()) {
+    const std::string tag = object_tag(request.state_id(), request.fault_id());
+    sweep_found(
+        request.state_id(),
+        [&](const v1::Undo& undo) { return request.fault_id().empty() || tag_of(undo) == tag; },
+        swept);
+  }
+  return swept;
+}
+
+v1::Swept sweep_tagged(const std::string& state_id) {
+  v1::Swept swept;
+  sweep_found(
+      state_id, [](const v1::Undo&) { return true; }, swept);
+  return swept;
+}
+
+StatusOr<std::vector<std::string>> read_node() {
+#ifdef SQUALL_NETWORK
+  return network::fingerprint();
+#else
+  return std::vector<std::string>();
+#endif
+}
+
+std::vector<v1::Fingerprint> in_parts(std::vector<std::string> lines) {
+  std::vector<v1::Fingerprint> parts(1);
+  std::size_t bytes = 0;
+  for (std::string& line : lines) {
+    // Room for the frame around each line; a single line never comes near the bound.
+    const std::size_t size = line.size() + 16;
+    if (bytes + size > kMaxMessage / 2) {
+      parts.back().set_more(true);
+      parts.emplace_back();
+      bytes = 0;
+    }
+    bytes += size;
+    parts.back().add_lines(std::move(line));
+  }
+  return parts;
+}
+
+}  // namespace squall::hold
