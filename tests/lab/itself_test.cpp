@@ -20,7 +20,7 @@ TEST_CASE(
 TEST_CASE("the lab's kernel has netem, ifb, tun, IPv6, and no device that nobody asked for") {
   for (const char* module :
        {"sch_netem", "ifb", "tun", "ipv6", "cls_bpf", "act_mirred", "sch_ingress"}) {
-    INFO(module);
+    INFO(std::string(module));
     CHECK(std::filesystem::exists(std::filesystem::path("/sys/module") / module));
   }
   CHECK_FALSE(std::filesystem::exists("/sys/class/net/ifb0"));

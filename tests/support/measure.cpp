@@ -1,0 +1,361 @@
+#include "tests/support/measure.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <mutex>
+#include <stdexcept>
+#include <thread>
+#include <utility>
+
+#include "tests/support/eventually.h"
+#include "tests/support/namespace.h"
+
+namespace squall::support {
+namespace {
+
+constexpr std::size_t kInARow = 20;
+
+[[noreturn]] void fail(const std::string& what) {
+  throw std::runtime_error(what + ": " + std::strerror(errno));
+}
+
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {
+    if (fd < 0) fail("cannot open a socket");
+  }
+  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  Descriptor& operator=(Descriptor&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
+  ~Descriptor() {
+    if (fd_ >= 0) close(fd_);
+  }
+  int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+/// What is measured is the network, not who else wants the processor. Without the privilege it is
+/// measured all the same.
+void hurry() {
+  sched_param parameters{};
+  parameters.sched_priority = 10;
+  pthread_setschedparam(pthread_self(), SCHED_FIFO, &parameters);
+}
+
+struct Address {
+  sockaddr_storage storage{};
+  socklen_t size = 0;
+
+  Address(const std::string& text, std::uint16_t port) {
+    auto* v4 = reinterpret_cast<sockaddr_in*>(&storage);
+    auto* v6 = reinterpret_cast<sockaddr_in6*>(&storage);
+    if (inet_pton(AF_INET, text.c_str(), &v4->sin_addr) == 1) {
+      v4->sin_family = AF_INET;
+      v4->sin_port = htons(port);
+      size = sizeof *v4;
+    } else if (inet_pton(AF_INET6, text.c_str(), &v6->sin6_addr) == 1) {
+      v6->sin6_family = AF_INET6;
+      v6->sin6_port = htons(port);
+      size = sizeof *v6;
+    } else {
+      throw std::runtime_error(text + " is no address");
+    }
+  }
+
+  const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
+};
+
+Descriptor open_socket(const Namespace& where, int family, int type) {
+  return Descriptor(
+      where.run([&] { return socket(family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0); }));
+}
+
+Descriptor listen_everywhere(const Namespace& where, int type, std::uint16_t port) {
+  Descriptor listener = open_socket(where, AF_INET6, type);
+  const int off = 0;
+  const int on = 1;
+  setsockopt(listener.get(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
+  setsockopt(listener.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  const Address any("::", port);
+  if (bind(listener.get(), any.get(), any.size) != 0) fail("cannot bind");
+  if (type == SOCK_STREAM && listen(listener.get(), 16) != 0) fail("cannot listen");
+  return listener;
+}
+
+bool wait_for(int fd, short events, Duration bound) {
+  pollfd waiting{fd, events, 0};
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(bound);
+  const timespec limit{.tv_sec = seconds.count(), .tv_nsec = (bound - seconds).count()};
+  return ppoll(&waiting, 1, &limit, nullptr) > 0;
+}
+
+}  // namespace
+
+class Echo::Server {
+ public:
+  Server(const Namespace& where, std::uint16_t port)
+      : stop_(eventfd(0, EFD_CLOEXEC)),
+        datagrams_(listen_everywhere(where, SOCK_DGRAM, port)),
+        listener_(listen_everywhere(where, SOCK_STREAM, port)),
+        thread_([this] { serve(); }) {}
+
+  ~Server() {
+    eventfd_write(stop_.get(), 1);
+    thread_.join();
+  }
+
+ private:
+  void serve() {
+    hurry();
+    for (;;) {
+      std::vector<pollfd> ready{
+          {stop_.get(), POLLIN, 0}, {datagrams_.get(), POLLIN, 0}, {listener_.get(), POLLIN, 0}};
+      for (const Descriptor& connection : connections_)
+        ready.push_back({connection.get(), POLLIN, 0});
+      if (poll(ready.data(), ready.size(), -1) < 0) continue;
+      if (ready[0].revents != 0) return;
+      if (ready[1].revents != 0) answer_datagrams();
+      for (std::size_t i = ready.size(); i-- > 3;) {
+        if (ready[i].revents != 0 && !answer_bytes(ready[i].fd)) {
+          connections_.erase(connections_.begin() + static_cast<std::ptrdiff_t>(i - 3));
+        }
+      }
+      if (ready[2].revents != 0) accept_one();
+    }
+  }
+
+  void answer_datagrams() {
+    char buffer[65536];
+    sockaddr_storage from{};
+    for (;;) {
+      socklen_t size = sizeof from;
+      auto* address = reinterpret_cast<sockaddr*>(&from);
+      const ssize_t got = recvfrom(datagrams_.get(), buffer, sizeof buffer, 0, address, &size);
+      if (got < 0) return;
+      sendto(datagrams_.get(), buffer, static_cast<std::size_t>(got), 0, address, size);
+    }
+  }
+
+  static bool answer_bytes(int connection) {
+    char buffer[65536];
+    const ssize_t got = recv(connection, buffer, sizeof buffer, 0);
+    if (got < 0) return errno == EAGAIN || errno == EINTR;
+    return got > 0 && send(connection, buffer, static_cast<std::size_t>(got), MSG_NOSIGNAL) == got;
+  }
+
+  void accept_one() {
+    const int fd = accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd < 0) return;
+    const int on = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    connections_.emplace_back(fd);
+  }
+
+  Descriptor stop_;
+  Descriptor datagrams_;
+  Descriptor listener_;
+  std::vector<Descriptor> connections_;
+  std::thread thread_;
+};
+
+Echo::Echo(const Namespace& where, std::uint16_t port)
+    : server_(std::make_unique<Server>(where, port)) {}
+Echo::~Echo() = default;
+
+std::size_t answered(const std::vector<Probe>& probes) {
+  return static_cast<std::size_t>(
+      std::count_if(probes.begin(), probes.end(),
+                    [](const Probe& probe) { return probe.round_trip.has_value(); }));
+}
+
+Duration median_round_trip(const std::vector<Probe>& probes) {
+  std::vector<Duration> round_trips;
+  for (const Probe& probe : probes) {
+    if (probe.round_trip) round_trips.push_back(*probe.round_trip);
+  }
+  if (round_trips.empty()) return Duration::zero();
+  const auto middle = round_trips.begin() + static_cast<std::ptrdiff_t>(round_trips.size() / 2);
+  std::nth_element(round_trips.begin(), middle, round_trips.end());
+  return *middle;
+}
+
+std::optional<MonotonicTime> untouched_from(const std::vector<Probe>& probes, Duration limit) {
+  std::optional<MonotonicTime> from;
+  for (auto probe = probes.rbegin(); probe != probes.rend(); ++probe) {
+    if (!probe->round_trip || *probe->round_trip > limit) break;
+    from = probe->sent;
+  }
+  return from;
+}
+
+class Stream::Sender {
+ public:
+  Sender(const Namespace& from, const std::string& address, std::uint16_t port, Duration every)
+      : every_(every),
+        stop_(eventfd(0, EFD_CLOEXEC)),
+        to_(address, port),
+        socket_(open_socket(from, to_.storage.ss_family, SOCK_DGRAM)) {
+    if (::connect(socket_.get(), to_.get(), to_.size) != 0) fail("cannot connect to " + address);
+    thread_ = std::thread([this] { pump(); });
+  }
+
+  ~Sender() {
+    eventfd_write(stop_.get(), 1);
+    thread_.join();
+  }
+
+  void stop_sending() { sending_ = false; }
+
+  std::vector<Probe> probes() const {
+    const std::lock_guard lock(mutex_);
+    return probes_;
+  }
+
+ private:
+  void pump() {
+    hurry();
+    MonotonicTime next = monotonic_now();
+    for (;;) {
+      pollfd ready[]{{stop_.get(), POLLIN, 0}, {socket_.get(), POLLIN, 0}};
+      const Duration left = std::max(Duration::zero(), Duration(next - monotonic_now()));
+      const timespec limit{.tv_sec = 0, .tv_nsec = left.count() % 1'000'000'000};
+      ppoll(ready, 2, &limit, nullptr);
+      if (ready[0].revents != 0) return;
+      receive();
+      if (monotonic_now() < next) continue;
+      if (sending_) send_one();
+      next += every_;
+    }
+  }
+
+  void send_one() {
+    std::uint64_t number = 0;
+    {
+      const std::lock_guard lock(mutex_);
+      number = probes_.size();
+      probes_.push_back({monotonic_now(), std::nullopt});
+    }
+    // One that cannot be sent is one that gets no answer.
+    send(socket_.get(), &number, sizeof number, MSG_NOSIGNAL);
+  }
+
+  void receive() {
+    std::uint64_t number = 0;
+    while (recv(socket_.get(), &number, sizeof number, 0) == static_cast<ssize_t>(sizeof number)) {
+      const MonotonicTime now = monotonic_now();
+      const std::lock_guard lock(mutex_);
+      if (number >= probes_.size()) continue;
+      Probe& probe = probes_[number];
+      if (!probe.round_trip) probe.round_trip = now - probe.sent;
+    }
+  }
+
+  Duration every_;
+  Descriptor stop_;
+  Address to_;
+  Descriptor socket_;
+  std::atomic<bool> sending_ = true;
+  mutable std::mutex mutex_;
+  std::vector<Probe> probes_;
+  std::thread thread_;
+};
+
+Stream::Stream(const Namespace& from, const std::string& address, std::uint16_t port,
+               Duration every)
+    : sender_(std::make_unique<Sender>(from, address, port, every)) {}
+Stream::~Stream() = default;
+
+std::vector<Probe> Stream::probes() const { return sender_->probes(); }
+
+std::vector<Probe> Stream::finish(Duration grace) {
+  sender_->stop_sending();
+  eventually(
+      [&] {
+        const std::vector<Probe> all = probes();
+        return answered(all) == all.size();
+      },
+      grace);
+  return probes();
+}
+
+bool Stream::passes_untouched(MonotonicTime after, Duration limit, Duration bound) const {
+  return eventually(
+      [&] {
+        std::size_t in_a_row = 0;
+        for (const Probe& probe : probes()) {
+          if (probe.sent <= after) continue;
+          in_a_row = probe.round_trip && *probe.round_trip <= limit ? in_a_row + 1 : 0;
+          if (in_a_row == kInARow) return true;
+        }
+        return false;
+      },
+      bound);
+}
+
+bool Stream::is_disturbed(MonotonicTime after, Duration limit, Duration bound) const {
+  return eventually(
+      [&] {
+        std::size_t in_a_row = 0;
+        const MonotonicTime answers_due = monotonic_now() - std::chrono::milliseconds(500);
+        for (const Probe& probe : probes()) {
+          if (probe.sent <= after) continue;
+          const bool disturbed =
+              probe.round_trip ? *probe.round_trip > limit : probe.sent < answers_due;
+          in_a_row = disturbed ? in_a_row + 1 : 0;
+          if (in_a_row == kInARow / 2) return true;
+        }
+        return false;
+      },
+      bound);
+}
+
+std::vector<Probe> measure(const Namespace& from, const std::string& address, std::uint16_t port,
+                           std::size_t count, Duration grace) {
+  Stream stream(from, address, port);
+  eventually([&] { return stream.probes().size() >= count; }, std::chrono::seconds(30));
+  return stream.finish(grace);
+}
+
+std::vector<Duration> tcp_round_trips(const Namespace& from, const std::string& address,
+                                      std::uint16_t port, std::size_t count, Duration bound) {
+  std::vector<Duration> round_trips;
+  const Address to(address, port);
+  const Descriptor connection = open_socket(from, to.storage.ss_family, SOCK_STREAM);
+  const int on = 1;
+  setsockopt(connection.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  MonotonicTime start = monotonic_now();
+  if (::connect(connection.get(), to.get(), to.size) != 0 && errno != EINPROGRESS)
+    return round_trips;
+  if (!wait_for(connection.get(), POLLOUT, bound)) return round_trips;
+  int failure = 0;
+  socklen_t size = sizeof failure;
+  getsockopt(connection.get(), SOL_SOCKET, SO_ERROR, &failure, &size);
+  if (failure != 0) return round_trips;
+  round_trips.push_back(monotonic_now() - start);
+  for (char byte = 0; round_trips.size() <= count; ++byte) {
+    start = monotonic_now();
+    if (send(connection.get(), &byte, 1, MSG_NOSIGNAL) != 1) break;
+    if (!wait_for(connection.get(), POLLIN, bound) || recv(connection.get(), &byte, 1, 0) != 1)
+      break;
+    round_trips.push_back(monotonic_now() - start);
+  }
+  return round_trips;
+}
+
+}  // namespace squall::support
