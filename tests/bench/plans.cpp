@@ -1,0 +1,176 @@
+/// \file
+/// squall as a whole process: how long it takes to validate, to run a trivial plan, and to abort.
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "tests/bench/node.h"
+#include "tests/bench/sections.h"
+
+namespace squall::bench {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::uint16_t kPort = 7008;
+constexpr double kMethodMs = 100;
+
+/// Listens on the far host while it lives.
+class Listener {
+ public:
+  explicit Listener(const TwoHosts& hosts) : fd_(hosts.far_socket(SOCK_STREAM)) {
+    const int on = 1;
+    ::setsockopt(fd_, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    sockaddr_in name{};
+    name.sin_family = AF_INET;
+    name.sin_port = htons(kPort);
+    ::inet_pton(AF_INET, TwoHosts::kFar, &name.sin_addr);
+    if (::bind(fd_, reinterpret_cast<const sockaddr*>(&name), sizeof name) < 0 ||
+        ::listen(fd_, 128) < 0) {
+      throw std::runtime_error("cannot listen on the far host");
+    }
+  }
+  Listener(const Listener&) = delete;
+  Listener& operator=(const Listener&) = delete;
+  ~Listener() { ::close(fd_); }
+
+ private:
+  int fd_;
+};
+
+std::string plan(const std::string& node, const std::string& every, const std::string& method) {
+  return "plan: bench\nnodes: {here: " + node +
+         "}\nsteady_state:\n"
+         "  - name: the far host answers\n"
+         "    tcp: {address: \"10.78.0.2:7008\"}\n"
+         "    every: " +
+         every +
+         "\n    expect: [state == open]\n"
+         "method:\n" +
+         method + "recovery: {within: 100ms}\n";
+}
+
+/// The only run's log below a folder.
+std::string log_of(const fs::path& runs) {
+  std::error_code none;
+  for (const auto& run : fs::directory_iterator(runs, none)) {
+    std::ifstream in(run.path() / "events.jsonl");
+    return {std::istreambuf_iterator<char>(in), {}};
+  }
+  return "";
+}
+
+nlohmann::json last_event(const std::string& log) {
+  const std::size_t end = log.rfind('\n');
+  if (end == std::string::npos) throw std::runtime_error("the run has no log");
+  const std::size_t start = log.rfind('\n', end - 1);
+  return nlohmann::json::parse(log.substr(start == std::string::npos ? 0 : start + 1));
+}
+
+}  // namespace
+
+void measure_validate(Bench& bench) {
+  const Folder folder;
+  for (const int steps : {1, 100, 1000}) {
+    std::string text =
+        "plan: bench\nnodes: {local: {}}\n"
+        "steady_state:\n  - {name: a program starts, exec: {run: [\"true\"]}, expect: [exit == "
+        "0]}\n"
+        "method:\n";
+    for (int i = 0; i < steps; ++i) {
+      text += "  - {name: step " + std::to_string(i) +
+              ", on: local, cpu: {load: 50%, cores: 1}, for: 1s}\n";
+    }
+    const std::string file = folder.write(std::to_string(steps) + ".yaml", text);
+    std::vector<double> times;
+    for (int i = 0; i < bench.times(50); ++i) {
+      times.push_back(to_ms(timed({bench.bin / "squall", "validate", file})));
+    }
+    Row row{.section = "validate",
+            .what = std::to_string(steps) + " steps, whole process",
+            .unit = "ms"};
+    if (steps == 1000) row.at_most = 30;
+    bench.table.add(row, std::move(times));
+  }
+}
+
+void measure_run(Bench& bench) {
+  const Listener listener(bench.hosts);
+  const Daemon daemon(bench.bin);
+  struct Case {
+    const char* what;
+    std::string node;
+  };
+  for (const Case& one :
+       {Case{"trivial plan beyond its 100 ms, own daemon", "{}"},
+        Case{"the same, daemon already there", "{address: \"" + daemon.address() + "\"}"}}) {
+    std::vector<double> times;
+    for (int i = 0; i < bench.times(20); ++i) {
+      const Folder folder;
+      ::setenv("SQUALL_STATE_DIR", (folder.path() / "state").c_str(), 1);
+      const std::string file =
+          folder.write("plan.yaml", plan(one.node, "20ms", "  - wait: 100ms\n"));
+      times.push_back(
+          to_ms(timed({bench.bin / "squall", "run", file, "--runs-dir", folder.path() / "runs"})) -
+          kMethodMs);
+    }
+    bench.table.add({.section = "run", .what = one.what, .unit = "ms", .at_most = 60},
+                    std::move(times));
+  }
+}
+
+void measure_abort(Bench& bench) {
+  const Daemon daemon(bench.bin);
+  std::vector<double> decided;
+  std::vector<double> ended;
+  std::vector<double> clean;
+  for (int i = 0; i < bench.times(20); ++i) {
+    const Folder folder;
+    const std::string file =
+        folder.write("plan.yaml", plan("{address: \"" + daemon.address() + "\"}", "10ms",
+                                       "  - {on: here, network: {delay: 1ms, interface: eth0, to: "
+                                       "{ports: [7008]}}, for: 30s}\n"));
+    std::optional<Listener> listener(std::in_place, bench.hosts);
+    Process squall({bench.bin / "squall", "run", file, "--runs-dir", folder.path() / "runs"});
+    // Until the fault is there and checks have gone through it.
+    const MonotonicTime limit = monotonic_now() + std::chrono::seconds(10);
+    for (;;) {
+      const std::string log = log_of(folder.path() / "runs");
+      const std::size_t applied = log.find("\"fault_applied\"");
+      if (applied != std::string::npos && log.find("\"check_asked\"", applied) != std::string::npos)
+        break;
+      if (monotonic_now() > limit)
+        throw std::runtime_error("the fault was not applied within 10 s");
+      ::poll(nullptr, 0, 10);
+    }
+    listener.reset();
+    const int code = squall.wait();
+    const nlohmann::json event = last_event(log_of(folder.path() / "runs"));
+    if (code != 1)
+      throw std::runtime_error("the run exited with " + std::to_string(code) + ": " + event.dump());
+    const nlohmann::json& abort = event.at("run_ended").at("abort");
+    const double decision = abort.value("decided_ms", 0.0);
+    decided.push_back(decision);
+    ended.push_back(abort.value("effect_ended_ms", 0.0) - decision);
+    clean.push_back(abort.value("verified_clean_ms", 0.0) - decision);
+  }
+  bench.table.add({.section = "abort", .what = "breach seen → decided", .unit = "ms"},
+                  std::move(decided));
+  bench.table.add(
+      {.section = "abort", .what = "decided → effect ended", .unit = "ms", .at_most = 50},
+      std::move(ended));
+  bench.table.add({.section = "abort", .what = "decided → verified clean", .unit = "ms"},
+                  std::move(clean));
+}
+
+}  // namespace squall::bench

@@ -1,0 +1,138 @@
+#include "tests/bench/process.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <spawn.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <stdexcept>
+
+namespace squall::bench {
+namespace {
+
+[[noreturn]] void fail(const std::string& what) {
+  throw std::runtime_error(what + ": " + std::strerror(errno));
+}
+
+pid_t spawn(const std::vector<std::string>& argv, bool verbose) {
+  std::vector<char*> words;
+  for (const std::string& word : argv) words.push_back(const_cast<char*>(word.c_str()));
+  words.push_back(nullptr);
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+  if (!verbose) {
+    posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
+    posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
+  }
+  pid_t pid = -1;
+  const int code = ::posix_spawnp(&pid, words[0], &actions, nullptr, words.data(), environ);
+  posix_spawn_file_actions_destroy(&actions);
+  if (code != 0) throw std::runtime_error(argv[0] + ": " + std::strerror(code));
+  return pid;
+}
+
+int end_of(pid_t pid) {
+  int status = 0;
+  while (::waitpid(pid, &status, 0) < 0) {
+    if (errno != EINTR) fail("waitpid");
+  }
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+std::string joined(const std::vector<std::string>& argv) {
+  std::string text;
+  for (const std::string& word : argv) text += (text.empty() ? "" : " ") + word;
+  return text;
+}
+
+}  // namespace
+
+Process::Process(const std::vector<std::string>& argv, bool verbose) : pid_(spawn(argv, verbose)) {}
+
+Process::~Process() {
+  if (pid_ < 0) return;
+  const int handle = static_cast<int>(::syscall(SYS_pidfd_open, pid_, 0));
+  ::kill(pid_, SIGTERM);
+  pollfd end{handle, POLLIN, 0};
+  if (handle < 0 || ::poll(&end, 1, 5000) == 0) ::kill(pid_, SIGKILL);
+  if (handle >= 0) ::close(handle);
+  int status = 0;
+  ::waitpid(pid_, &status, 0);
+}
+
+int Process::wait() { return end_of(std::exchange(pid_, -1)); }
+
+Duration timed(const std::vector<std::string>& argv, int code) {
+  const MonotonicTime start = monotonic_now();
+  const int got = end_of(spawn(argv, false));
+  const Duration took = monotonic_now() - start;
+  if (got != code) throw std::runtime_error(joined(argv) + " exited with " + std::to_string(got));
+  return took;
+}
+
+void must(const std::vector<std::string>& argv) {
+  const int code = end_of(spawn(argv, true));
+  if (code != 0) throw std::runtime_error(joined(argv) + " exited with " + std::to_string(code));
+}
+
+Folder::Folder() {
+  std::string pattern = "/tmp/squall-bench-XXXXXX";
+  if (::mkdtemp(pattern.data()) == nullptr) fail("mkdtemp");
+  path_ = pattern;
+}
+
+Folder::~Folder() {
+  std::error_code ignored;
+  std::filesystem::remove_all(path_, ignored);
+}
+
+std::string Folder::write(const std::string& name, const std::string& text) const {
+  std::ofstream(path_ / name) << text;
+  return path_ / name;
+}
+
+TwoHosts::TwoHosts() {
+  const auto here = [] { return ::open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC); };
+  const auto by_number = [](int fd) {
+    return "/proc/" + std::to_string(::getpid()) + "/fd/" + std::to_string(fd);
+  };
+  if (::unshare(CLONE_NEWNET) < 0) fail("a new network namespace");
+  far_ = here();
+  must({"ip", "link", "set", "lo", "up"});
+  if (::unshare(CLONE_NEWNET) < 0) fail("a new network namespace");
+  near_ = here();
+  must({"ip", "link", "set", "lo", "up"});
+  must({"ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns",
+        by_number(far_)});
+  must({"ip", "address", "add", std::string(kNear) + "/24", "dev", "eth0"});
+  must({"ip", "link", "set", "eth0", "addrgenmode", "none", "up"});
+  if (::setns(far_, CLONE_NEWNET) < 0) fail("setns");
+  must({"ip", "address", "add", std::string(kFar) + "/24", "dev", "eth0"});
+  must({"ip", "link", "set", "eth0", "addrgenmode", "none", "up"});
+  if (::setns(near_, CLONE_NEWNET) < 0) fail("setns");
+}
+
+TwoHosts::~TwoHosts() {
+  ::close(near_);
+  ::close(far_);
+}
+
+int TwoHosts::far_socket(int type) const {
+  if (::setns(far_, CLONE_NEWNET) < 0) fail("setns");
+  const int fd = ::socket(AF_INET, type | SOCK_CLOEXEC, 0);
+  if (::setns(near_, CLONE_NEWNET) < 0) fail("setns");
+  if (fd < 0) fail("socket");
+  return fd;
+}
+
+}  // namespace squall::bench

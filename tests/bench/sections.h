@@ -1,0 +1,37 @@
+/// \file
+/// What is measured, a function a file. Each adds its rows, or throws std::exception with why it
+/// could not.
+#pragma once
+
+#include <filesystem>
+
+#include "tests/bench/process.h"
+#include "tests/bench/table.h"
+
+namespace squall::bench {
+
+struct Bench {
+  std::filesystem::path bin;  ///< Where squall, squalld and squall-hold are.
+  const TwoHosts& hosts;
+  Table& table;
+  bool quick = false;  ///< A tenth of the repetitions: to see that it runs.
+
+  int times(int full) const { return quick ? (full + 9) / 10 : full; }
+};
+
+/// Inject and revert of a network and a cpu fault, beside tc by posix_spawn and tc -batch.
+void measure_faults(Bench& bench);
+
+/// squalld's memory and CPU ticks over ten idle seconds.
+void measure_idle(Bench& bench);
+
+/// validate of 1, 100 and 1,000 steps, a trivial run, and an abort.
+void measure_validate(Bench& bench);
+void measure_run(Bench& bench);
+void measure_abort(Bench& bench);
+
+/// How exactly the relay delays, and how much it lets through.
+void measure_relay(Bench& bench);
+void measure_throughput(Bench& bench);
+
+}  // namespace squall::bench
