@@ -1,6 +1,6 @@
 /// \file
 /// What the terminal on a descriptor can show: whether it is one, its colours, its characters, its
-/// width. Every text for people is made for a Style, so that each can be tested without a terminal.
+/// size. Every text for people is made for a Style, so that each can be tested without a terminal.
 #pragma once
 
 namespace squall::report {
@@ -11,6 +11,9 @@ struct Style {
                         ///< of anything.
   bool utf8 = false;    ///< The locale's characters; else ASCII.
   int width = 80;       ///< Columns.
+  int height = 24;      ///< Lines.
+
+  friend bool operator==(const Style&, const Style&) = default;
 };
 
 /// Of a descriptor, by isatty(3) and the environment (NO_COLOR, CLICOLOR_FORCE, TERM, CI, COLUMNS,
