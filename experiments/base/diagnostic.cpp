@@ -8,31 +8,6 @@
 namespace squall {
 namespace {
 
-/// Bytes of the UTF-8 character that begins at `at`, or 0 if none does there.
-/// Source: Unicode 15, table 3-7: no overlong forms, no surrogates, nothing past U+10FFFF.
-std::size_t utf8_length(std::string_view text, std::size_t at) {
-  const auto byte = [&](std::size_t i) {
-    return i < text.size() ? static_cast<unsigned char>(text[i]) : 0U;
-  };
-  const auto follows = [&](std::size_t i, unsigned low = 0x80, unsigned high = 0xBF) {
-    return byte(i) >= low && byte(i) <= high;
-  };
-  const unsigned first = byte(at);
-  if (first < 0x80) return at < text.size() ? 1 : 0;
-  if (first >= 0xC2 && first <= 0xDF) return follows(at + 1) ? 2 : 0;
-  if (first >= 0xE0 && first <= 0xEF) {
-    const unsigned low = first == 0xE0 ? 0xA0 : 0x80;
-    const unsigned high = first == 0xED ? 0x9F : 0xBF;
-    return follows(at + 1, low, high) && follows(at + 2) ? 3 : 0;
-  }
-  if (first >= 0xF0 && first <= 0xF4) {
-    const unsigned low = first == 0xF0 ? 0x90 : 0x80;
-    const unsigned high = first == 0xF4 ? 0x8F : 0xBF;
-    return follows(at + 1, low, high) && follows(at + 2) && follows(at + 3) ? 4 : 0;
-  }
-  return 0;
-}
-
 /// Characters that a terminal obeys instead of showing: C1 controls, and those that turn the
 /// direction of writing.
 bool is_obeyed(std::string_view character) {
@@ -171,6 +146,30 @@ std::string format_diagnostics(const Diagnostics& diagnostics, bool colour) {
     }
   }
   return out;
+}
+
+/// Source: Unicode 15, table 3-7: no overlong forms, no surrogates, nothing past U+10FFFF.
+std::size_t utf8_length(std::string_view text, std::size_t at) {
+  const auto byte = [&](std::size_t i) {
+    return i < text.size() ? static_cast<unsigned char>(text[i]) : 0U;
+  };
+  const auto follows = [&](std::size_t i, unsigned low = 0x80, unsigned high = 0xBF) {
+    return byte(i) >= low && byte(i) <= high;
+  };
+  const unsigned first = byte(at);
+  if (first < 0x80) return at < text.size() ? 1 : 0;
+  if (first >= 0xC2 && first <= 0xDF) return follows(at + 1) ? 2 : 0;
+  if (first >= 0xE0 && first <= 0xEF) {
+    const unsigned low = first == 0xE0 ? 0xA0 : 0x80;
+    const unsigned high = first == 0xED ? 0x9F : 0xBF;
+    return follows(at + 1, low, high) && follows(at + 2) ? 3 : 0;
+  }
+  if (first >= 0xF0 && first <= 0xF4) {
+    const unsigned low = first == 0xF0 ? 0x90 : 0x80;
+    const unsigned high = first == 0xF4 ? 0x8F : 0xBF;
+    return follows(at + 1, low, high) && follows(at + 2) && follows(at + 3) ? 4 : 0;
+  }
+  return 0;
 }
 
 std::string escape_controls(std::string_view text, bool keep_newlines) {

@@ -45,9 +45,12 @@ struct Diagnostics {
 /// order of their places. Control characters of the text are escaped. Colour only where asked for.
 std::string format_diagnostics(const Diagnostics& diagnostics, bool colour);
 
-/// Bytes below 0x20 and 0x7f (but not the newline where `keep_newlines`), and bytes that are not UTF-8, as \xNN: text
-/// from a plan or a node may then be shown on a terminal.
+/// Bytes below 0x20 and 0x7f (but not the newline where `keep_newlines`), C1 controls, marks that turn the direction of
+/// writing, and bytes that are not UTF-8, as \xNN: text from a plan or a node may then be shown on a terminal.
 std::string escape_controls(std::string_view text, bool keep_newlines = false);
+
+/// Bytes of the UTF-8 character that begins at `at`, 1 to 4; 0 if none does.
+std::size_t utf8_length(std::string_view text, std::size_t at);
 
 /// The nearest of the known words, if near enough to be a slip (Damerau-Levenshtein, at most a third of its letters).
 std::string nearest(std::string_view word, const std::vector<std::string>& known);

@@ -34,10 +34,19 @@ class Walk {
     for (int i = 0; i < type.real_oneof_decl_count(); ++i) {
       const OneofDescriptor& choice = *type.oneof_decl(i);
       const v1::OneofRules& rules = rules_of(choice);
-      if (rules.required() && !message.GetReflection()->HasOneof(message, &choice)) {
-        return wrong(path, fmt::format("no {}; one of {} is required",
-                                       rules.noun().empty() ? choice.name() : rules.noun(),
-                                       one_of(choices(choice))));
+      const auto& reflection = *message.GetReflection();
+      const FieldDescriptor* instead = type.FindFieldByName(rules.or_field());
+      const bool has_choice = reflection.HasOneof(message, &choice);
+      const bool has_instead = instead != nullptr && reflection.HasField(message, instead);
+      if (rules.required() && !has_choice && !has_instead) {
+        std::vector<std::string> words = choices(choice);
+        if (instead != nullptr) words.push_back(instead->name());
+        return wrong(
+            path, fmt::format("no {}; one of {} is required",
+                              rules.noun().empty() ? choice.name() : rules.noun(), one_of(words)));
+      }
+      if (has_choice && has_instead) {
+        return wrong(path, fmt::format("{} beside another {}", instead->name(), rules.noun()));
       }
     }
     for (int i = 0; i < type.field_count(); ++i) {

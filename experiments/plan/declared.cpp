@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 
 #include "experiments/base/units.h"
@@ -135,6 +134,17 @@ std::string format_number(double number, v1::Unit unit) {
     default:
       return fmt::format("{}", number);
   }
+}
+
+Problem problem_of(const Status& status) {
+  const std::string message = message_of(status);
+  for (const std::string_view gap : {"; write ", "? write "}) {
+    const auto at = message.rfind(gap);
+    if (at == std::string::npos) continue;
+    // The question mark belongs to the summary, the semicolon to neither.
+    return {message.substr(0, at + (gap[0] == '?' ? 1 : 0)), message.substr(at + 2)};
+  }
+  return {message, ""};
 }
 
 std::optional<Problem> out_of_bounds(double number, const FieldDescriptor& field) {

@@ -40,6 +40,9 @@ struct Problem {
   std::string hint;
 };
 
+/// A unit's complaint in its two halves: "100 of what?" and "write 100ms".
+Problem problem_of(const Status& status);
+
 /// Whether a number keeps the field's declared bounds. Not a number, and a negative duration, never
 /// do.
 std::optional<Problem> out_of_bounds(double number, const FieldDescriptor& field);

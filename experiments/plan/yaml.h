@@ -1,0 +1,61 @@
+/// \file
+/// YAML text into a small tree with places, through a strict pass that yaml-cpp lacks: size, encoding, depth, duplicate
+/// keys, tags, aliases, documents and unclosed quotes are judged here. The only door to yaml-cpp.
+#pragma once
+
+#include <cstddef>
+#include <deque>
+#include <string>
+#include <vector>
+
+#include "experiments/base/diagnostic.h"
+
+namespace squall::plan {
+
+/// Bytes of the largest plan.
+inline constexpr std::size_t kLargestPlan = 1 << 20;
+
+/// Levels of the deepest plan, aliases followed.
+inline constexpr std::size_t kDeepestPlan = 64;
+
+/// Values in the largest plan, aliases followed.
+inline constexpr std::size_t kMostValues = 1'000'000;
+
+/// One value of a YAML text. Aliases are the same node again, so a tree is in truth a graph without cycles, whose
+/// size with all aliases followed is bounded.
+struct YamlNode {
+  enum class Kind { kNull, kScalar, kSequence, kMapping };
+  struct Entry {
+    const YamlNode* key;
+    const YamlNode* value;
+  };
+
+  Kind kind = Kind::kNull;
+  bool plain = false;     ///< A scalar without quotes.
+  bool verbatim = false;  ///< The scalar's text stands in the source byte for byte, on one line.
+  bool open = true;       ///< Still being read; an alias to it would be a cycle.
+  bool flow = false;      ///< Written with brackets.
+  Place place;
+  std::string text;                    ///< Of a scalar.
+  std::vector<Entry> entries;          ///< Of a mapping, in the text's order; keys are scalars and differ.
+  std::vector<const YamlNode*> items;  ///< Of a sequence.
+  std::size_t values = 1;              ///< Nodes below and including it, aliases followed; stops counting past kMostValues.
+  std::size_t height = 1;              ///< Levels below and including it, aliases followed.
+
+  /// The value of a mapping's key, or null.
+  const YamlNode* find(std::string_view key) const;
+  const YamlNode* find_key(std::string_view key) const;
+
+  /// The place of a part of the scalar's text; of all of it where the text does not stand there verbatim.
+  Place within(std::size_t offset, std::size_t length) const;
+};
+
+struct YamlTree {
+  std::deque<YamlNode> nodes;
+  const YamlNode* root = nullptr;  ///< Null where the text could not be read, or holds nothing.
+};
+
+/// Reads `diagnostics.text` and tells everything wrong with it there. Never throws.
+YamlTree read_yaml(Diagnostics& diagnostics);
+
+}  // namespace squall::plan
