@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <mutex>
@@ -206,8 +205,10 @@ std::optional<MonotonicTime> untouched_from(const std::vector<Probe>& probes, Du
 
 class Stream::Sender {
  public:
-  Sender(const Namespace& from, const std::string& address, std::uint16_t port, Duration every)
+  Sender(const Namespace& from, const std::string& address, std::uint16_t port, Duration every,
+         std::size_t count)
       : every_(every),
+        left_(count),
         stop_(eventfd(0, EFD_CLOEXEC)),
         to_(address, port),
         socket_(open_socket(from, to_.storage.ss_family, SOCK_DGRAM)) {
@@ -220,7 +221,10 @@ class Stream::Sender {
     thread_.join();
   }
 
-  void stop_sending() { sending_ = false; }
+  void stop_sending() {
+    const std::lock_guard lock(mutex_);
+    left_ = 0;
+  }
 
   std::vector<Probe> probes() const {
     const std::lock_guard lock(mutex_);
@@ -239,7 +243,7 @@ class Stream::Sender {
       if (ready[0].revents != 0) return;
       receive();
       if (monotonic_now() < next) continue;
-      if (sending_) send_one();
+      send_one();
       next += every_;
     }
   }
@@ -248,6 +252,8 @@ class Stream::Sender {
     std::uint64_t number = 0;
     {
       const std::lock_guard lock(mutex_);
+      if (left_ == 0) return;
+      --left_;
       number = probes_.size();
       probes_.push_back({monotonic_now(), std::nullopt});
     }
@@ -267,18 +273,18 @@ class Stream::Sender {
   }
 
   Duration every_;
+  std::size_t left_;  ///< To be sent; guarded by the mutex.
   Descriptor stop_;
   Address to_;
   Descriptor socket_;
-  std::atomic<bool> sending_ = true;
   mutable std::mutex mutex_;
   std::vector<Probe> probes_;
   std::thread thread_;
 };
 
 Stream::Stream(const Namespace& from, const std::string& address, std::uint16_t port,
-               Duration every)
-    : sender_(std::make_unique<Sender>(from, address, port, every)) {}
+               Duration every, std::size_t count)
+    : sender_(std::make_unique<Sender>(from, address, port, every, count)) {}
 Stream::~Stream() = default;
 
 std::vector<Probe> Stream::probes() const { return sender_->probes(); }
@@ -327,7 +333,7 @@ bool Stream::is_disturbed(MonotonicTime after, Duration limit, Duration bound) c
 
 std::vector<Probe> measure(const Namespace& from, const std::string& address, std::uint16_t port,
                            std::size_t count, Duration grace) {
-  Stream stream(from, address, port);
+  Stream stream(from, address, port, std::chrono::milliseconds(5), count);
   eventually([&] { return stream.probes().size() >= count; }, std::chrono::seconds(30));
   return stream.finish(grace);
 }

@@ -43,11 +43,11 @@ Duration median_round_trip(const std::vector<Probe>& probes);
 /// last one did.
 std::optional<MonotonicTime> untouched_from(const std::vector<Probe>& probes, Duration limit);
 
-/// Datagrams at a steady pace to an Echo, each numbered, each answer's time taken.
+/// Datagrams at a steady pace, `count` in all, to an Echo, each numbered, each answer's time taken.
 class Stream {
  public:
   Stream(const Namespace& from, const std::string& address, std::uint16_t port,
-         Duration every = std::chrono::milliseconds(5));
+         Duration every = std::chrono::milliseconds(5), std::size_t count = SIZE_MAX);
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
   ~Stream();
