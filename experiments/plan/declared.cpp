@@ -218,6 +218,36 @@ std::optional<Problem> misshapen(std::string_view text, const FieldDescriptor& f
   }
 }
 
+std::optional<Problem> misshapen_key(std::string_view key, const FieldDescriptor& map) {
+  if (key.empty()) return Problem{"an empty name", ""};
+  const auto is_letter = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+  };
+  constexpr std::size_t kLongest = 64;
+  const v1::TextForm form = rules_of(map).text();
+  if (form == v1::NAME || form == v1::HEADER) {
+    const std::string_view others =
+        form == v1::NAME ? "._-" : "!#$%&'*+-.^_`|~";  // RFC 9110, 5.6.2
+    for (const char c : key) {
+      if (is_letter(c) || others.find(c) != std::string_view::npos) continue;
+      return Problem{fmt::format("\"{}\" cannot be a name here", key),
+                     fmt::format("write it with letters, digits and {}",
+                                 form == v1::NAME ? "'.', '_' or '-'" : "'-'")};
+    }
+  }
+  if (form == v1::NAME && key.size() > kLongest) {
+    return Problem{fmt::format("a name has at most {} characters", kLongest), ""};
+  }
+  return misshapen(key, *map.message_type()->map_key());
+}
+
+std::optional<Problem> misshapen_value(std::string_view value, const FieldDescriptor& map) {
+  if (rules_of(map).text() == v1::HEADER && value.find_first_of("\r\n") != std::string_view::npos) {
+    return Problem{"a header has one line", ""};
+  }
+  return misshapen(value, *map.message_type()->map_value());
+}
+
 std::optional<Problem> doubtful(std::string_view text, const FieldDescriptor& field) {
   if (rules_of(field).text() != v1::HTTP_URL) return std::nullopt;
   const auto begin = text.find("://");

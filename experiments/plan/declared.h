@@ -51,6 +51,10 @@ std::optional<Problem> out_of_bounds(double number, const FieldDescriptor& field
 /// end.
 std::optional<Problem> misshapen(std::string_view text, const FieldDescriptor& field);
 
+/// The same for the keys and the values of a map with texts.
+std::optional<Problem> misshapen_key(std::string_view key, const FieldDescriptor& map);
+std::optional<Problem> misshapen_value(std::string_view value, const FieldDescriptor& map);
+
 /// What is allowed, but had better not be: credentials in a URL.
 std::optional<Problem> doubtful(std::string_view text, const FieldDescriptor& field);
 

@@ -1,0 +1,702 @@
+#include "experiments/plan/decode.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+
+#include "experiments/base/units.h"
+#include "experiments/plan/expectation.h"
+#include "experiments/plan/forms.h"
+
+namespace squall::plan {
+namespace {
+
+/// A field that a plan may write at one level: one of the message, or of a message that is inline
+/// there.
+struct Slot {
+  const FieldDescriptor* field;
+  const FieldDescriptor* inside;  ///< The inline message's field, or null.
+};
+
+/// What may stand in one mapping.
+struct Level {
+  const Descriptor* type = nullptr;
+  std::vector<Slot> slots;
+  std::vector<std::string> words;
+};
+
+Level level_of(const Descriptor& type) {
+  Level level{&type, {}, {}};
+  const auto take = [&](const FieldDescriptor& field, const FieldDescriptor* inside) {
+    if (rules_of(field).wire_only()) return;
+    level.slots.push_back({&field, inside});
+    level.words.push_back(field.name());
+  };
+  for (int i = 0; i < type.field_count(); ++i) {
+    const FieldDescriptor& field = *type.field(i);
+    if (!rules_of(field).inline_fields()) {
+      take(field, nullptr);
+      continue;
+    }
+    for (int j = 0; j < field.message_type()->field_count(); ++j) {
+      take(*field.message_type()->field(j), &field);
+    }
+  }
+  return level;
+}
+
+std::string lower_case(std::string text) {
+  for (char& c : text) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  }
+  return text;
+}
+
+/// A text from the plan for a message, cut where it would fill the screen.
+std::string shown(std::string_view text) {
+  constexpr std::size_t kLongest = 60;
+  if (text.size() <= kLongest) return fmt::format("\"{}\"", text);
+  return fmt::format("\"{}...\"", text.substr(0, kLongest));
+}
+
+/// The words of a level as a hint, or the nearest of them.
+std::string known_words(std::string_view word, const std::vector<std::string>& known) {
+  const std::string near = nearest(word, known);
+  if (!near.empty()) return fmt::format("did you mean \"{}\"?", near);
+  return fmt::format("known here: {}", fmt::join(known, ", "));
+}
+
+class Decoder {
+ public:
+  Decoder(Diagnostics& diagnostics, Tainted& tainted) : out_(diagnostics), tainted_(tainted) {}
+
+  /// `where` is the key that the value belongs to, for what is missing from it.
+  void message(const YamlNode& node, Message& message, const Place& where) {
+    const std::size_t before = out_.found.size();
+    switch (rules_of(*message.GetDescriptor()).form()) {
+      case v1::FORM_NONE:
+        mapping(node, message, where);
+        break;
+      case v1::LIST:
+        repeated(node, message, *message.GetDescriptor()->field(0), where);
+        break;
+      case v1::ENVIRONMENT:
+        map(node, message, *message.GetDescriptor()->field(0), where);
+        break;
+      case v1::SELECTOR:
+        selector(node, static_cast<v1::Selector&>(message), where);
+        break;
+      default:
+        short_form(node, message, where);
+        break;
+    }
+    if (out_.found.size() != before) tainted_.insert(&node);
+  }
+
+ private:
+  /// A message being decoded, for knowing where else a word would have been right.
+  struct Open {
+    const Level* level;
+    std::string key;  ///< That it stands below.
+  };
+
+  const Level& level(const Descriptor& type) {
+    const auto [found, fresh] = levels_.try_emplace(&type);
+    if (fresh) found->second = level_of(type);
+    return found->second;
+  }
+
+  static Place place_in(const YamlNode& node, const Place& where) {
+    // A list's item has no key of its own; its first word stands for it.
+    if (node.kind == YamlNode::Kind::kMapping && !node.flow && !node.entries.empty()) {
+      return node.entries.front().key->place;
+    }
+    return where;
+  }
+
+  /// plan, step, check, network: what a message is called.
+  static std::string noun(const Descriptor& type) { return lower_case(type.name()); }
+
+  void mapping(const YamlNode& node, Message& message, const Place& where) {
+    const Descriptor& type = *message.GetDescriptor();
+    const Level& here = level(type);
+    if (node.kind == YamlNode::Kind::kScalar || node.kind == YamlNode::Kind::kSequence) {
+      const v1::MessageRules& rules = rules_of(type);
+      out_.error(node.place, fmt::format("{} is not a single value or a list", noun(type)),
+                 rules.example().empty()
+                     ? fmt::format("known in it: {}", fmt::join(here.words, ", "))
+                     : fmt::format("write {}", rules.example()));
+      return;
+    }
+    open_.push_back({&here, ""});
+    std::vector<const YamlNode::Entry*> given(here.slots.size());
+    const std::size_t before = out_.found.size();
+    for (const YamlNode::Entry& entry : node.entries) {
+      const auto slot = std::find_if(here.slots.begin(), here.slots.end(), [&](const Slot& known) {
+        return known.field->name() == entry.key->text;
+      });
+      if (slot == here.slots.end()) {
+        unknown_key(*entry.key);
+        continue;
+      }
+      const auto index = static_cast<std::size_t>(slot - here.slots.begin());
+      if (given[index] != nullptr) continue;  // told as a duplicate key
+      given[index] = &entry;
+    }
+    choose(node, here, given, place_in(node, where));
+    for (std::size_t i = 0; i < given.size(); ++i) {
+      if (given[i] == nullptr) continue;
+      open_.back().key = here.slots[i].field->name();
+      value(*given[i]->value, target(message, here.slots[i]), *here.slots[i].field,
+            given[i]->key->place);
+    }
+    for (std::size_t i = 0; i < given.size(); ++i) {
+      if (given[i] == nullptr) absent(message, here.slots[i], node, place_in(node, where));
+    }
+    open_.pop_back();
+    if (out_.found.size() != before && has_errors_since(before)) return;
+    weigh(message, node, place_in(node, where));
+    for (const Slot& slot : here.slots) {
+      if (slot.inside == nullptr || !message.GetReflection()->HasField(message, slot.inside)) {
+        continue;
+      }
+      weigh(message.GetReflection()->GetMessage(message, slot.inside), node, place_in(node, where));
+      break;
+    }
+  }
+
+  bool has_errors_since(std::size_t before) const {
+    return std::any_of(out_.found.begin() + static_cast<std::ptrdiff_t>(before), out_.found.end(),
+                       [](const Diagnostic& d) { return d.severity == Severity::kError; });
+  }
+
+  static Message& target(Message& message, const Slot& slot) {
+    if (slot.inside == nullptr) return message;
+    return *message.GetReflection()->MutableMessage(&message, slot.inside);
+  }
+
+  /// What the fields say together.
+  void weigh(const Message& message, const YamlNode& node, const Place& where) {
+    for (Finding& finding : contradictions(message)) {
+      const YamlNode* key = node.find_key(finding.field);
+      const YamlNode* value = node.find(finding.field);
+      Place place = where;
+      if (key != nullptr) place = key->place;
+      if (value != nullptr && value->kind == YamlNode::Kind::kScalar) place = value->place;
+      out_.error(place, std::move(finding.summary), std::move(finding.hint));
+    }
+  }
+
+  /// Choices: no more than one, and one where one must be.
+  void choose(const YamlNode& node, const Level& here,
+              const std::vector<const YamlNode::Entry*>& given, const Place& where) {
+    struct Taken {
+      const YamlNode* key = nullptr;
+      const OneofDescriptor* choice = nullptr;
+    };
+    // An inline message and the choice that it may stand instead of are one choice to a plan.
+    const auto group_of = [&](const Slot& slot) -> const OneofDescriptor* {
+      const OneofDescriptor* choice = slot.field->real_containing_oneof();
+      if (choice == nullptr || slot.inside == nullptr) return choice;
+      for (int i = 0; i < here.type->real_oneof_decl_count(); ++i) {
+        const OneofDescriptor& outer = *here.type->oneof_decl(i);
+        if (rules_of(outer).or_field() == slot.inside->name()) return &outer;
+      }
+      return choice;
+    };
+    std::unordered_map<const OneofDescriptor*, Taken> taken;
+    std::unordered_map<const OneofDescriptor*, std::vector<std::string>> words;
+    std::vector<const OneofDescriptor*> order;
+    for (std::size_t i = 0; i < here.slots.size(); ++i) {
+      const OneofDescriptor* group = group_of(here.slots[i]);
+      if (group == nullptr) continue;
+      if (words.find(group) == words.end()) order.push_back(group);
+      words[group].push_back(here.slots[i].field->name());
+    }
+    // In the plan's order, so that the second is the one too many.
+    for (const YamlNode::Entry& entry : node.entries) {
+      for (std::size_t i = 0; i < here.slots.size(); ++i) {
+        if (given[i] != &entry) continue;
+        const OneofDescriptor* group = group_of(here.slots[i]);
+        if (group == nullptr) continue;
+        const OneofDescriptor* choice = here.slots[i].field->real_containing_oneof();
+        Taken& first = taken[group];
+        if (first.key == nullptr) {
+          first = {entry.key, choice};
+          continue;
+        }
+        const std::string level_noun = noun(*here.type);
+        const std::string own_noun = rules_of(*choice).noun();
+        const std::string both = fmt::format("{} and {}", first.key->text, entry.key->text);
+        out_.error(entry.key->place,
+                   first.choice == choice && own_noun != level_noun
+                       ? fmt::format("two {}s in one {}: {}", own_noun, level_noun, both)
+                       : fmt::format("{} in one {}", both, level_noun),
+                   fmt::format("each needs a {} of its own", level_noun));
+      }
+    }
+    for (const OneofDescriptor* group : order) {
+      if (!rules_of(*group).required()) continue;
+      const auto found = taken.find(group);
+      if (found == taken.end()) {
+        // An unknown word may well be the misspelt choice; that is told already.
+        const bool unknown = std::any_of(
+            node.entries.begin(), node.entries.end(), [&](const YamlNode::Entry& entry) {
+              return std::find(here.words.begin(), here.words.end(), entry.key->text) ==
+                     here.words.end();
+            });
+        if (unknown) continue;
+        const std::string level_noun = noun(*here.type);
+        const std::string own_noun = rules_of(*group).noun();
+        out_.error(where,
+                   own_noun == level_noun ? fmt::format("the {} does nothing", level_noun)
+                                          : fmt::format("the {} has no {}", level_noun, own_noun),
+                   fmt::format("write {}", one_of(words[group])));
+        continue;
+      }
+      // What describes the inline message has nothing to describe where another choice was made.
+      for (std::size_t i = 0; i < here.slots.size(); ++i) {
+        const Slot& slot = here.slots[i];
+        if (given[i] == nullptr || slot.inside == nullptr ||
+            slot.field->real_containing_oneof() != nullptr) {
+          continue;
+        }
+        if (rules_of(*group).or_field() == slot.inside->name() && found->second.choice == group) {
+          out_.error(given[i]->key->place,
+                     fmt::format("{} is a {}'s, and this {} has none", slot.field->name(),
+                                 slot.inside->name(), noun(*here.type)),
+                     fmt::format("leave `{}` out", slot.field->name()));
+        }
+      }
+    }
+  }
+
+  void unknown_key(const YamlNode& key) {
+    const std::string& word = key.text;
+    if (key.plain && word == "<<") return;  // told already
+    const Level& here = *open_.back().level;
+    const auto has = [&](const Level& other) {
+      return std::find(other.words.begin(), other.words.end(), word) != other.words.end();
+    };
+    std::string hint;
+    for (std::size_t i = open_.size() - 1; i-- > 0 && hint.empty();) {
+      if (has(*open_[i].level)) {
+        hint = fmt::format("`{}` belongs to the {}, beside `{}`", word, noun(*open_[i].level->type),
+                           open_[i].key);
+      }
+    }
+    for (const Slot& slot : here.slots) {
+      if (!hint.empty() || slot.field->cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE) continue;
+      const Level& below = level(*slot.field->message_type());
+      if (rules_of(*below.type).form() != v1::FORM_NONE || slot.field->is_map()) continue;
+      if (has(below)) hint = fmt::format("`{}` belongs inside `{}`", word, slot.field->name());
+      for (const Slot& deeper : below.slots) {
+        if (!hint.empty() || deeper.field->cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE) continue;
+        if (deeper.field->is_repeated()) continue;
+        const Level& lowest = level(*deeper.field->message_type());
+        if (rules_of(*lowest.type).form() == v1::FORM_NONE && !slot.field->is_repeated() &&
+            has(lowest)) {
+          hint = fmt::format("`{}` belongs inside `{}`, inside `{}`", word, deeper.field->name(),
+                             slot.field->name());
+        }
+      }
+    }
+    if (hint.empty()) hint = known_words(word, here.words);
+    out_.error(key.place, fmt::format("unknown key {}", shown(word)), std::move(hint));
+  }
+
+  /// A field that the plan is silent about: required, or with a value of its own then.
+  void absent(Message& message, const Slot& slot, const YamlNode& node, const Place& where) {
+    const FieldDescriptor& field = *slot.field;
+    const v1::FieldRules& rules = rules_of(field);
+    if (rules.required()) {
+      out_.error(where,
+                 fmt::format("{} has no `{}`", called(*message.GetDescriptor()), field.name()),
+                 rules.help().empty() ? "" : fmt::format("it is {}", rules.help()));
+      return;
+    }
+    const auto& reflection = *message.GetReflection();
+    if (slot.inside != nullptr && !reflection.HasField(message, slot.inside)) return;
+    Message& owner = target(message, slot);
+    if (!rules.default_value().empty()) {
+      YamlNode text;
+      text.kind = YamlNode::Kind::kScalar;
+      text.plain = true;
+      text.text = rules.default_value();
+      text.place = where;
+      scalar(text, owner, field);
+    } else if (!rules.default_from().empty()) {
+      const FieldDescriptor* other = owner.GetDescriptor()->FindFieldByName(rules.default_from());
+      const bool same = other != nullptr && other->cpp_type() == FieldDescriptor::CPPTYPE_INT64 &&
+                        field.cpp_type() == FieldDescriptor::CPPTYPE_INT64;
+      if (same && owner.GetReflection()->HasField(owner, other)) {
+        owner.GetReflection()->SetInt64(&owner, &field,
+                                        owner.GetReflection()->GetInt64(owner, other));
+      }
+    } else if (has_only_defaults(field)) {
+      YamlNode nothing;
+      nothing.kind = YamlNode::Kind::kMapping;
+      nothing.place = where;
+      this->message(nothing, *owner.GetReflection()->MutableMessage(&owner, &field), where);
+      tainted_.erase(&nothing);
+    }
+    static_cast<void>(node);
+  }
+
+  /// Whether a message is worth having though nobody wrote it: recovery, with how long it may take.
+  static bool has_only_defaults(const FieldDescriptor& field) {
+    if (field.cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE || field.is_repeated()) return false;
+    if (field.real_containing_oneof() != nullptr) return false;
+    const Descriptor& type = *field.message_type();
+    if (rules_of(type).form() != v1::FORM_NONE || type.field_count() == 0) return false;
+    for (int i = 0; i < type.field_count(); ++i) {
+      if (rules_of(*type.field(i)).default_value().empty()) return false;
+    }
+    return true;
+  }
+
+  static std::string called(const Descriptor& type) { return fmt::format("the {}", noun(type)); }
+
+  void value(const YamlNode& node, Message& message, const FieldDescriptor& field,
+             const Place& where) {
+    const std::size_t before = out_.found.size();
+    if (field.is_map()) {
+      map(node, message, field, where);
+    } else if (field.is_repeated()) {
+      repeated(node, message, field, where);
+    } else if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
+      this->message(node, *message.GetReflection()->MutableMessage(&message, &field), where);
+    } else {
+      scalar(node, message, field);
+    }
+    if (out_.found.size() != before) tainted_.insert(&node);
+  }
+
+  static std::string example_of(const FieldDescriptor& field) {
+    const v1::FieldRules& rules = rules_of(field);
+    if (rules.examples_size() > 0) return rules.examples(0);
+    if (!rules.default_value().empty()) return rules.default_value();
+    return "";
+  }
+
+  static std::string write_example(const FieldDescriptor& field) {
+    const std::string example = example_of(field);
+    return example.empty() ? "" : fmt::format("write {}: {}", field.name(), example);
+  }
+
+  void repeated(const YamlNode& node, Message& message, const FieldDescriptor& field,
+                const Place& where) {
+    // A list written as a message of its own is called by the key it stands below.
+    const bool is_form = rules_of(*message.GetDescriptor()).form() == v1::LIST;
+    const std::string name = is_form ? noun(*message.GetDescriptor()) : field.name();
+    if (node.kind != YamlNode::Kind::kSequence) {
+      if (node.kind == YamlNode::Kind::kNull) {
+        out_.error(where, fmt::format("{} has no value", name), "it is a list");
+      } else {
+        out_.error(node.place, fmt::format("{} is a list", name),
+                   node.kind == YamlNode::Kind::kScalar
+                       ? fmt::format("write {}: [{}]", name, node.text.substr(0, 60))
+                       : "begin each of its items with \"- \"");
+      }
+      return;
+    }
+    if (node.items.empty()) {
+      out_.error(where, fmt::format("{} is empty", name),
+                 rules_of(field).required() || is_form ? "" : fmt::format("leave `{}` out", name));
+      return;
+    }
+    for (const YamlNode* item : node.items) {
+      if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
+        this->message(*item, *message.GetReflection()->AddMessage(&message, &field), item->place);
+      } else {
+        scalar(*item, message, field);
+      }
+    }
+  }
+
+  void map(const YamlNode& node, Message& message, const FieldDescriptor& field,
+           const Place& where) {
+    if (node.kind != YamlNode::Kind::kMapping) {
+      out_.error(node.kind == YamlNode::Kind::kNull ? where : node.place,
+                 fmt::format("{} is a mapping of names to values", field.name()),
+                 write_example(field));
+      return;
+    }
+    if (node.entries.empty()) {
+      out_.error(where, fmt::format("{} is empty", field.name()),
+                 rules_of(field).required() ? write_example(field)
+                                            : fmt::format("leave `{}` out", field.name()));
+      return;
+    }
+    const FieldDescriptor& key = *field.message_type()->map_key();
+    const FieldDescriptor& value = *field.message_type()->map_value();
+    open_.push_back({&kNoLevel, field.name()});
+    std::unordered_set<std::string_view> seen;
+    for (const YamlNode::Entry& entry : node.entries) {
+      if (!seen.insert(entry.key->text).second) continue;  // told as a duplicate key
+      if (const auto problem = misshapen_key(entry.key->text, field)) {
+        out_.error(entry.key->place, problem->summary, problem->hint);
+        continue;
+      }
+      Message& pair = *message.GetReflection()->AddMessage(&message, &field);
+      pair.GetReflection()->SetString(&pair, &key, entry.key->text);
+      open_.back().key = entry.key->text;
+      if (value.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
+        this->message(*entry.value, *pair.GetReflection()->MutableMessage(&pair, &value),
+                      entry.key->place);
+        continue;
+      }
+      if (entry.value->kind != YamlNode::Kind::kScalar) {
+        out_.error(
+            entry.value->kind == YamlNode::Kind::kNull ? entry.key->place : entry.value->place,
+            fmt::format("{} is not a text", shown(entry.key->text)), "write \"\" for an empty one");
+        continue;
+      }
+      if (const auto problem = misshapen_value(entry.value->text, field)) {
+        out_.error(entry.value->place, problem->summary, problem->hint);
+        continue;
+      }
+      pair.GetReflection()->SetString(&pair, &value, entry.value->text);
+    }
+    open_.pop_back();
+  }
+
+  void selector(const YamlNode& node, v1::Selector& selector, const Place& where) {
+    const std::string hint = "write a node's name, labels as {role: db}, or all";
+    switch (node.kind) {
+      case YamlNode::Kind::kNull:
+        out_.error(where, "selects nothing", hint);
+        return;
+      case YamlNode::Kind::kSequence:
+        out_.error(node.place, "a selector is not a list",
+                   "write one node's name, or labels that all the nodes bear");
+        return;
+      case YamlNode::Kind::kScalar:
+        if (node.text.empty()) {
+          out_.error(node.place, "selects nothing", hint);
+        } else if (node.text == "all") {
+          selector.set_all(true);
+        } else {
+          selector.set_node(node.text);
+        }
+        return;
+      case YamlNode::Kind::kMapping:
+        break;
+    }
+    if (node.entries.empty()) {
+      out_.error(node.place, "an empty selector", "write `all` for every node");
+      return;
+    }
+    if (const YamlNode* all = node.find("all")) {
+      const bool is_true =
+          all->kind == YamlNode::Kind::kScalar && all->plain && all->text == "true";
+      if (!is_true) {
+        out_.error(all->place, "all can only be true", "write {all: true}");
+      } else if (node.entries.size() > 1) {
+        out_.error(node.find_key("all")->place, "all nodes, and labels as well",
+                   "write one or the other");
+      } else {
+        selector.set_all(true);
+      }
+      return;
+    }
+    for (const YamlNode::Entry& entry : node.entries) {
+      if (entry.value->kind != YamlNode::Kind::kScalar) {
+        out_.error(entry.key->place, fmt::format("label {} has no value", shown(entry.key->text)),
+                   "write {role: db}");
+        continue;
+      }
+      selector.mutable_labels()->insert({entry.key->text, entry.value->text});
+    }
+  }
+
+  void short_form(const YamlNode& node, Message& message, const Place& where) {
+    if (node.kind != YamlNode::Kind::kScalar) {
+      const bool is_expectation = rules_of(*message.GetDescriptor()).form() == v1::EXPECTATION;
+      out_.error(node.kind == YamlNode::Kind::kNull ? where : node.place,
+                 fmt::format("{} is written as one text", noun(*message.GetDescriptor())),
+                 is_expectation ? "put it in quotes if it holds \": \", brackets or \"#\"" : "");
+      return;
+    }
+    if (rules_of(*message.GetDescriptor()).form() == v1::EXPECTATION) {
+      if (auto told = read_expectation(node.text, static_cast<v1::Expectation&>(message))) {
+        out_.error(node.within(told->offset, told->length), std::move(told->problem.summary),
+                   std::move(told->problem.hint));
+      }
+      return;
+    }
+    std::optional<Problem> problem;
+    switch (rules_of(*message.GetDescriptor()).form()) {
+      case v1::CIDR:
+        problem = read_cidr(node.text, static_cast<v1::Cidr&>(message));
+        break;
+      case v1::PORT_RANGE:
+        problem = read_port_range(node.text, static_cast<v1::PortRange&>(message));
+        break;
+      case v1::PICK:
+        problem = read_pick(node.text, static_cast<v1::Pick&>(message));
+        break;
+      default:
+        problem = Problem{"this form is not known", ""};
+        break;
+    }
+    if (problem) out_.error(node.place, std::move(problem->summary), std::move(problem->hint));
+  }
+
+  /// One value, set or added.
+  void scalar(const YamlNode& node, Message& message, const FieldDescriptor& field) {
+    if (node.kind == YamlNode::Kind::kNull) {
+      out_.error(node.place, fmt::format("{} has no value", field.name()), write_example(field));
+      return;
+    }
+    if (node.kind != YamlNode::Kind::kScalar) {
+      out_.error(node.place, fmt::format("{} is one value", field.name()), write_example(field));
+      return;
+    }
+    const auto& reflection = *message.GetReflection();
+    const auto put = [&](auto set, auto add, auto what) {
+      if (field.is_repeated()) {
+        (reflection.*add)(&message, &field, what);
+      } else {
+        (reflection.*set)(&message, &field, what);
+      }
+    };
+    using R = google::protobuf::Reflection;
+    switch (field.cpp_type()) {
+      case FieldDescriptor::CPPTYPE_STRING:
+        if (text_is_right(node, field)) put(&R::SetString, &R::AddString, node.text);
+        return;
+      case FieldDescriptor::CPPTYPE_BOOL:
+        if (!node.plain || (node.text != "true" && node.text != "false")) {
+          out_.error(node.place, fmt::format("{} is neither true nor false", shown(node.text)),
+                     "write true or false");
+          return;
+        }
+        put(&R::SetBool, &R::AddBool, node.text == "true");
+        return;
+      case FieldDescriptor::CPPTYPE_ENUM: {
+        const EnumValueDescriptor* value = value_named(*field.enum_type(), node.text);
+        if (value == nullptr) {
+          const std::vector<std::string> known = spellings(*field.enum_type());
+          const std::string near = nearest(node.text, known);
+          out_.error(node.place, fmt::format("unknown {} {}", field.name(), shown(node.text)),
+                     near.empty() ? fmt::format("it may be {}", one_of(known))
+                                  : fmt::format("did you mean \"{}\"?", near));
+          return;
+        }
+        put(&R::SetEnumValue, &R::AddEnumValue, value->number());
+        return;
+      }
+      case FieldDescriptor::CPPTYPE_UINT64:
+        if (rules_of(field).unit() == v1::UNIT_NONE) {  // a seed has all 64 bits; a double has 53
+          const auto whole = parse_count(node.text);
+          if (!whole.ok()) {
+            tell(node, field, problem_of(whole.status()));
+          } else if (const auto bad = out_of_bounds(static_cast<double>(*whole), field)) {
+            tell(node, field, *bad);
+          } else {
+            put(&R::SetUInt64, &R::AddUInt64, *whole);
+          }
+          return;
+        }
+        break;
+      default:
+        break;
+    }
+    const auto read = parse_number(node.text, rules_of(field).unit());
+    if (!read.ok()) {
+      Problem problem = problem_of(read.status());
+      // The declared example knows the magnitude better than the unit does.
+      out_.error(node.place, std::move(problem.summary), std::move(problem.hint));
+      return;
+    }
+    if (auto problem = out_of_bounds(*read, field)) {
+      out_.error(node.place, fmt::format("{} {}", field.name(), problem->summary),
+                 std::move(problem->hint));
+      return;
+    }
+    switch (field.cpp_type()) {
+      case FieldDescriptor::CPPTYPE_DOUBLE:
+        put(&R::SetDouble, &R::AddDouble, *read);
+        return;
+      case FieldDescriptor::CPPTYPE_FLOAT:
+        put(&R::SetFloat, &R::AddFloat, static_cast<float>(*read));
+        return;
+      case FieldDescriptor::CPPTYPE_INT64:
+        put(&R::SetInt64, &R::AddInt64, whole_of<std::int64_t>(*read));
+        return;
+      case FieldDescriptor::CPPTYPE_UINT64:
+        put(&R::SetUInt64, &R::AddUInt64, whole_of<std::uint64_t>(*read));
+        return;
+      case FieldDescriptor::CPPTYPE_INT32:
+        if (!fits<std::int32_t>(*read)) break;
+        put(&R::SetInt32, &R::AddInt32, whole_of<std::int32_t>(*read));
+        return;
+      case FieldDescriptor::CPPTYPE_UINT32:
+        if (!fits<std::uint32_t>(*read)) break;
+        put(&R::SetUInt32, &R::AddUInt32, whole_of<std::uint32_t>(*read));
+        return;
+      default:
+        break;
+    }
+    out_.error(
+        node.place, fmt::format("{} {} is too large", field.name(), node.text),
+        bounds_in_words(field).empty() ? "" : fmt::format("write {}", bounds_in_words(field)));
+  }
+
+  void tell(const YamlNode& node, const FieldDescriptor& field, const Problem& problem) {
+    static_cast<void>(field);
+    out_.error(node.place, problem.summary, problem.hint);
+  }
+
+  template <typename T>
+  static bool fits(double number) {
+    return number >= static_cast<double>(std::numeric_limits<T>::min()) &&
+           number <= static_cast<double>(std::numeric_limits<T>::max());
+  }
+
+  template <typename T>
+  static T whole_of(double number) {
+    // 2^63 and 2^64 are doubles, the largest whole numbers below them are not.
+    if (number >= static_cast<double>(std::numeric_limits<T>::max())) {
+      return std::numeric_limits<T>::max();
+    }
+    return static_cast<T>(number);
+  }
+
+  bool text_is_right(const YamlNode& node, const FieldDescriptor& field) {
+    if (node.text.empty() && rules_of(field).required() && !field.is_repeated()) {
+      out_.error(node.place, fmt::format("{} is empty", field.name()), write_example(field));
+      return false;
+    }
+    if (auto problem = misshapen(node.text, field)) {
+      out_.error(node.place, std::move(problem->summary), std::move(problem->hint));
+      return false;
+    }
+    if (auto problem = doubtful(node.text, field)) {
+      out_.warning(node.place, std::move(problem->summary), std::move(problem->hint));
+    }
+    return true;
+  }
+
+  static inline const Level kNoLevel{};
+
+  Diagnostics& out_;
+  Tainted& tainted_;
+  std::unordered_map<const Descriptor*, Level> levels_;
+  std::vector<Open> open_;
+};
+
+}  // namespace
+
+Tainted decode(const YamlTree& tree, Message& message, Diagnostics& diagnostics) {
+  Tainted tainted;
+  Decoder(diagnostics, tainted).message(*tree.root, message, tree.root->place);
+  return tainted;
+}
+
+}  // namespace squall::plan

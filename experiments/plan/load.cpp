@@ -1,0 +1,109 @@
+#include "experiments/plan/load.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <set>
+#include <system_error>
+#include <tuple>
+#include <utility>
+
+#include "experiments/plan/decode.h"
+#include "experiments/plan/rules.h"
+#include "experiments/plan/yaml.h"
+
+namespace squall::plan {
+namespace {
+
+/// An alias is decoded wherever it is used; what is wrong with it is wrong once.
+void drop_repetitions(std::vector<Diagnostic>& found) {
+  std::set<std::tuple<std::size_t, std::size_t, std::string>> seen;
+  const auto is_repeated = [&](const Diagnostic& diagnostic) {
+    return !seen.emplace(diagnostic.place.line, diagnostic.place.column, diagnostic.summary).second;
+  };
+  found.erase(std::remove_if(found.begin(), found.end(), is_repeated), found.end());
+}
+
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  ~Descriptor() {
+    if (fd_ >= 0) close(fd_);
+  }
+  int value() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+/// The file's text, or why not.
+std::string read_file(const std::string& path, std::string& text) {
+  // Non-blocking, or a fifo without a writer would hold us here before we could see that it is one.
+  const Descriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  const auto failed = [](int number) { return std::generic_category().message(number); };
+  if (file.value() < 0) return failed(errno);
+  struct stat status {};
+  if (fstat(file.value(), &status) != 0) return failed(errno);
+  if (S_ISDIR(status.st_mode)) return "is a directory";
+  if (!S_ISREG(status.st_mode)) return "is not a file";
+  text.resize(kLargestPlan + 1);
+  std::size_t size = 0;
+  while (size < text.size()) {
+    const ssize_t got = read(file.value(), text.data() + size, text.size() - size);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return failed(errno);
+    if (got == 0) break;
+    size += static_cast<std::size_t>(got);
+  }
+  text.resize(size);
+  if (size > kLargestPlan) return "is larger than 1 MiB, which no plan is";
+  return "";
+}
+
+}  // namespace
+
+Loaded load(std::string text, std::string file_name, bool unobserved) {
+  Loaded loaded;
+  Diagnostics& diagnostics = loaded.diagnostics;
+  diagnostics.file = std::move(file_name);
+  diagnostics.text = std::move(text);
+  const YamlTree tree = read_yaml(diagnostics);
+  if (tree.root == nullptr) {
+    if (!diagnostics.has_errors()) {
+      diagnostics.error({}, "the plan is empty", "begin with `plan:` and its title");
+    }
+    return loaded;
+  }
+  if (tree.root->kind != YamlNode::Kind::kMapping) {
+    const bool empty = tree.root->kind == YamlNode::Kind::kNull;
+    diagnostics.error(empty ? Place{} : tree.root->place,
+                      empty ? "the plan is empty" : "a plan is a mapping",
+                      "begin with `plan:` and its title");
+    return loaded;
+  }
+  v1::Plan plan;
+  const Tainted tainted = decode(tree, plan, diagnostics);
+  weigh_plan(*tree.root, tainted, unobserved, plan, diagnostics);
+  drop_repetitions(diagnostics.found);
+  if (!diagnostics.has_errors()) loaded.plan = std::move(plan);
+  return loaded;
+}
+
+Loaded load_file(const std::string& path, bool unobserved) {
+  std::string text;
+  const std::string wrong =
+      path.find('\0') == std::string::npos ? read_file(path, text) : "has a NUL byte in its name";
+  if (wrong.empty()) return load(std::move(text), path, unobserved);
+  Loaded loaded;
+  loaded.diagnostics.file = path;
+  loaded.diagnostics.error({}, wrong, "");
+  return loaded;
+}
+
+}  // namespace squall::plan

@@ -1,0 +1,243 @@
+#include "experiments/plan/rules.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <unordered_map>
+
+#include "experiments/plan/expectation.h"
+
+namespace squall::plan {
+namespace {
+
+class Weighing {
+ public:
+  Weighing(const Tainted& tainted, v1::Plan& plan, Diagnostics& diagnostics)
+      : tainted_(tainted), plan_(plan), out_(diagnostics) {}
+
+  void observed(const YamlNode& root, bool unobserved) {
+    if (unobserved || root.find_key("steady_state") != nullptr) return;
+    const YamlNode* method = root.find_key("method");
+    out_.error(method != nullptr ? method->place : root.place,
+               "no steady state: nothing would see what the faults do",
+               "add `steady_state:` with at least one check, or run with --unobserved");
+  }
+
+  void nodes(const YamlNode& root) {
+    const YamlNode* nodes = root.find("nodes");
+    nodes_known_ = nodes != nullptr && !tainted_.contains(nodes);
+    if (!nodes_known_) return;
+    for (const auto& [name, node] : plan_.nodes()) {
+      node_names_.push_back(name);
+      for (const auto& [label, value] : node.labels()) labels_[label].insert(value);
+    }
+    std::sort(node_names_.begin(), node_names_.end());
+    std::unordered_map<std::string, const YamlNode*> by_address;
+    for (const YamlNode::Entry& entry : nodes->entries) {
+      const auto found = plan_.nodes().find(entry.key->text);
+      if (found == plan_.nodes().end()) continue;
+      const std::string& address = found->second.address();
+      const auto [first, fresh] = by_address.emplace(address, entry.key);
+      if (fresh) continue;
+      if (address.empty()) {
+        out_.error(
+            entry.key->place,
+            fmt::format("a second node without an address, beside \"{}\"", first->second->text),
+            "only one node can be the machine that squall itself runs on; give this one an "
+            "address");
+      } else {
+        const YamlNode* value = entry.value->find("address");
+        out_.error(
+            value != nullptr ? value->place : entry.key->place,
+            fmt::format("\"{}\" has the address of \"{}\"", entry.key->text, first->second->text),
+            "two names for one node would count it twice");
+      }
+    }
+  }
+
+  void checks(const YamlNode& root) {
+    const YamlNode* checks = root.find("steady_state");
+    if (checks == nullptr || checks->kind != YamlNode::Kind::kSequence) return;
+    std::unordered_map<std::string, const YamlNode*> names;
+    const std::size_t count =
+        std::min(checks->items.size(), static_cast<std::size_t>(plan_.steady_state_size()));
+    for (std::size_t i = 0; i < count; ++i) {
+      const YamlNode& node = *checks->items[i];
+      const v1::Check& check = plan_.steady_state(static_cast<int>(i));
+      const YamlNode* name = node.find("name");
+      if (name != nullptr && !check.name().empty()) {
+        const auto [first, fresh] = names.emplace(check.name(), name);
+        if (!fresh) {
+          out_.error(name->place, fmt::format("a second check is called \"{}\"", check.name()),
+                     fmt::format("the first stands in line {}", first->second->place.line));
+        }
+      }
+      expectations(node, check);
+      const YamlNode* exec = node.find("exec");
+      if (check.has_exec() && exec != nullptr && check.exec().run_size() > 0 &&
+          check.exec().run(0).empty()) {
+        out_.error(exec->place, "run names no program", "write run: [program, argument]");
+      }
+    }
+  }
+
+  void method(const YamlNode& root) {
+    const YamlNode* method = root.find("method");
+    if (method == nullptr || method->kind != YamlNode::Kind::kSequence) return;
+    steps(*method, *plan_.mutable_method());
+    if (steps_ > kMostSteps) {
+      out_.error(root.find_key("method")->place, fmt::format("{} steps are too many", steps_),
+                 fmt::format("a plan has at most {}", kMostSteps));
+    }
+  }
+
+ private:
+  void expectations(const YamlNode& node, const v1::Check& check) {
+    const YamlNode* expect = node.find("expect");
+    if (expect == nullptr || expect->kind != YamlNode::Kind::kSequence) return;
+    const std::size_t count =
+        std::min(expect->items.size(), static_cast<std::size_t>(check.expect_size()));
+    for (std::size_t i = 0; i < count; ++i) {
+      const YamlNode& item = *expect->items[i];
+      if (tainted_.contains(&item)) continue;
+      if (auto told = misfit(check.expect(static_cast<int>(i)), check)) {
+        out_.error(item.within(told->offset, told->length), std::move(told->problem.summary),
+                   std::move(told->problem.hint));
+      }
+    }
+  }
+
+  void steps(const YamlNode& list, google::protobuf::RepeatedPtrField<v1::Step>& steps) {
+    const std::size_t count = std::min(list.items.size(), static_cast<std::size_t>(steps.size()));
+    for (std::size_t i = 0; i < count; ++i) {
+      ++steps_;
+      step(*list.items[i], steps[static_cast<int>(i)]);
+    }
+  }
+
+  void step(const YamlNode& node, v1::Step& step) {
+    if (node.kind != YamlNode::Kind::kMapping) return;
+    const YamlNode* on = node.find("on");
+    if (step.has_parallel() || step.other_case() == v1::Step::kWait) {
+      for (const char* word : {"on", "pick"}) {
+        const YamlNode* key = node.find_key(word);
+        if (key == nullptr) continue;
+        out_.error(
+            key->place,
+            fmt::format("{} says where a fault goes, and this step has none of its own", word),
+            step.has_parallel() ? "write it in the steps below `parallel`"
+                                : fmt::format("leave `{}` out", word));
+      }
+      const YamlNode* parallel = node.find("parallel");
+      if (parallel != nullptr && step.has_parallel()) {
+        steps(*parallel, *step.mutable_parallel()->mutable_steps());
+      }
+      return;
+    }
+    if (step.fault().kind_case() == v1::Fault::KIND_NOT_SET || !nodes_known_) return;
+    std::size_t matching = 0;
+    if (on == nullptr) {
+      if (node_names_.size() != 1) {
+        const FieldDescriptor* kind = step.fault().GetReflection()->GetOneofFieldDescriptor(
+            step.fault(), v1::Fault::descriptor()->FindOneofByName("kind"));
+        const YamlNode* key = node.find_key(kind->name());
+        out_.error(key != nullptr ? key->place : node.place, "on which of the nodes?",
+                   fmt::format("write `on: {}`, or labels, or `on: all`", node_names_.front()));
+        return;
+      }
+      step.mutable_on()->set_node(node_names_.front());
+      matching = 1;
+    } else {
+      if (tainted_.contains(on)) return;
+      matching = matched(*on, step.on());
+    }
+    const YamlNode* pick = node.find("pick");
+    if (pick != nullptr && matching > 0 && step.pick().count() > matching) {
+      out_.error(pick->place,
+                 fmt::format("{} nodes are to be picked, and only {} match", step.pick().count(),
+                             matching),
+                 "");
+    }
+  }
+
+  /// How many nodes match; tells where none does.
+  std::size_t matched(const YamlNode& on, const v1::Selector& selector) {
+    if (selector.all()) return node_names_.size();
+    if (!selector.node().empty()) {
+      if (plan_.nodes().contains(selector.node())) return 1;
+      const std::string near = squall::nearest(selector.node(), node_names_);
+      std::string hint = near.empty()
+                             ? fmt::format("there {} {}", node_names_.size() == 1 ? "is" : "are",
+                                           listed(node_names_))
+                             : fmt::format("did you mean \"{}\"?", near);
+      out_.error(on.place, fmt::format("there is no node \"{}\"", selector.node()),
+                 std::move(hint));
+      return 0;
+    }
+    std::size_t count = 0;
+    for (const auto& [name, node] : plan_.nodes()) {
+      count += static_cast<std::size_t>(
+          std::all_of(selector.labels().begin(), selector.labels().end(), [&](const auto& wanted) {
+            const auto found = node.labels().find(wanted.first);
+            return found != node.labels().end() && found->second == wanted.second;
+          }));
+    }
+    if (count > 0) return count;
+    for (const YamlNode::Entry& entry : on.entries) {
+      const auto known = labels_.find(entry.key->text);
+      if (known == labels_.end()) {
+        std::vector<std::string> names;
+        for (const auto& [label, values] : labels_) names.push_back(label);
+        out_.error(entry.key->place, fmt::format("no node has a label \"{}\"", entry.key->text),
+                   suggestion(entry.key->text, names));
+        return 0;
+      }
+      if (!known->second.contains(entry.value->text)) {
+        out_.error(entry.value->place,
+                   fmt::format("no node has the label {}: {}", entry.key->text, entry.value->text),
+                   suggestion(entry.value->text, {known->second.begin(), known->second.end()}));
+        return 0;
+      }
+    }
+    out_.error(on.place, "no node has all these labels at once", "");
+    return 0;
+  }
+
+  static std::string suggestion(const std::string& word, const std::vector<std::string>& known) {
+    const std::string near = squall::nearest(word, known);
+    if (!near.empty()) return fmt::format("did you mean \"{}\"?", near);
+    if (known.empty()) return "the nodes of this plan have no labels";
+    return fmt::format("there {} {}", known.size() == 1 ? "is" : "are", listed(known));
+  }
+
+  static std::string listed(const std::vector<std::string>& words) {
+    constexpr std::size_t kMost = 8;
+    if (words.size() <= kMost) return fmt::format("{}", fmt::join(words, ", "));
+    return fmt::format("{} and {} more", fmt::join(words.begin(), words.begin() + kMost, ", "),
+                       words.size() - kMost);
+  }
+
+  const Tainted& tainted_;
+  v1::Plan& plan_;
+  Diagnostics& out_;
+  std::vector<std::string> node_names_;
+  std::map<std::string, std::set<std::string>> labels_;
+  std::size_t steps_ = 0;
+  bool nodes_known_ = false;
+};
+
+}  // namespace
+
+void weigh_plan(const YamlNode& root, const Tainted& tainted, bool unobserved, v1::Plan& plan,
+                Diagnostics& diagnostics) {
+  if (root.kind != YamlNode::Kind::kMapping) return;
+  Weighing weighing(tainted, plan, diagnostics);
+  weighing.observed(root, unobserved);
+  weighing.nodes(root);
+  weighing.checks(root);
+  weighing.method(root);
+}
+
+}  // namespace squall::plan
