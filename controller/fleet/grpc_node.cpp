@@ -13,6 +13,7 @@
 #include <functional>
 #include <iterator>
 #include <mutex>
+#include <thread>
 #include <utility>
 
 #include "controller/fleet/wake.h"
@@ -22,6 +23,8 @@ namespace squall::fleet {
 namespace asio = boost::asio;
 namespace {
 
+/// How long a node that was reached may take to answer: it may have to read itself first.
+constexpr Duration kAnswerWithin = std::chrono::seconds(10);
 /// How long the end of a stream is waited for, once everything on it has been said.
 constexpr Duration kCloseWithin = std::chrono::milliseconds(500);
 
@@ -100,71 +103,114 @@ Status explain(const std::string& address, bool tls, const grpc::Status& status)
   return unreachable(text);
 }
 
-template <typename Reply>
-struct Call {
-  grpc::ClientContext context;
-  Reply reply;
-  std::optional<grpc::Status> status;
-  Wake ended;
+/// Waits for gRPC on a thread of its own: one for all nodes of the program. (The callback interface
+/// of gRPC 1.51 polls on threads that wake every second and then sleep for 100 ms, an abort on the
+/// wire.)
+class Poller {
+ public:
+  /// What the queue hands back. Runs on the loop, unless the node is gone by then.
+  struct Tag {
+    std::shared_ptr<Mailbox> mailbox;
+    std::function<void(bool)> complete;
+  };
+
+  static std::shared_ptr<Poller> shared() {
+    static std::mutex mutex;
+    static std::weak_ptr<Poller> running;
+    const std::lock_guard lock(mutex);
+    auto poller = running.lock();
+    if (!poller) running = poller = std::make_shared<Poller>();
+    return poller;
+  }
+
+  Poller() : thread_([this] { poll(); }) {}
+
+  ~Poller() {
+    queue_.Shutdown();
+    thread_.join();
+  }
+
+  Poller(const Poller&) = delete;
+  Poller& operator=(const Poller&) = delete;
+
+  grpc::CompletionQueue& queue() { return queue_; }
+
+ private:
+  void poll() {
+    void* handed_back = nullptr;
+    bool done = false;
+    while (queue_.Next(&handed_back, &done)) {
+      const std::shared_ptr<Tag> tag(static_cast<Tag*>(handed_back));
+      tag->mailbox->post([tag, done] { tag->complete(done); });
+    }
+  }
+
+  grpc::CompletionQueue queue_;
+  std::thread thread_;
 };
 
-/// Waits for the call; gives it up if the waiting coroutine is cancelled.
+/// A call of one question and one answer.
 template <typename Reply>
-asio::awaitable<grpc::Status> finish(std::shared_ptr<Call<Reply>> call) {
-  while (!call->status) {
-    if (co_await call->ended.wait()) continue;
-    call->context.TryCancel();
-    co_return grpc::Status(grpc::StatusCode::CANCELLED, "stopped");
-  }
-  co_return *call->status;
-}
+struct Call : std::enable_shared_from_this<Call<Reply>> {
+  grpc::ClientContext context;
+  std::unique_ptr<grpc::ClientAsyncResponseReader<Reply>> reader;
+  Reply reply;
+  grpc::Status status;
+  bool over = false;
+  Wake ended;
 
-/// The lease's stream. Reactions run on gRPC's threads and only hand on; all else is the loop's. It
-/// owns itself until OnDone(), the last thing that gRPC says about it.
-class Stream final : public grpc::ClientBidiReactor<v1::LeaseRequest, v1::LeaseEvent>,
-                     public std::enable_shared_from_this<Stream> {
+  explicit Call(Duration within) {
+    context.set_deadline(std::chrono::system_clock::now() + within);
+  }
+
+  /// Waits for its end; gives it up if the waiting coroutine is cancelled.
+  static asio::awaitable<grpc::Status> finish(std::shared_ptr<Call> call,
+                                              std::shared_ptr<Mailbox> mailbox) {
+    call->reader->StartCall();
+    call->reader->Finish(&call->reply, &call->status, new Poller::Tag{mailbox, [call](bool) {
+                                                                        call->over = true;
+                                                                        call->ended.notify();
+                                                                      }});
+    while (!call->over) {
+      if (co_await call->ended.wait()) continue;
+      call->context.TryCancel();
+      co_return grpc::Status(grpc::StatusCode::CANCELLED, "stopped");
+    }
+    co_return call->status;
+  }
+};
+
+/// The lease's stream. All on the loop; every operation on its way keeps it alive.
+class Stream : public std::enable_shared_from_this<Stream> {
  public:
   Stream(std::shared_ptr<Mailbox> mailbox, std::function<void(const v1::LeaseEvent&)> event,
          std::function<void(const Status&)> ended)
       : mailbox_(std::move(mailbox)), event_(std::move(event)), ended_(std::move(ended)) {}
 
-  void start(v1::Injector::Stub& stub) {
-    self_ = shared_from_this();
-    stub.async()->Lease(&context_, this);
-    // Writes are started from the loop, outside any reaction: without a hold the stream could be
-    // over between two of them.
-    AddHold();
-    StartRead(&read_);
-    StartCall();
+  void start(v1::Injector::Stub& stub, grpc::CompletionQueue& queue) {
+    wire_ = stub.PrepareAsyncLease(&context_, &queue);
+    wire_->StartCall(then(&Stream::started));
   }
 
   void send(v1::LeaseRequest request) {
-    if (closing_) return;
+    if (closing_ || dead_) return;
     queue_.push_back(std::move(request));
     write_next();
   }
 
   /// Renewals that queue up behind a stuck connection say nothing more than one does.
   void renew() {
-    const bool waiting =
-        std::any_of(queue_.begin(), queue_.end(),
-                    [](const v1::LeaseRequest& queued) { return queued.has_renew(); });
-    if (waiting) return;
+    const auto waiting = [](const v1::LeaseRequest& queued) { return queued.has_renew(); };
+    if (std::any_of(queue_.begin(), queue_.end(), waiting)) return;
     v1::LeaseRequest request;
     request.mutable_renew();
     send(std::move(request));
   }
 
+  /// Nothing more will be said; the node ends the stream.
   void close() {
-    if (closing_) return;
-    closing_ = true;
-    if (!writing_) half_close();
-  }
-
-  void cancel() {
-    forget();
-    context_.TryCancel();
-    drop_hold();
+    if (std::exchange(closing_, true)) return;
+    write_next();
   }
 
   /// Nobody listens any more.
@@ -174,80 +220,80 @@ class Stream final : public grpc::ClientBidiReactor<v1::LeaseRequest, v1::LeaseE
     ended_ = nullptr;
   }
 
+  void cancel() {
+    forget();
+    context_.TryCancel();
+  }
+
   bool over() const { return over_; }
   Wake& ended() { return wake_; }
 
-  void OnReadDone(bool more) override {
-    if (!more) {
-      mailbox_->post([self = self_] { self->read_ended(); });
-      return;
-    }
-    auto event = std::make_shared<v1::LeaseEvent>(std::move(read_));
-    mailbox_->post([self = self_, event] {
-      if (self->event_) self->event_(*event);
-    });
-    // After the post: else another of gRPC's threads might hand on the next event first.
-    read_.Clear();
-    StartRead(&read_);
-  }
-
-  void OnWriteDone(bool written) override {
-    mailbox_->post([self = self_, written] {
-      self->writing_ = false;
-      if (!self->queue_.empty()) self->queue_.pop_front();
-      if (written) self->write_next();
-    });
-  }
-
-  void OnDone(const grpc::Status& status) override {
-    const auto self = std::move(self_);
-    mailbox_->post([self, status] {
-      self->over_ = true;
-      self->wake_.notify();
-      if (const auto ended = std::exchange(self->ended_, nullptr)) ended(from_grpc(status));
-    });
-  }
-
  private:
+  Poller::Tag* then(void (Stream::*handler)(bool)) {
+    return new Poller::Tag{mailbox_, [self = shared_from_this(), handler](bool done) {
+                             (self.get()->*handler)(done);
+                           }};
+  }
+
+  void started(bool done) {
+    ready_ = done;
+    if (!done) return finish();
+    wire_->Read(&read_, then(&Stream::have_read));
+    write_next();
+  }
+
+  void have_read(bool done) {
+    if (!done) return finish();
+    if (event_) event_(read_);
+    read_.Clear();
+    wire_->Read(&read_, then(&Stream::have_read));
+  }
+
   void write_next() {
-    if (writing_ || dead_) return;
-    if (queue_.empty()) {
-      if (closing_) half_close();
-      return;
+    if (!ready_ || writing_ || dead_) return;
+    if (!queue_.empty()) {
+      writing_ = true;
+      wire_->Write(queue_.front(), then(&Stream::have_written));
+    } else if (closing_ && !half_closed_) {
+      half_closed_ = true;
+      wire_->WritesDone(then(&Stream::have_closed));
     }
-    writing_ = true;
-    StartWrite(&queue_.front());
   }
 
-  void half_close() {
-    if (dead_ || !holding_) return;
-    StartWritesDone();
-    drop_hold();
+  void have_written(bool) {
+    writing_ = false;
+    queue_.pop_front();
+    write_next();
   }
 
-  void read_ended() {
+  void have_closed(bool) {}
+
+  void finish() {
     dead_ = true;
-    drop_hold();
+    wire_->Finish(&status_, then(&Stream::have_finished));
   }
 
-  void drop_hold() {
-    if (std::exchange(holding_, false)) RemoveHold();
+  void have_finished(bool) {
+    over_ = true;
+    wake_.notify();
+    event_ = nullptr;
+    if (const auto ended = std::exchange(ended_, nullptr)) ended(from_grpc(status_));
   }
 
-  std::shared_ptr<Stream> self_;
   std::shared_ptr<Mailbox> mailbox_;
   grpc::ClientContext context_;
+  std::unique_ptr<grpc::ClientAsyncReaderWriter<v1::LeaseRequest, v1::LeaseEvent>> wire_;
   v1::LeaseEvent read_;
-
-  // The loop's.
+  grpc::Status status_;
   std::function<void(const v1::LeaseEvent&)> event_;
   std::function<void(const Status&)> ended_;
-  std::deque<v1::LeaseRequest> queue_;
+  std::deque<v1::LeaseRequest> queue_;  ///< The first of them is being written.
   Wake wake_;
+  bool ready_ = false;  ///< The call has begun.
   bool writing_ = false;
-  bool holding_ = true;
-  bool closing_ = false;  ///< Nothing more will be said.
-  bool dead_ = false;     ///< The other end says nothing more.
+  bool closing_ = false;      ///< Nothing more will be said.
+  bool half_closed_ = false;  ///< And the node was told so.
+  bool dead_ = false;         ///< The node says nothing more.
   bool over_ = false;
 };
 
@@ -270,31 +316,25 @@ class GrpcNode final : public Node {
     co_await asio::this_coro::throw_if_cancelled(false);
     if (!mailbox_) mailbox_ = std::make_shared<Mailbox>(co_await asio::this_coro::executor);
     make_channel();
-    const auto call = std::make_shared<Call<v1::Description>>();
-    call->context.set_deadline(std::chrono::system_clock::now() + kReachWithin);
-    // A first attempt that fails is final: who waits longer than for one is told nothing new.
-    call->context.set_wait_for_ready(false);
-    const auto request = std::make_shared<v1::DescribeRequest>();
-    stub_->async()->Describe(&call->context, request.get(), &call->reply, on_end(call, request));
-    const grpc::Status status = co_await finish(call);
+    const auto call = std::make_shared<Call<v1::Description>>(kReachWithin);
+    call->reader = stub_->PrepareAsyncDescribe(&call->context, {}, &poller_->queue());
+    const grpc::Status status = co_await Call<v1::Description>::finish(call, mailbox_);
     if (!status.ok()) co_return explain(address_, tls(), status);
     co_return call->reply;
   }
 
   asio::awaitable<StatusOr<v1::PreflightReply>> preflight(std::vector<v1::Fault> faults) override {
     co_await asio::this_coro::throw_if_cancelled(false);
-    const auto call = std::make_shared<Call<v1::PreflightReply>>();
-    const auto request = std::make_shared<v1::PreflightRequest>();
-    for (v1::Fault& fault : faults) *request->add_faults() = std::move(fault);
-    call->context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(10));
-    stub_->async()->Preflight(&call->context, request.get(), &call->reply, on_end(call, request));
-    const grpc::Status status = co_await finish(call);
+    const auto call = std::make_shared<Call<v1::PreflightReply>>(kAnswerWithin);
+    v1::PreflightRequest request;
+    for (v1::Fault& fault : faults) *request.add_faults() = std::move(fault);
+    call->reader = stub_->PrepareAsyncPreflight(&call->context, request, &poller_->queue());
+    const grpc::Status status = co_await Call<v1::PreflightReply>::finish(call, mailbox_);
     if (!status.ok()) co_return from_grpc(status);
     co_return call->reply;
   }
 
-  asio::awaitable<StatusOr<v1::Opened>> open(std::string run, std::uint64_t epoch, Duration lease,
-                                             Listener listener) override {
+  asio::awaitable<StatusOr<v1::Opened>> open(v1::Open wanted, Listener listener) override {
     co_await asio::this_coro::throw_if_cancelled(false);
     if (stream_) stream_->cancel();
     listener_ = std::move(listener);
@@ -310,9 +350,9 @@ class GrpcNode final : public Node {
           opening->changed.notify();
         },
         [this, opening](const Status& status) {
+          renewal_.reset();
           const Status why =
               status.ok() ? error(StatusCode::kUnavailable, "it ended the lease") : status;
-          renewal_.reset();
           if (!opening->opened) {
             opening->failed = why;
             opening->changed.notify();
@@ -320,18 +360,16 @@ class GrpcNode final : public Node {
             lost(why);
           }
         });
-    stream_->start(*stub_);
+    stream_->start(*stub_, poller_->queue());
+    const Duration lease(wanted.lease());
     v1::LeaseRequest request;
-    auto& wanted = *request.mutable_open();
-    wanted.set_run(std::move(run));
-    wanted.set_epoch(epoch);
-    wanted.set_lease(lease.count());
+    *request.mutable_open() = std::move(wanted);
     stream_->send(std::move(request));
-    // The daemon counts the lease from the first word of it that arrives, so renewing starts now.
+    // The node counts from the arrival of this first word, so renewing starts now.
     renewal_ = std::make_shared<asio::steady_timer>(co_await asio::this_coro::executor);
-    renew(renewal_, monotonic_now(), lease / 3);
+    renew_at(renewal_, monotonic_now() + lease / 3, lease / 3);
 
-    const MonotonicTime deadline = monotonic_now() + kReachWithin;
+    const MonotonicTime deadline = monotonic_now() + kAnswerWithin;
     while (!opening->opened && opening->failed.ok()) {
       const bool going = co_await opening->changed.wait(deadline);
       if (opening->opened || !opening->failed.ok()) break;
@@ -339,7 +377,7 @@ class GrpcNode final : public Node {
       renewal_.reset();
       stream_->cancel();
       if (!going) co_return error(StatusCode::kCancelled, "stopped");
-      co_return error(StatusCode::kUnavailable, "the lease was not opened within 3 s");
+      co_return error(StatusCode::kUnavailable, "the lease was not opened in time");
     }
     if (!opening->failed.ok()) co_return opening->failed;
     co_return *opening->opened;
@@ -389,7 +427,7 @@ class GrpcNode final : public Node {
 
   void make_channel() {
     grpc::ChannelArguments arguments;
-    // A hung peer is seen after 3 s, long before the lease is over on most plans.
+    // A hung peer is seen after 3 s, which no closed connection would tell.
     arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 2000);
     arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 1000);
     arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
@@ -412,28 +450,16 @@ class GrpcNode final : public Node {
     stub_ = v1::Injector::NewStub(grpc::CreateCustomChannel(target, credentials, arguments));
   }
 
-  template <typename Reply, typename Request>
-  std::function<void(grpc::Status)> on_end(std::shared_ptr<Call<Reply>> call,
-                                           std::shared_ptr<Request> request) {
-    return [mailbox = mailbox_, call, request](grpc::Status status) {
-      mailbox->post([call, status = std::move(status)] {
-        call->status = status;
-        call->ended.notify();
-      });
-    };
-  }
-
-  /// Each renewal is due at a multiple of `interval` from the start, however late the last one ran.
-  void renew(const std::shared_ptr<asio::steady_timer>& timer, MonotonicTime last,
-             Duration interval) {
-    const MonotonicTime next = std::max(last + interval, monotonic_now());
-    timer->expires_at(next);
-    timer->async_wait([this, weak = std::weak_ptr(timer), next,
+  /// Each renewal is due one interval after the last one was, however late that one ran.
+  void renew_at(const std::shared_ptr<asio::steady_timer>& timer, MonotonicTime due,
+                Duration interval) {
+    timer->expires_at(due);
+    timer->async_wait([this, weak = std::weak_ptr(timer), due,
                        interval](const boost::system::error_code& failed) {
       const auto alive = weak.lock();
       if (failed || !alive) return;
       if (stream_) stream_->renew();
-      renew(alive, next, interval);
+      renew_at(alive, std::max(due + interval, monotonic_now()), interval);
     });
   }
 
@@ -444,6 +470,7 @@ class GrpcNode final : public Node {
   std::string name_;
   std::string address_;
   std::optional<Credentials> credentials_;
+  std::shared_ptr<Poller> poller_ = Poller::shared();
   std::shared_ptr<Mailbox> mailbox_;
   std::unique_ptr<v1::Injector::Stub> stub_;
   std::shared_ptr<Stream> stream_;

@@ -186,6 +186,9 @@ class PrivateDaemon {
 
   fs::path socket_path() const { return state_.folder / "squalld.sock"; }
 
+  bool has_ended() { return reap(WNOHANG); }
+
+  /// May be called again once it has ended.
   asio::awaitable<Status> start(fs::path program) {
     if (socket_path().native().size() >= sizeof(sockaddr_un::sun_path)) {
       co_return error(StatusCode::kInvalidArgument,
@@ -264,9 +267,10 @@ class LocalNode final : public Node {
 
   asio::awaitable<StatusOr<v1::Description>> connect() override {
     co_await asio::this_coro::throw_if_cancelled(false);
-    if (!inner_) {
+    // A private daemon that died is started again: its first act is to sweep what it left.
+    if (!inner_ || (daemon_ && daemon_->has_ended())) {
       fs::path socket_path = options_.state / "squalld.sock";
-      if (!listens(socket_path)) {
+      if (daemon_ || !listens(socket_path)) {
         const Status started = co_await start();
         if (!started.ok()) co_return in_context("the local node", started);
         socket_path = daemon_->socket_path();
@@ -280,9 +284,8 @@ class LocalNode final : public Node {
     co_return co_await inner_->preflight(std::move(faults));
   }
 
-  asio::awaitable<StatusOr<v1::Opened>> open(std::string run, std::uint64_t epoch, Duration lease,
-                                             Listener listener) override {
-    co_return co_await inner_->open(std::move(run), epoch, lease, std::move(listener));
+  asio::awaitable<StatusOr<v1::Opened>> open(v1::Open wanted, Listener listener) override {
+    co_return co_await inner_->open(std::move(wanted), std::move(listener));
   }
 
   void inject(const v1::Fault& fault) override {
@@ -311,9 +314,11 @@ class LocalNode final : public Node {
       if (!found.ok()) co_return found.status();
       program = *std::move(found);
     }
-    auto state = take_private_state(options_.state);
-    if (!state.ok()) co_return state.status();
-    daemon_ = std::make_unique<PrivateDaemon>(*std::move(state));
+    if (!daemon_) {
+      auto state = take_private_state(options_.state);
+      if (!state.ok()) co_return state.status();
+      daemon_ = std::make_unique<PrivateDaemon>(*std::move(state));
+    }
     const Status started = co_await daemon_->start(program);
     if (!started.ok()) daemon_.reset();
     co_return started;

@@ -4,7 +4,6 @@
 #pragma once
 
 #include <boost/asio/awaitable.hpp>
-#include <cstdint>
 #include <functional>
 #include <string>
 #include <vector>
@@ -46,10 +45,10 @@ class Node {
   virtual boost::asio::awaitable<StatusOr<v1::PreflightReply>> preflight(
       std::vector<v1::Fault> faults) = 0;
 
-  /// Opens the lease and keeps renewing it every third of `lease` until close(). `epoch` grows with
-  /// every call of a run. Errors: kFailedPrecondition for an epoch that is over; kUnavailable.
-  virtual boost::asio::awaitable<StatusOr<v1::Opened>> open(std::string run, std::uint64_t epoch,
-                                                            Duration lease, Listener listener) = 0;
+  /// Opens the lease that `wanted` describes and keeps renewing it, every third of it, until
+  /// close(). Its epoch grows with every call of a run. Errors: kFailedPrecondition for an epoch
+  /// that is over; kUnavailable.
+  virtual boost::asio::awaitable<StatusOr<v1::Opened>> open(v1::Open wanted, Listener listener) = 0;
 
   /// Commands on the open lease: sent at once, in order, answered by events; nothing where there is
   /// no lease.

@@ -1,0 +1,1022 @@
+#include "controller/run/engine.h"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/experimental/awaitable_operators.hpp>
+#include <boost/asio/this_coro.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <chrono>
+#include <exception>
+#include <map>
+#include <optional>
+#include <set>
+#include <span>
+#include <unordered_map>
+#include <utility>
+
+#include "controller/fleet/wake.h"
+#include "controller/run/verdict.h"
+#include "experiments/base/units.h"
+#include "experiments/checks/judge.h"
+#include "experiments/plan/explain.h"
+
+namespace squall::run {
+namespace asio = boost::asio;
+namespace {
+
+/// How long a node may take to say that a fault is applied.
+constexpr Duration kAnswerWithin = std::chrono::seconds(10);
+/// How long beyond the lease, and beyond what a fault still has queued, a node may take to end it.
+constexpr Duration kSettleWithin = std::chrono::seconds(5);
+/// Between two attempts to reach a node that was lost.
+constexpr Duration kReachAgain = std::chrono::milliseconds(200);
+
+/// The name of the member that is set: network, http.
+template <typename Message>
+std::string kind_of(const Message& message) {
+  const auto* field = message.GetReflection()->GetOneofFieldDescriptor(
+      message, message.GetDescriptor()->FindOneofByName("kind"));
+  return field == nullptr ? "" : field->name();
+}
+
+const char* in_words(v1::EndReason reason) {
+  switch (reason) {
+    case v1::RELEASED:
+      return "reverted";
+    case v1::DURATION_OVER:
+      return "its time was up";
+    case v1::LEASE_LAPSED:
+      return "the lease lapsed";
+    case v1::DAEMON_GONE:
+      return "squalld was gone";
+    case v1::TERMINATED:
+      return "its holder was told to end";
+    default:
+      return "unknown";
+  }
+}
+
+struct Watched {
+  explicit Watched(const v1::Check& wanted)
+      : declared(wanted), judge(wanted), every(wanted.every()), timeout(wanted.timeout()) {}
+
+  v1::Check declared;
+  std::unique_ptr<checks::Check> check;
+  checks::Judge judge;
+  Duration every;
+  Duration timeout;
+  fleet::Wake ask_now;
+  MonotonicTime since;    ///< What was asked before is not judged.
+  bool breached = false;  ///< And told so.
+};
+
+/// How far the faults of one step are. Shared with the faults, which may outlive a step that is
+/// cut.
+struct Progress {
+  std::size_t applying = 0;  ///< Not yet applied, nor failed.
+  std::size_t acting = 0;    ///< Effect not ended.
+  fleet::Wake changed;
+};
+
+struct Held {
+  std::size_t node = 0;
+  std::string id;
+  std::string words;
+  std::shared_ptr<Progress> progress;
+  v1::Evidence evidence;  ///< The latest.
+  bool effect = false;    ///< Seen at any time.
+  bool applied = false;
+  bool told_to_end = false;
+  bool effect_ended = false;
+  bool over = false;  ///< Reverted and verified, or failed.
+};
+
+struct Site {
+  fleet::Node* node = nullptr;
+  std::uint64_t epoch = 0;
+  bool open = false;
+  bool lost = false;
+  bool settled = false;
+  Status why_lost;
+  MonotonicTime lost_at;
+  std::size_t injected = 0;
+  fleet::Wake changed;
+};
+
+struct Decision {
+  MonotonicTime seen;
+  MonotonicTime made;
+};
+
+}  // namespace
+
+class Engine::Run {
+ public:
+  explicit Run(Parts parts)
+      : parts_(std::move(parts)),
+        lease_(parts_.plan.has_lease() ? Duration(parts_.plan.lease()) : std::chrono::seconds(5)),
+        within_(parts_.plan.recovery().has_within() ? Duration(parts_.plan.recovery().within())
+                                                    : std::chrono::seconds(30)) {
+    for (fleet::Node* node : parts_.nodes) {
+      sites_.push_back(std::make_unique<Site>());
+      sites_.back()->node = node;
+    }
+    for (const v1::Check& check : parts_.plan.steady_state()) {
+      watched_.push_back(std::make_unique<Watched>(check));
+      watched_.back()->check = parts_.make_check(check);
+    }
+    for (const Step* step : acting_steps(parts_.schedule)) {
+      for (const Target& target : step->targets) {
+        longest_queue_ = std::max(longest_queue_, Duration(target.fault.network().delay() +
+                                                           target.fault.network().jitter()));
+      }
+    }
+  }
+
+  asio::awaitable<v1::RunEnded> run() {
+    using namespace asio::experimental::awaitable_operators;
+    co_await asio::this_coro::throw_if_cancelled(false);
+    started_ = monotonic_now();
+    tell_start();
+    enter(v1::PREFLIGHT);
+    co_await (guarded(preflight()) || decided());
+    // The phases end by themselves, and only then are the checks told to stop asking.
+    if (findings_.none()) co_await (phases() || watch_all());
+    co_return conclude_run();
+  }
+
+  void interrupt(std::string_view by) {
+    if (phase_ == v1::VERDICT) return;
+    if (interrupted_) {
+      left_ = true;
+    } else {
+      interrupted_ = true;
+      findings_.interrupted.push_back(fmt::format("stopped by {}", by));
+      decide("interrupted", findings_.interrupted.back(), monotonic_now());
+    }
+    wake_everyone();
+  }
+
+ private:
+  // ---- phases
+  // ------------------------------------------------------------------------------------
+
+  asio::awaitable<void> phases() {
+    co_await asio::this_coro::throw_if_cancelled(false);
+    co_await guarded(steady());
+    if (!decision_ && findings_.none()) co_await guarded(method());
+    if (!faults_.empty()) {
+      co_await guarded(revert());
+      if (!interrupted_ && findings_.internal.empty()) co_await guarded(recovery());
+    }
+  }
+
+  asio::awaitable<void> preflight() {
+    std::vector<std::vector<std::pair<const Step*, const v1::Fault*>>> wanted(sites_.size());
+    std::vector<std::set<std::string>> asked(sites_.size());
+    for (const Step* step : acting_steps(parts_.schedule)) {
+      for (const Target& target : step->targets) {
+        // The same fault again, later in the method, would only be told the same again.
+        v1::Fault anonymous = target.fault;
+        anonymous.clear_id();
+        if (!asked[target.node].insert(anonymous.SerializeAsString()).second) continue;
+        wanted[target.node].emplace_back(step, &target.fault);
+      }
+    }
+    co_await for_each(0, sites_.size(),
+                      [&](std::size_t n) { return guarded(make_ready(*sites_[n], wanted[n])); });
+  }
+
+  using Wanted = std::vector<std::pair<const Step*, const v1::Fault*>>;
+
+  asio::awaitable<void> make_ready(Site& site, const Wanted& wanted) {
+    co_await asio::this_coro::throw_if_cancelled(false);
+    const auto unfit = [&](const std::string& why) {
+      if (!decision_)
+        findings_.not_injected.push_back(fmt::format("node {}: {}", site.node->name(), why));
+    };
+    const auto described = co_await site.node->connect();
+    if (!described.ok()) co_return unfit(message_of(described.status()));
+    if (!described->environment().empty() &&
+        described->environment() != parts_.plan.environment()) {
+      findings_.refused.push_back(
+          fmt::format("node {} is of the environment \"{}\", the plan names \"{}\"",
+                      site.node->name(), described->environment(), parts_.plan.environment()));
+      co_return;
+    }
+    const auto opened = co_await open(site);
+    if (!opened.ok()) co_return unfit(in_place(site, message_of(opened.status())));
+    v1::Event event;
+    auto& connected = *event.mutable_node_connected();
+    connected.set_node(site.node->name());
+    connected.set_address(site.node->address());
+    connected.set_kernel(described->kernel());
+    connected.set_netem(described->netem());
+    *connected.mutable_recovered() = opened->recovered();
+    parts_.tell(std::move(event));
+
+    std::vector<v1::Fault> faults;
+    for (const auto& [step, fault] : wanted) {
+      const auto& kinds = described->kinds();
+      if (std::find(kinds.begin(), kinds.end(), kind_of(*fault)) == kinds.end()) {
+        unfit(fmt::format("its squalld {} does not know the fault {}", described->version(),
+                          kind_of(*fault)));
+      }
+      faults.push_back(*fault);
+    }
+    if (faults.empty()) co_return;
+    const auto reply = co_await site.node->preflight(std::move(faults));
+    if (!reply.ok()) co_return unfit(in_place(site, "preflight: " + message_of(reply.status())));
+    if (static_cast<std::size_t>(reply->faults_size()) != wanted.size()) {
+      co_return unfit(in_place(site, "preflight: it did not answer for every fault"));
+    }
+    for (int n = 0; n < reply->faults_size(); ++n) {
+      tell_preflighted(site, *wanted[static_cast<std::size_t>(n)].first,
+                       *wanted[static_cast<std::size_t>(n)].second, reply->faults(n));
+    }
+  }
+
+  asio::awaitable<StatusOr<v1::Opened>> open(Site& site) {
+    fleet::Listener listener;
+    listener.event = [this, &site](const v1::LeaseEvent& event) {
+      guarded_call([&] { on_event(site, event); });
+    };
+    listener.lost = [this, &site](const Status& why) { guarded_call([&] { on_lost(site, why); }); };
+    v1::Open wanted;
+    wanted.set_run(parts_.run);
+    wanted.set_epoch(++site.epoch);
+    wanted.set_lease(lease_.count());
+    wanted.set_environment(parts_.plan.environment());
+    auto opened = co_await site.node->open(std::move(wanted), std::move(listener));
+    site.open = opened.ok();
+    if (site.open) site.lost = false;
+    co_return opened;
+  }
+
+  asio::awaitable<void> steady() {
+    enter(v1::STEADY);
+    Duration longest{};
+    for (const auto& watched : watched_) {
+      // Three answers at its own pace are what a window needs before it says anything.
+      longest = std::max(longest, 3 * watched->every + watched->timeout);
+    }
+    if (co_await proven(monotonic_now() + longest, [this] { return decision_.has_value(); }))
+      co_return;
+    if (decision_) co_return;
+    const MonotonicTime now = monotonic_now();
+    for (const auto& watched : watched_) {
+      if (watched->judge.ready(now) && watched->judge.holds(now)) continue;
+      findings_.not_steady.push_back(
+          fmt::format("check \"{}\" did not hold before the method: {}; nothing was injected",
+                      watched->declared.name(), shortfall(*watched, now)));
+    }
+  }
+
+  asio::awaitable<void> method() {
+    using namespace asio::experimental::awaitable_operators;
+    enter(v1::METHOD);
+    method_started_ = monotonic_now();
+    for (const auto& watched : watched_) {
+      watched->judge.start_watching(method_started_);
+      watched->since = method_started_;
+    }
+    // Boost 1.81's || waits for the first success and then for the loser to finish: neither side
+    // throws, and every await in them honours cancellation.
+    co_await (walk(parts_.schedule) || decided());
+  }
+
+  /// Not part of what an abort cancels: once begun it ends with every node settled, or named.
+  asio::awaitable<void> revert() {
+    enter(v1::REVERT);
+    if (!decision_) revert_everywhere();
+    const MonotonicTime deadline = monotonic_now() + lease_ + kSettleWithin + longest_queue_;
+    co_await for_each(0, sites_.size(),
+                      [&](std::size_t n) { return guarded(settle(*sites_[n], deadline)); });
+    reverted_at_ = monotonic_now();
+  }
+
+  asio::awaitable<void> settle(Site& site, MonotonicTime deadline) {
+    using namespace asio::experimental::awaitable_operators;
+    co_await asio::this_coro::throw_if_cancelled(false);
+    if (site.injected == 0) co_return;
+    while (!site.settled && !site.lost && !left_ && monotonic_now() < deadline) {
+      if (!co_await site.changed.wait(deadline)) break;
+    }
+    if (!site.settled && site.lost && !left_) co_await (reclaim(site) || left());
+    if (!site.settled) tell_unproven(site);
+  }
+
+  /// A node that was lost reverts by itself within the lease. Whether it did is asked of it over a
+  /// new lease, until well after it must have.
+  asio::awaitable<void> reclaim(Site& site) {
+    co_await asio::this_coro::throw_if_cancelled(false);
+    const MonotonicTime deadline = site.lost_at + lease_ + kSettleWithin + longest_queue_;
+    while (!site.settled && monotonic_now() < deadline) {
+      site.lost = false;
+      const auto described = co_await site.node->connect();
+      if (described.ok() && (co_await open(site)).ok()) {
+        site.node->revert_all();
+        while (!site.settled && !site.lost && monotonic_now() < deadline) {
+          if (!co_await site.changed.wait(deadline)) co_return;
+        }
+        if (site.settled) co_return;
+      }
+      if (!co_await site.changed.wait(std::min(deadline, monotonic_now() + kReachAgain))) co_return;
+    }
+  }
+
+  asio::awaitable<void> recovery() {
+    enter(v1::RECOVERY);
+    for (const auto& watched : watched_) {
+      watched->judge.restart(reverted_at_);
+      watched->since = reverted_at_;
+      watched->ask_now.notify();
+    }
+    if (co_await proven(reverted_at_ + within_, [this] { return interrupted_; })) {
+      v1::Event event;
+      event.mutable_recovered()->set_after_ms(to_ms(monotonic_now() - reverted_at_));
+      parts_.tell(std::move(event));
+      co_return;
+    }
+    if (interrupted_) co_return;
+    const MonotonicTime now = monotonic_now();
+    for (const auto& watched : watched_) {
+      if (watched->judge.ready(now) && watched->judge.holds(now)) continue;
+      findings_.breached.push_back(fmt::format(
+          "check \"{}\" did not hold again within {} of the last revert: {}",
+          watched->declared.name(), format_duration(within_), shortfall(*watched, now)));
+    }
+  }
+
+  v1::RunEnded conclude_run() {
+    enter(v1::VERDICT);
+    const Conclusion conclusion = conclude(findings_, held_sentence());
+    v1::Event event;
+    auto& ended = *event.mutable_run_ended();
+    ended.set_verdict(conclusion.verdict);
+    ended.set_exit_code(conclusion.exit_code);
+    ended.set_sentence(conclusion.sentence);
+    ended.set_duration_ms(to_ms(monotonic_now() - started_));
+    if (decision_ && reverted_at_ != MonotonicTime() && decision_->made <= reverted_at_) {
+      const auto since_seen = [this](MonotonicTime time) {
+        return to_ms(std::max(time, decision_->made) - decision_->seen);
+      };
+      auto& abort = *ended.mutable_abort();
+      abort.set_decided_ms(since_seen(decision_->made));
+      abort.set_effect_ended_ms(since_seen(last_effect_end_));
+      abort.set_verified_clean_ms(since_seen(last_settled_));
+    }
+    const v1::RunEnded result = ended;
+    parts_.tell(std::move(event));
+    return result;
+  }
+
+  // ---- the abort
+  // ---------------------------------------------------------------------------------
+
+  /// From here on nothing is injected, and every node has been told to revert before this returns.
+  /// `first` is what led to it, told before it but after the nodes.
+  void decide(const char* cause, const std::string& words, MonotonicTime seen,
+              std::vector<v1::Event> first = {}) {
+    if (decision_) return;
+    decision_ = Decision{seen, monotonic_now()};
+    revert_everywhere();
+    for (v1::Event& event : first) parts_.tell(std::move(event));
+    v1::Event event;
+    event.mutable_abort_decided()->set_cause(cause);
+    event.mutable_abort_decided()->set_words(words);
+    parts_.tell(std::move(event));
+    wake_everyone();
+  }
+
+  void revert_everywhere() {
+    for (const auto& site : sites_) {
+      if (site->open && !site->lost) site->node->revert_all();
+    }
+    for (auto& [id, held] : faults_) held.told_to_end = true;
+  }
+
+  asio::awaitable<void> decided() {
+    co_await asio::this_coro::throw_if_cancelled(false);
+    while (!decision_ && co_await decided_.wait()) {
+    }
+  }
+
+  asio::awaitable<void> left() {
+    co_await asio::this_coro::throw_if_cancelled(false);
+    while (!left_ && co_await decided_.wait()) {
+    }
+  }
+
+  void wake_everyone() {
+    decided_.notify();
+    judged_.notify();
+    for (const auto& site : sites_) site->changed.notify();
+  }
+
+  void internal(const std::string& what) {
+    findings_.internal.push_back("a fault of squall's own: " + what);
+    decide("internal", findings_.internal.back(), monotonic_now());
+  }
+
+  /// A fault did not do what it was for.
+  void unmet(const std::string& sentence) {
+    if (decision_) return;
+    findings_.not_injected.push_back(sentence);
+    decide("fault failed", sentence, monotonic_now());
+  }
+
+  // ---- the walk
+  // ----------------------------------------------------------------------------------
+
+  asio::awaitable<void> walk(const std::vector<Step>& steps) {
+    for (const Step& step : steps) {
+      if (!co_await take(step)) co_return;
+    }
+  }
+
+  /// Whether the walk may go on. Never throws.
+  asio::awaitable<bool> take(const Step& step) {
+    co_await asio::this_coro::throw_if_cancelled(false);
+    if (decision_ || co_await fleet::is_cancelled()) co_return false;
+    bool done = false;
+    try {
+      tell_step(step);
+      if (!step.parallel.empty()) {
+        done = co_await take_together(step.parallel);
+      } else if (!step.targets.empty()) {
+        done = co_await act(step);
+      } else {
+        done = co_await pause(step.lasts);
+      }
+      v1::Event event;
+      event.mutable_step_ended()->set_place(step.place);
+      parts_.tell(std::move(event));
+    } catch (const std::exception& failed) {
+      done = false;
+      internal(failed.what());
+    }
+    co_return done && !decision_;
+  }
+
+  asio::awaitable<bool> take_together(std::span<const Step> steps) {
+    using namespace asio::experimental::awaitable_operators;
+    co_await asio::this_coro::throw_if_cancelled(false);
+    if (steps.size() == 1) co_return co_await take(steps.front());
+    // Halves, so that ten thousand steps are no deeper than fourteen.
+    const std::size_t half = steps.size() / 2;
+    const auto [first, second] =
+        co_await (take_together(steps.first(half)) && take_together(steps.subspan(half)));
+    co_return first&& second;
+  }
+
+  asio::awaitable<bool> pause(Duration duration) {
+    const MonotonicTime end = monotonic_now() + duration;
+    fleet::Wake never;
+    while (monotonic_now() < end) {
+      if (!co_await never.wait(end)) co_return false;
+    }
+    co_return true;
+  }
+
+  asio::awaitable<bool> act(const Step& step) {
+    const auto progress = std::make_shared<Progress>();
+    progress->applying = progress->acting = step.targets.size();
+    for (const Target& target : step.targets) inject(step, target, progress);
+
+    const MonotonicTime answer = monotonic_now() + kAnswerWithin;
+    while (progress->applying > 0 && !decision_) {
+      if (!co_await progress->changed.wait(answer)) co_return false;
+      if (progress->applying > 0 && monotonic_now() >= answer) {
+        unmet(silent(step, "was not applied", kAnswerWithin));
+      }
+    }
+    const MonotonicTime end = monotonic_now() + step.lasts;
+    while (progress->acting > 0 && !decision_ && monotonic_now() < end) {
+      if (!co_await progress->changed.wait(end)) co_return false;
+    }
+    if (decision_) co_return false;
+    for (const Target& target : step.targets) {
+      Held& held = faults_.at(target.fault.id());
+      if (held.effect_ended || held.over) continue;
+      held.told_to_end = true;
+      sites_[held.node]->node->revert(held.id);
+    }
+    const Duration patience = lease_ + kSettleWithin;
+    const MonotonicTime settled = monotonic_now() + patience;
+    while (progress->acting > 0 && !decision_) {
+      if (!co_await progress->changed.wait(settled)) co_return false;
+      if (progress->acting > 0 && monotonic_now() >= settled) {
+        unmet(silent(step, "did not end", patience));
+      }
+    }
+    co_return !decision_;
+  }
+
+  /// The only place from which a fault is sent.
+  void inject(const Step& step, const Target& target, const std::shared_ptr<Progress>& progress) {
+    if (decision_) return;
+    Site& site = *sites_[target.node];
+    Held held;
+    held.node = target.node;
+    held.id = target.fault.id();
+    held.words = plan::in_words(target.fault);
+    held.progress = progress;
+    v1::Event event;
+    auto& injecting = *event.mutable_fault_injecting();
+    injecting.set_fault(held.id);
+    injecting.set_node(site.node->name());
+    injecting.set_step(step.name);
+    injecting.set_kind(kind_of(target.fault));
+    injecting.set_words(held.words);
+    injecting.set_lasts_ms(to_ms(step.lasts));
+    faults_.emplace(held.id, std::move(held));
+    ++site.injected;
+    site.node->inject(target.fault);
+    parts_.tell(std::move(event));
+  }
+
+  // ---- the nodes' word
+  // ---------------------------------------------------------------------------
+
+  void on_event(Site& site, const v1::LeaseEvent& event) {
+    if (event.has_settled()) return on_settled(site, event.settled());
+    const auto found = faults_.find(event.fault());
+    if (found == faults_.end()) return;
+    Held& held = found->second;
+    // A revert that crosses a fault's own end is answered twice; what is over stays over.
+    if (held.over) return;
+    v1::Event told;
+    if (event.has_applied()) {
+      note(held, event.applied().evidence());
+      fill(*told.mutable_fault_applied(), site, held, event.applied().took(), "");
+      parts_.tell(std::move(told));
+      applied(held);
+    } else if (event.has_evidence()) {
+      note(held, event.evidence());
+      fill(*told.mutable_fault_evidence(), site, held, 0, "");
+      parts_.tell(std::move(told));
+    } else if (event.has_effect_ended()) {
+      if (event.effect_ended().has_evidence()) note(held, event.effect_ended().evidence());
+      fill(*told.mutable_fault_effect_ended(), site, held, event.effect_ended().took(),
+           in_words(event.effect_ended().reason()));
+      parts_.tell(std::move(told));
+      const auto reason = event.effect_ended().reason();
+      const bool too_soon =
+          !held.told_to_end && reason != v1::DURATION_OVER && reason != v1::RELEASED;
+      effect_ended(site, held, too_soon ? in_words(reason) : "");
+    } else if (event.has_reverted()) {
+      on_reverted(site, held, event.reverted());
+    } else if (event.has_failed()) {
+      on_failed(site, held, event.failed());
+    }
+  }
+
+  void on_reverted(Site& site, Held& held, const v1::FaultReverted& reverted) {
+    v1::Event told;
+    auto& line = *told.mutable_fault_reverted();
+    line.set_fault(held.id);
+    line.set_node(site.node->name());
+    *line.mutable_residue() = reverted.residue();
+    line.set_took_ms(to_ms(Duration(reverted.took())));
+    parts_.tell(std::move(told));
+    effect_ended(site, held, held.told_to_end ? "" : "its holder died");
+    held.over = true;
+    left_behind(site, reverted.residue());
+  }
+
+  void on_failed(Site& site, Held& held, const v1::FaultFailed& failed) {
+    v1::Event told;
+    auto& line = *told.mutable_fault_failed();
+    line.set_fault(held.id);
+    line.set_node(site.node->name());
+    line.set_message(failed.message());
+    *line.mutable_residue() = failed.residue();
+    parts_.tell(std::move(told));
+    held.over = true;
+    applied(held);
+    if (!std::exchange(held.effect_ended, true)) {
+      last_effect_end_ = monotonic_now();
+      --held.progress->acting;
+    }
+    held.progress->changed.notify();
+    unmet(fmt::format("{} failed on {}: {}", held.words, site.node->name(), failed.message()));
+    left_behind(site, failed.residue());
+  }
+
+  void on_settled(Site& site, const v1::Settled& settled) {
+    if (site.settled) return;
+    v1::Event told;
+    auto& line = *told.mutable_node_settled();
+    line.set_node(site.node->name());
+    *line.mutable_residue() = settled.residue();
+    *line.mutable_changed_by_others() = settled.changed_by_others();
+    parts_.tell(std::move(told));
+    site.settled = true;
+    last_settled_ = monotonic_now();
+    for (auto& [id, held] : faults_) {
+      if (sites_[held.node].get() != &site || held.over) continue;
+      effect_ended(site, held, "");
+      held.over = true;
+    }
+    left_behind(site, settled.residue());
+    site.changed.notify();
+  }
+
+  void on_lost(Site& site, const Status& why) {
+    site.open = false;
+    site.lost = true;
+    site.changed.notify();
+    // A node whose end is proven has nothing more to say, nor has one that a new lease is tried on.
+    if (site.settled || site.epoch > 1) return;
+    site.why_lost = why;
+    site.lost_at = monotonic_now();
+    v1::Event told;
+    told.mutable_node_lost()->set_node(site.node->name());
+    told.mutable_node_lost()->set_reason(message_of(why));
+    parts_.tell(std::move(told));
+    if (decision_) return;
+    const std::string sentence = fmt::format("node {} ({}) was lost: {}", site.node->name(),
+                                             site.node->address(), message_of(why));
+    findings_.not_injected.push_back(sentence);
+    decide("node lost", sentence, monotonic_now());
+  }
+
+  void note(Held& held, const v1::Evidence& evidence) {
+    held.evidence = evidence;
+    held.effect = held.effect || evidence.effect();
+  }
+
+  void applied(Held& held) {
+    if (std::exchange(held.applied, true)) return;
+    --held.progress->applying;
+    held.progress->changed.notify();
+  }
+
+  /// `too_soon`: why it ended before anybody asked for it, or empty.
+  void effect_ended(Site& site, Held& held, const std::string& too_soon) {
+    applied(held);
+    if (std::exchange(held.effect_ended, true)) return;
+    last_effect_end_ = monotonic_now();
+    --held.progress->acting;
+    held.progress->changed.notify();
+    if (decision_) return;
+    if (!too_soon.empty()) {
+      unmet(fmt::format("{} ended too soon on {}: {}", held.words, site.node->name(), too_soon));
+    } else if (!held.effect) {
+      const std::string shown = plan::in_words(held.evidence);
+      unmet(fmt::format("{} showed no effect on {}{}", held.words, site.node->name(),
+                        shown.empty() ? "" : ": " + shown));
+    }
+  }
+
+  template <typename Residue>
+  void left_behind(const Site& site, const Residue& residue) {
+    for (const std::string& sentence : residue) {
+      const std::string told = fmt::format("left on {}: {}", site.node->name(), sentence);
+      // A fault's own residue is read again when the node settles.
+      auto& known = findings_.residue;
+      if (std::find(known.begin(), known.end(), told) == known.end()) known.push_back(told);
+    }
+    if (!residue.empty()) decide("residue", findings_.residue.front(), monotonic_now());
+  }
+
+  // ---- the checks
+  // --------------------------------------------------------------------------------
+
+  /// Asks every check at its own pace until cancelled. A check whose own code throws aborts the
+  /// run.
+  asio::awaitable<void> watch_all() {
+    using namespace asio::experimental::awaitable_operators;
+    co_await asio::this_coro::throw_if_cancelled(false);
+    co_await for_each(0, watched_.size(), [this](std::size_t n) { return watch(*watched_[n]); });
+    // Where there is nothing to ask, or nothing can ask any more, the phases still go on.
+    fleet::Wake never;
+    while (co_await never.wait()) {
+    }
+  }
+
+  asio::awaitable<void> watch(Watched& watched) {
+    co_await asio::this_coro::throw_if_cancelled(false);
+    std::string thrown;
+    try {
+      for (;;) {
+        const MonotonicTime asked = monotonic_now();
+        // In a coroutine of its own: how a check meets its cancellation is its own affair.
+        const checks::Sample sample = co_await asio::co_spawn(
+            co_await asio::this_coro::executor, watched.check->ask(), asio::use_awaitable);
+        if (co_await fleet::is_cancelled()) co_return;
+        judge(watched, sample, monotonic_now());
+        if (!co_await watched.ask_now.wait(asked + watched.every)) co_return;
+      }
+    } catch (const std::exception& failed) {
+      thrown = failed.what();
+    }
+    if (co_await fleet::is_cancelled()) co_return;
+    internal(fmt::format("check \"{}\": {}", watched.declared.name(), thrown));
+  }
+
+  void judge(Watched& watched, const checks::Sample& sample, MonotonicTime seen) {
+    if (sample.asked >= watched.since) watched.judge.add(sample);
+    v1::Event event;
+    auto& asked = *event.mutable_check_asked();
+    asked.set_check(watched.declared.name());
+    asked.set_answered(sample.error.empty());
+    asked.set_holds(watched.judge.holds(seen));
+    asked.set_latency_ms(to_ms(sample.latency));
+    asked.set_observed(watched.judge.observed());
+    asked.set_error(sample.error);
+    for (const checks::Finding& finding : watched.judge.findings(seen)) {
+      auto& line = *asked.add_findings();
+      line.set_observed(finding.observed);
+      line.set_holds(finding.holds);
+      if (finding.number) line.set_number(*finding.number);
+    }
+    const bool holds = asked.holds();
+    std::optional<checks::Breach> breach;
+    if (phase_ == v1::METHOD && !decision_) breach = watched.judge.breached(seen);
+    std::vector<v1::Event> told;
+    told.push_back(std::move(event));
+    if (breach && !watched.breached) {
+      watched.breached = true;
+      const bool aborts = watched.declared.on_breach() == v1::ABORT;
+      findings_.breached.push_back(breach_sentence(watched, *breach, seen));
+      told.push_back(breach_event(watched, *breach, aborts));
+      // An abort does not wait for the log's lines.
+      if (aborts) return decide("breach", findings_.breached.back(), seen, std::move(told));
+    } else if (watched.breached && holds && !breach &&
+               (phase_ == v1::METHOD || phase_ == v1::RECOVERY)) {
+      watched.breached = false;
+      told.emplace_back().mutable_check_held_again()->set_check(watched.declared.name());
+    }
+    for (v1::Event& one : told) parts_.tell(std::move(one));
+    judged_.notify();
+  }
+
+  /// Until every check has enough answers and holds. False: not by the deadline, or `stop` says so.
+  template <typename Stop>
+  asio::awaitable<bool> proven(MonotonicTime deadline, Stop stop) {
+    for (;;) {
+      if (stop()) co_return false;
+      const MonotonicTime now = monotonic_now();
+      const bool all = std::all_of(watched_.begin(), watched_.end(), [now](const auto& watched) {
+        return watched->judge.ready(now) && watched->judge.holds(now);
+      });
+      if (all) co_return true;
+      if (now >= deadline || !co_await judged_.wait(deadline)) co_return false;
+    }
+  }
+
+  // ---- words
+  // -------------------------------------------------------------------------------------
+
+  /// What speaks against a check that does not hold.
+  static std::string shortfall(const Watched& watched, MonotonicTime now) {
+    const auto findings = watched.judge.findings(now);
+    for (std::size_t n = 0; n < findings.size(); ++n) {
+      if (findings[n].holds) continue;
+      return fmt::format("observed {}, expected {}", findings[n].observed,
+                         watched.declared.expect(static_cast<int>(n)).text());
+    }
+    return fmt::format("too few answers to say, the last: {}", watched.judge.observed());
+  }
+
+  std::string breach_sentence(const Watched& watched, const checks::Breach& breach,
+                              MonotonicTime seen) const {
+    std::string sentence =
+        fmt::format("check \"{}\" was breached {} into the method: observed {}, expected {}",
+                    watched.declared.name(), format_measured(seen - method_started_),
+                    breach.observed, breach.expectation);
+    std::vector<std::pair<std::string, std::vector<std::string>>> acting;
+    for (const auto& [id, held] : faults_) {
+      if (!held.applied || held.effect_ended) continue;
+      auto found = std::find_if(acting.begin(), acting.end(),
+                                [&held](const auto& known) { return known.first == held.words; });
+      if (found == acting.end()) found = acting.insert(acting.end(), {held.words, {}});
+      found->second.push_back(sites_[held.node]->node->name());
+    }
+    for (std::size_t n = 0; n < acting.size(); ++n) {
+      auto& [words, nodes] = acting[n];
+      std::sort(nodes.begin(), nodes.end());
+      sentence += fmt::format("{}{} on {}", n == 0 ? ", under " : " and ", words,
+                              nodes.size() > 5 ? fmt::format("{} nodes", nodes.size())
+                                               : fmt::format("{}", fmt::join(nodes, ", ")));
+    }
+    return sentence;
+  }
+
+  std::string held_sentence() const {
+    if (watched_.empty()) return "the method went through; nothing was observed";
+    return "every check held throughout, and again after the last revert";
+  }
+
+  static std::string in_place(const Site& site, const std::string& what) {
+    return fmt::format("{}: {}", site.node->address(), what);
+  }
+
+  std::string silent(const Step& step, const char* what, Duration within) const {
+    std::vector<std::string> nodes;
+    for (const Target& target : step.targets) {
+      const Held& held = faults_.at(target.fault.id());
+      if (held.applied && held.effect_ended) continue;
+      nodes.push_back(sites_[held.node]->node->name());
+    }
+    return fmt::format("{} {} within {} on {}", step.name, what, format_duration(within),
+                       fmt::join(nodes, ", "));
+  }
+
+  /// The end of what was injected on a node could not be seen.
+  void tell_unproven(const Site& site) {
+    std::vector<std::string> words;
+    for (const auto& [id, held] : faults_) {
+      if (sites_[held.node].get() == &site && !held.over) words.push_back(held.words);
+    }
+    if (words.empty()) words.emplace_back("what was injected");
+    const MonotonicTime last_word =
+        site.lost_at != MonotonicTime() ? site.lost_at : monotonic_now();
+    const auto lease_end =
+        std::chrono::system_clock::now() + (last_word + lease_ - monotonic_now());
+    const char* why = left_
+                          ? "the run was left before it was told"
+                          : (site.why_lost.ok() ? "the node did not answer" : "the node was lost");
+    findings_.residue.push_back(fmt::format(
+        "the end of {} on {} ({}) is not proven: {}; the lease ends it by {:%H:%M:%S} UTC; to make "
+        "sure, start squalld there anew: it first undoes what was left",
+        fmt::join(words, " and "), site.node->name(), site.node->address(), why,
+        fmt::gmtime(std::chrono::system_clock::to_time_t(
+            std::chrono::time_point_cast<std::chrono::system_clock::duration>(lease_end) +
+            std::chrono::seconds(1)))));
+  }
+
+  // ---- events
+  // ------------------------------------------------------------------------------------
+
+  void enter(v1::Phase phase) {
+    phase_ = phase;
+    v1::Event event;
+    event.mutable_phase_started()->set_phase(phase);
+    parts_.tell(std::move(event));
+  }
+
+  void tell_start() {
+    v1::Event event;
+    auto& start = *event.mutable_run_started();
+    start.set_run(parts_.run);
+    start.set_plan(parts_.plan.plan());
+    start.set_file(parts_.file);
+    start.set_hypothesis(parts_.plan.hypothesis());
+    *start.mutable_tags() = parts_.plan.tags();
+    start.set_seed(parts_.seed);
+    start.set_lease_ms(to_ms(lease_));
+    for (const auto& site : sites_) start.add_nodes(site->node->name());
+    for (const auto& watched : watched_) {
+      auto& line = *start.add_checks();
+      line.set_name(watched->declared.name());
+      line.set_kind(kind_of(watched->declared));
+      for (const auto& expectation : watched->declared.expect())
+        line.add_expect(expectation.text());
+      line.set_every_ms(to_ms(watched->every));
+    }
+    start.set_version(parts_.version);
+    start.set_method_ms(to_ms(length_of(parts_.schedule)));
+    parts_.tell(std::move(event));
+  }
+
+  void tell_step(const Step& step) {
+    v1::Event event;
+    auto& started = *event.mutable_step_started();
+    started.set_step(step.name);
+    started.set_place(step.place);
+    started.set_lasts_ms(to_ms(step.lasts));
+    for (const Target& target : step.targets) started.add_nodes(sites_[target.node]->node->name());
+    parts_.tell(std::move(event));
+  }
+
+  void tell_preflighted(const Site& site, const Step& step, const v1::Fault& fault,
+                        const v1::Looked& looked) {
+    const bool refused = looked.code() != 0;
+    v1::Event event;
+    auto& line = *event.mutable_preflighted();
+    line.set_node(site.node->name());
+    line.set_step(step.name);
+    line.set_fault(plan::in_words(fault));
+    line.set_refused(refused);
+    line.set_message(looked.message());
+    *line.mutable_notes() = looked.notes();
+    if (looked.engine() != v1::AUTO)
+      line.set_engine(looked.engine() == v1::NETEM ? "netem" : "relay");
+    line.set_engine_reason(looked.engine_reason());
+    *line.mutable_interfaces() = looked.interfaces();
+    for (const auto& target : looked.targets()) {
+      line.add_targets(fmt::format("{} {}", target.pid(), target.command()));
+    }
+    parts_.tell(std::move(event));
+    if (!refused) return;
+    // What the plan asks for in vain, and what a guardrail forbids, another node would refuse too;
+    // all else is a matter of this node.
+    const auto code = static_cast<StatusCode>(looked.code());
+    auto& findings = code == StatusCode::kInvalidArgument || code == StatusCode::kPermissionDenied
+                         ? findings_.refused
+                         : findings_.not_injected;
+    findings.push_back(fmt::format("node {} refuses {}: {}", site.node->name(),
+                                   plan::in_words(fault), looked.message()));
+  }
+
+  void fill(v1::FaultActed& line, const Site& site, const Held& held, std::int64_t took,
+            const std::string& reason) const {
+    line.set_fault(held.id);
+    line.set_node(site.node->name());
+    *line.mutable_evidence() = held.evidence;
+    line.set_words(plan::in_words(held.evidence));
+    line.set_took_ms(to_ms(Duration(took)));
+    line.set_reason(reason);
+  }
+
+  static v1::Event breach_event(const Watched& watched, const checks::Breach& breach, bool aborts) {
+    v1::Event event;
+    auto& line = *event.mutable_check_breached();
+    line.set_check(watched.declared.name());
+    line.set_expectation(breach.expectation);
+    line.set_observed(breach.observed);
+    line.set_aborts(aborts);
+    line.set_since_ms(to_ms(breach.since));
+    return event;
+  }
+
+  // ---- coroutines
+  // --------------------------------------------------------------------------------
+
+  /// Runs it to its end; what it throws is a fault of our own, and aborts.
+  asio::awaitable<void> guarded(asio::awaitable<void> work) {
+    co_await asio::this_coro::throw_if_cancelled(false);
+    std::string thrown;
+    try {
+      co_await std::move(work);
+      co_return;
+    } catch (const std::exception& failed) {
+      thrown = failed.what();
+    }
+    if (!co_await fleet::is_cancelled()) internal(thrown);
+  }
+
+  template <typename Function>
+  void guarded_call(Function function) {
+    try {
+      function();
+    } catch (const std::exception& failed) {
+      internal(failed.what());
+    }
+  }
+
+  /// All together, done when the last is. In halves, so that ten thousand are no deeper than
+  /// fourteen.
+  template <typename Make>
+  asio::awaitable<void> for_each(std::size_t first, std::size_t last, Make make) {
+    using namespace asio::experimental::awaitable_operators;
+    co_await asio::this_coro::throw_if_cancelled(false);
+    if (first == last) co_return;
+    if (last - first == 1) {
+      co_await make(first);
+      co_return;
+    }
+    const std::size_t half = first + (last - first) / 2;
+    co_await (for_each(first, half, make) && for_each(half, last, make));
+  }
+
+  Parts parts_;
+  Duration lease_;
+  Duration within_;
+  Duration longest_queue_{};  ///< The longest that a packet may still wait when its fault ends.
+  std::vector<std::unique_ptr<Site>> sites_;
+  std::vector<std::unique_ptr<Watched>> watched_;
+  std::map<std::string, Held> faults_;  ///< By id; everything ever injected.
+  Findings findings_;
+
+  v1::Phase phase_ = v1::PREFLIGHT;
+  std::optional<Decision> decision_;  ///< The barrier.
+  bool interrupted_ = false;
+  bool left_ = false;
+
+  MonotonicTime started_;
+  MonotonicTime method_started_;
+  MonotonicTime reverted_at_;
+  MonotonicTime last_effect_end_;
+  MonotonicTime last_settled_;
+
+  fleet::Wake decided_;
+  fleet::Wake judged_;
+};
+
+Engine::Engine(Parts parts) : run_(std::make_unique<Run>(std::move(parts))) {}
+
+Engine::~Engine() = default;
+
+asio::awaitable<v1::RunEnded> Engine::run() { return run_->run(); }
+
+void Engine::interrupt(std::string_view by) { run_->interrupt(by); }
+
+}  // namespace squall::run

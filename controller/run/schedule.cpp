@@ -1,0 +1,170 @@
+#include "controller/run/schedule.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "experiments/base/ids.h"
+#include "experiments/base/units.h"
+#include "experiments/plan/explain.h"
+
+namespace squall::run {
+namespace {
+
+class Scheduler {
+ public:
+  Scheduler(const v1::Plan& plan, std::uint64_t seed)
+      : plan_(plan), names_(node_names(plan)), random_(seed) {}
+
+  template <typename Steps>
+  StatusOr<std::vector<Step>> steps(const Steps& declared, const std::string& place) {
+    std::vector<Step> made;
+    for (int n = 0; n < declared.size(); ++n) {
+      auto one = step(declared[n], fmt::format("{}[{}]", place, n));
+      if (!one.ok()) return one.status();
+      made.push_back(*std::move(one));
+    }
+    return made;
+  }
+
+ private:
+  StatusOr<Step> step(const v1::Step& declared, const std::string& place) {
+    Step made;
+    made.place = place;
+    made.name = declared.name();
+    if (declared.other_case() == v1::Step::kWait) {
+      made.lasts = Duration(declared.wait());
+      if (made.name.empty()) made.name = "wait " + format_duration(made.lasts);
+      return made;
+    }
+    if (declared.other_case() == v1::Step::kParallel) {
+      auto inner = steps(declared.parallel().steps(), place + ".parallel");
+      if (!inner.ok()) return inner.status();
+      made.parallel = *std::move(inner);
+      for (const Step& one : made.parallel) made.lasts = std::max(made.lasts, one.lasts);
+      if (made.name.empty()) made.name = fmt::format("{} steps together", made.parallel.size());
+      return made;
+    }
+    if (made.name.empty()) made.name = plan::in_words(declared.fault());
+    if (declared.fault().has_for_()) made.lasts = Duration(declared.fault().for_());
+    auto nodes = selected(declared);
+    if (!nodes.ok()) return in_context(fmt::format("{} ({})", made.name, place), nodes.status());
+    for (const std::size_t node : *nodes) {
+      made.targets.push_back({node, declared.fault()});
+      made.targets.back().fault.set_id(new_fault_id());
+    }
+    return made;
+  }
+
+  StatusOr<std::vector<std::size_t>> selected(const v1::Step& declared) {
+    const v1::Selector& on = declared.on();
+    std::vector<std::size_t> nodes;
+    for (std::size_t n = 0; n < names_.size(); ++n) {
+      if (matches(on, names_[n])) nodes.push_back(n);
+    }
+    if (nodes.empty()) return error(StatusCode::kInvalidArgument, "`on` matches no node");
+    const auto count = picked_count(declared.pick(), nodes.size());
+    if (!count.ok()) return count.status();
+    if (*count == nodes.size()) return nodes;
+    // The first steps of a Fisher-Yates shuffle; then in the nodes' own order again.
+    for (std::size_t n = 0; n < *count; ++n) {
+      std::swap(nodes[n], nodes[n + random_.below(nodes.size() - n)]);
+    }
+    nodes.resize(*count);
+    std::sort(nodes.begin(), nodes.end());
+    return nodes;
+  }
+
+  bool matches(const v1::Selector& on, const std::string& name) const {
+    if (on.all()) return true;
+    if (!on.node().empty()) return on.node() == name;
+    // Where there is one node only, there is nothing to select.
+    if (on.labels().empty()) return names_.size() == 1;
+    const auto& labels = plan_.nodes().at(name).labels();
+    return std::all_of(on.labels().begin(), on.labels().end(), [&labels](const auto& wanted) {
+      const auto found = labels.find(wanted.first);
+      return found != labels.end() && found->second == wanted.second;
+    });
+  }
+
+  const v1::Plan& plan_;
+  std::vector<std::string> names_;
+  Random random_;
+};
+
+void add_acting(const std::vector<Step>& steps, std::vector<const Step*>& acting) {
+  for (const Step& step : steps) {
+    if (!step.targets.empty()) acting.push_back(&step);
+    add_acting(step.parallel, acting);
+  }
+}
+
+}  // namespace
+
+std::uint64_t Random::below(std::uint64_t bound) {
+  // Numbers past the last whole multiple of `bound` would make the low results likelier.
+  const std::uint64_t limit = std::mt19937_64::max() - std::mt19937_64::max() % bound;
+  std::uint64_t drawn = engine_();
+  while (drawn >= limit) drawn = engine_();
+  return drawn % bound;
+}
+
+StatusOr<std::size_t> picked_count(const v1::Pick& pick, std::size_t count) {
+  std::size_t picked = count;
+  switch (pick.how_case()) {
+    case v1::Pick::kCount:
+      picked = pick.count();
+      break;
+    case v1::Pick::kPercent:
+      picked = static_cast<std::size_t>(
+          std::ceil(pick.percent() / 100.0 * static_cast<double>(count) - 1e-9));
+      picked = std::clamp<std::size_t>(picked, 1, count);
+      break;
+    case v1::Pick::kMinority:
+      picked = (count - 1) / 2;
+      break;
+    case v1::Pick::kMajority:
+      picked = count / 2 + 1;
+      break;
+    case v1::Pick::kAll:
+    case v1::Pick::HOW_NOT_SET:
+      break;
+  }
+  if (picked == 0) {
+    return error(StatusCode::kInvalidArgument,
+                 fmt::format("`pick` takes none of the {} node{} that `on` matches", count,
+                             count == 1 ? "" : "s"));
+  }
+  if (picked > count) {
+    return error(StatusCode::kInvalidArgument,
+                 fmt::format("`pick` takes {} nodes, but `on` matches only {}", picked, count));
+  }
+  return picked;
+}
+
+std::vector<std::string> node_names(const v1::Plan& plan) {
+  std::vector<std::string> names;
+  for (const auto& [name, node] : plan.nodes()) names.push_back(name);
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+StatusOr<std::vector<Step>> make_schedule(const v1::Plan& plan, std::uint64_t seed) {
+  return Scheduler(plan, seed).steps(plan.method(), "method");
+}
+
+Duration length_of(const std::vector<Step>& steps) {
+  Duration total{};
+  for (const Step& step : steps) total += step.lasts;
+  return total;
+}
+
+std::vector<const Step*> acting_steps(const std::vector<Step>& steps) {
+  std::vector<const Step*> acting;
+  add_acting(steps, acting);
+  return acting;
+}
+
+}  // namespace squall::run
