@@ -1,0 +1,536 @@
+/// \file
+/// network: delays or loses the packets that it matches, and no others.
+///
+/// A filter of ours on the interface's clsact redirects the matches to a device of ours that holds
+/// them: an IFB under netem, or the relay's TAP. The interface's own qdiscs are never touched. The
+/// match dies in the kernel at its deadline, whoever is dead by then. The order of undoing is the
+/// filter first, then the device once it is empty.
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "experiments/base/ids.h"
+#include "injector/faults/fault.h"
+#include "injector/network/classifier.h"
+#include "injector/network/engine.h"
+#include "injector/network/interfaces.h"
+#include "injector/network/netem.h"
+#include "injector/network/netlink.h"
+#include "injector/network/objects.h"
+#include "injector/network/relay.h"
+#include "injector/network/spared.h"
+#include "injector/network/sweep.h"
+#include "injector/network/sysctl.h"
+
+namespace squall::hold {
+
+using namespace squall::network;  // NOLINT: this file is the other half of that folder
+
+namespace {
+
+constexpr std::uint16_t kEthernet = 1;    // ARPHRD_ETHER
+constexpr std::uint16_t kLoopback = 772;  // ARPHRD_LOOPBACK
+constexpr Duration kSshdEvery = std::chrono::seconds(5);
+constexpr std::uint32_t kIfbQueue = 32;
+constexpr std::string_view kLetters =
+    "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+
+/// What a spare holder has made ahead of time.
+struct Warm {
+  std::unique_ptr<Classifier> classifier;
+  std::vector<std::uint16_t> sshd;
+};
+
+Warm& warm() {
+  static Warm instance;
+  return instance;
+}
+
+/// Where and how, from the plan's words and the node's state.
+struct Resolved {
+  EngineChoice engine;
+  std::vector<Link> interfaces;
+};
+
+bool loses_everything(const v1::Network& wanted) { return wanted.loss() >= 100; }
+
+StatusOr<Resolved> resolve(Netlink& netlink, const v1::Network& wanted) {
+  const StatusOr<EngineChoice> engine = choose_engine(wanted);
+  if (!engine.ok()) return engine.status();
+  const StatusOr<std::vector<Link>> interfaces = choose_interfaces(netlink, wanted);
+  if (!interfaces.ok()) return interfaces.status();
+  if (engine->engine == v1::RELAY && !loses_everything(wanted)) {
+    for (const Link& interface : *interfaces) {
+      if (interface.type == kEthernet || interface.type == kLoopback) continue;
+      return error(StatusCode::kUnimplemented, "the relay cannot send on " + interface.name +
+                                                   ", which is not an Ethernet device");
+    }
+  }
+  return Resolved{*engine, *interfaces};
+}
+
+class Network final : public Fault {
+ public:
+  explicit Network(const v1::Start& start)
+      : start_(start),
+        wanted_(start.fault().network()),
+        tag_(object_tag(start.state_id(), start.fault().id())) {}
+
+  StatusOr<std::vector<v1::Undo>> prepare() override;
+  Status apply(MonotonicTime deadline) override;
+  void pulse(MonotonicTime deadline) override;
+  v1::Evidence evidence() override;
+  Status end_effect() override;
+  std::vector<std::string> clean_up() override;
+
+ private:
+  const std::string& id() const { return start_.fault().id(); }
+  Duration delay() const { return Duration(wanted_.delay()); }
+  Duration jitter() const { return Duration(wanted_.jitter()); }
+  bool needs_device() const { return !loses_everything(wanted_); }
+  bool is_relay() const { return engine_.engine == v1::RELAY; }
+
+  /// A filter that is to stand, and where its packets go.
+  struct Standpoint {
+    Place place;
+    std::uint32_t handle = kHandle;
+    std::string device;
+    std::uint32_t device_index = 0;
+  };
+
+  Status prepare_loopback();
+  Status make_ifb();
+  Status make_relay();
+  Status add_filter(const Standpoint& standpoint);
+  Status read_back();
+  void read_counters();
+  void set_deadline(MonotonicTime deadline);
+  Classifier::Program program_for(const Place& place) const;
+
+  v1::Start start_;
+  v1::Network wanted_;
+  std::string tag_;
+  std::uint64_t netns_ = 0;
+  std::optional<Netlink> netlink_;
+  std::unique_ptr<Classifier> classifier_;
+  std::unique_ptr<Relay> relay_;  // after classifier_: its thread moves the deadline
+  EngineChoice engine_;
+  std::vector<Standpoint> standpoints_;
+  std::vector<v1::SetSysctl> settings_;
+  std::vector<v1::Undo> undos_;
+  std::set<std::uint32_t> clsact_to_add_;
+  std::uint32_t ifb_ = 0;
+  std::vector<std::uint16_t> sshd_;
+  MonotonicTime sshd_read_{};
+  v1::NetworkEvidence seen_;
+  bool applied_ = false;
+};
+
+StatusOr<std::vector<v1::Undo>> Network::prepare() {
+  const StatusOr<std::uint64_t> netns = current_netns();
+  if (!netns.ok()) return netns.status();
+  netns_ = *netns;
+  StatusOr<Netlink> netlink = Netlink::open();
+  if (!netlink.ok()) return netlink.status();
+  netlink_.emplace(*std::move(netlink));
+  const StatusOr<Resolved> resolved = resolve(*netlink_, wanted_);
+  if (!resolved.ok()) return resolved.status();
+  engine_ = resolved->engine;
+  const StatusOr<std::vector<Place>> places =
+      find_places(*netlink_, resolved->interfaces, wanted_, tag_);
+  if (!places.ok()) return places.status();
+  const StatusOr<std::vector<Qdisc>> qdiscs = netlink_->qdiscs();
+  if (!qdiscs.ok()) return qdiscs.status();
+
+  if (is_relay() && places->size() > kLetters.size()) {
+    return error(StatusCode::kResourceExhausted,
+                 "the relay carries at most " + std::to_string(kLetters.size()) +
+                     " ways, this fault asks for " + std::to_string(places->size()));
+  }
+  std::set<std::uint32_t> made_clsact(start_.our_clsact().begin(), start_.our_clsact().end());
+  for (const Place& place : *places) {
+    const std::uint32_t index = place.interface.index;
+    const bool has = std::any_of(qdiscs->begin(), qdiscs->end(), [&](const Qdisc& qdisc) {
+      return qdisc.ifindex == index && qdisc.kind == "clsact";
+    });
+    // "ingress" takes the same place and has no egress half.
+    for (const Qdisc& qdisc : *qdiscs) {
+      if (qdisc.ifindex == index && qdisc.kind == "ingress") {
+        return error(StatusCode::kFailedPrecondition,
+                     "the interface " + place.interface.name +
+                         " has an ingress qdisc of its owner, beside which no clsact can be");
+      }
+    }
+    if (!has || (place.neighbours_bits & kMadeClsact) != 0) made_clsact.insert(index);
+    Standpoint standpoint;
+    standpoint.place = place;
+    if (made_clsact.contains(index)) {
+      standpoint.handle |= kMadeClsact;
+      clsact_to_add_.insert(index);
+    }
+    if (needs_device()) {
+      standpoint.device = is_relay() ? device_name(id(), kLetters.substr(standpoints_.size(), 1))
+                                     : device_name(id());
+    }
+    standpoints_.push_back(std::move(standpoint));
+  }
+  if (is_relay() && needs_device()) {
+    const Status prepared = prepare_loopback();
+    if (!prepared.ok()) return prepared;
+  }
+
+  for (const Standpoint& standpoint : standpoints_) {
+    v1::RemoveFilter& remove = *undos_.emplace_back().mutable_remove_filter();
+    remove.set_netns_inode(netns_);
+    remove.set_ifindex(standpoint.place.interface.index);
+    remove.set_parent(standpoint.place.hook());
+    remove.set_priority(standpoint.place.priority);
+    remove.set_tag(tag_);
+  }
+  std::set<std::string> devices;
+  for (const Standpoint& standpoint : standpoints_) {
+    if (!standpoint.device.empty()) devices.insert(standpoint.device);
+  }
+  for (const std::string& device : devices) {
+    v1::RemoveLink& remove = *undos_.emplace_back().mutable_remove_link();
+    remove.set_netns_inode(netns_);
+    remove.set_name(device);
+    remove.set_tag(tag_);
+    remove.set_drain(longest_stay(delay(), jitter()).count());
+  }
+  for (const std::uint32_t index : clsact_to_add_) {
+    v1::RemoveClsact& remove = *undos_.emplace_back().mutable_remove_clsact();
+    remove.set_netns_inode(netns_);
+    remove.set_ifindex(index);
+  }
+  for (const v1::SetSysctl& setting : settings_) {
+    *undos_.emplace_back().mutable_set_sysctl() = setting;
+  }
+
+  sshd_ = warm().sshd;
+  if (warm().classifier) {
+    classifier_ = std::move(warm().classifier);
+  } else {
+    StatusOr<std::unique_ptr<Classifier>> loaded = Classifier::load();
+    if (!loaded.ok()) return loaded.status();
+    classifier_ = *std::move(loaded);
+    sshd_ = sshd_ports();
+  }
+  return undos_;
+}
+
+/// What the relay sends on lo comes in anew, without the route it had, and IPv4 then takes it for
+/// forged unless told.
+Status Network::prepare_loopback() {
+  const std::pair<std::string_view, std::uint32_t> needs[] = {{"route_localnet", kSetRouteLocalnet},
+                                                              {"accept_local", kSetAcceptLocal}};
+  for (const auto& [name, bit] : needs) {
+    bool wanted = false;
+    for (Standpoint& standpoint : standpoints_) {
+      if (!standpoint.place.interface.is_loopback()) continue;
+      const std::string setting = ipv4_setting(standpoint.place.interface.name, name);
+      const StatusOr<std::string> now = read_sysctl(setting);
+      if (!now.ok()) return now.status();
+      // Another fault's doing is put back by the last of us to leave; the owner's stays.
+      if (*now != "0" && (standpoint.place.neighbours_bits & bit) == 0) continue;
+      standpoint.handle |= bit;
+      if (std::exchange(wanted, true)) continue;
+      v1::SetSysctl& undo = settings_.emplace_back();
+      undo.set_netns_inode(netns_);
+      undo.set_name(setting);
+      undo.set_ours("1");
+      undo.set_before("0");
+    }
+  }
+  return ok();
+}
+
+Status Network::make_ifb() {
+  const std::string name = device_name(id());
+  if (Status made = netlink_->add_ifb(name); !made.ok()) return made;
+  const StatusOr<std::optional<Link>> link = netlink_->find_link(name);
+  if (!link.ok()) return link.status();
+  if (!link->has_value()) return error(StatusCode::kInternal, "the device " + name + " is gone");
+  ifb_ = (*link)->index;
+  LinkSettings settings;
+  settings.alias = tag_;
+  settings.queue_length = kIfbQueue;
+  settings.mtu = 0;
+  for (Standpoint& standpoint : standpoints_) {
+    standpoint.device_index = ifb_;
+    settings.mtu = std::max(*settings.mtu, standpoint.place.interface.mtu);
+  }
+  if (Status set = netlink_->set_link(ifb_, settings); !set.ok()) return in_context(name, set);
+  NetemSettings netem;
+  netem.delay = delay();
+  netem.jitter = jitter();
+  netem.loss = wanted_.loss();
+  netem.limit = netem_limit(delay() + jitter());
+  if (Status set = netlink_->add_root_netem(ifb_, encode_netem(netem)); !set.ok()) {
+    return in_context(name, set);
+  }
+  if (Status up = netlink_->set_up(ifb_); !up.ok()) return in_context(name, up);
+  const StatusOr<std::optional<Qdisc>> root = netlink_->root_qdisc(ifb_);
+  if (!root.ok()) return root.status();
+  if (!root->has_value() || (*root)->kind != "netem") {
+    return error(StatusCode::kInternal, "the netem of " + name + " is not there");
+  }
+  const StatusOr<NetemSettings> read = decode_netem((*root)->options);
+  if (!read.ok()) return read.status();
+  if (!same_netem(*read, netem)) {
+    return error(StatusCode::kInternal, "the netem of " + name + " does not read as it was set");
+  }
+  return ok();
+}
+
+Status Network::make_relay() {
+  for (const v1::SetSysctl& setting : settings_) {
+    if (Status set = write_sysctl(setting.name(), setting.ours()); !set.ok()) return set;
+  }
+  relay_ = std::make_unique<Relay>(
+      RelayEffect{.delay = delay(), .jitter = jitter(), .loss = wanted_.loss()});
+  for (Standpoint& standpoint : standpoints_) {
+    const Place& place = standpoint.place;
+    const StatusOr<std::uint32_t> tap =
+        relay_->add_port(*netlink_, standpoint.device, tag_, place.interface, place.ingress,
+                         relay_mark(id(), place.ingress));
+    if (!tap.ok()) return tap.status();
+    standpoint.device_index = *tap;
+    if (!place.ingress) continue;
+    // Our own device: its clsact goes with it.
+    if (Status added = netlink_->add_clsact(*tap); !added.ok()) return added;
+    NewFilter reenter;
+    reenter.ifindex = *tap;
+    reenter.parent = kClsactIngress;
+    reenter.priority = 1;
+    reenter.program_fd = classifier_->program_fd(Classifier::Program::kReenter);
+    reenter.name = tag_;
+    reenter.redirect_to = place.interface.index;
+    reenter.to_ingress = true;
+    if (Status added = netlink_->add_filter(reenter); !added.ok()) return added;
+    classifier_->set_reenter(relay_mark(id(), true), place.interface.is_loopback());
+  }
+  return relay_->start(*classifier_);
+}
+
+Classifier::Program Network::program_for(const Place& place) const {
+  if (loses_everything(wanted_)) {
+    return place.ingress ? Classifier::Program::kLoseIngress : Classifier::Program::kLoseEgress;
+  }
+  return place.ingress ? Classifier::Program::kIngress : Classifier::Program::kEgress;
+}
+
+Status Network::add_filter(const Standpoint& standpoint) {
+  const Place& place = standpoint.place;
+  if (clsact_to_add_.contains(place.interface.index)) {
+    const Status added = netlink_->add_clsact(place.interface.index);
+    if (!added.ok() && added.code() != StatusCode::kAlreadyExists) {
+      return in_context(place.interface.name, added);
+    }
+  }
+  NewFilter filter;
+  filter.ifindex = place.interface.index;
+  filter.parent = place.hook();
+  filter.priority = place.priority;
+  filter.handle = standpoint.handle;
+  filter.program_fd = classifier_->program_fd(program_for(place));
+  filter.name = tag_;
+  filter.redirect_to = standpoint.device_index;
+  return in_context(place.name(), netlink_->add_filter(filter));
+}
+
+Status Network::apply(MonotonicTime deadline) {
+  if (Status made = !needs_device() ? ok() : is_relay() ? make_relay() : make_ifb(); !made.ok()) {
+    return made;
+  }
+  std::vector<std::uint16_t> spared = sshd_;
+  spared.push_back(kSshPort);
+  for (const std::uint32_t port : start_.spared_ports()) {
+    spared.push_back(static_cast<std::uint16_t>(port));
+  }
+  if (Status set = classifier_->set_match(wanted_.to(), spared); !set.ok()) return set;
+  // The filters match nothing yet: at the end the effect starts everywhere at once.
+  for (const Standpoint& standpoint : standpoints_) {
+    if (Status added = add_filter(standpoint); !added.ok()) return added;
+  }
+  if (Status read = read_back(); !read.ok()) return read;
+  applied_ = true;
+  sshd_read_ = monotonic_now();
+  set_deadline(deadline);
+  return ok();
+}
+
+Status Network::read_back() {
+  for (const Standpoint& standpoint : standpoints_) {
+    const Place& place = standpoint.place;
+    const StatusOr<std::vector<Filter>> filters =
+        netlink_->filters(place.interface.index, place.hook());
+    if (!filters.ok()) return filters.status();
+    const bool stands = std::any_of(filters->begin(), filters->end(), [&](const Filter& filter) {
+      return filter.priority == place.priority && filter.name == tag_ &&
+             (!needs_device() ||
+              (filter.actions.size() == 1 && filter.actions[0].target == standpoint.device_index));
+    });
+    if (!stands) {
+      return error(StatusCode::kInternal,
+                   "the filter on " + place.name() + " does not read as set");
+    }
+  }
+  return ok();
+}
+
+void Network::set_deadline(MonotonicTime deadline) {
+  if (relay_) {
+    relay_->pulse(deadline);
+  } else {
+    classifier_->set_deadline(deadline);
+  }
+}
+
+void Network::pulse(MonotonicTime deadline) {
+  if (!applied_) return;
+  set_deadline(deadline);
+  // An sshd that was started in the meantime is spared as well.
+  if (monotonic_now() - sshd_read_ < kSshdEvery) return;
+  sshd_read_ = monotonic_now();
+  for (const std::uint16_t port : sshd_ports()) classifier_->spare(port);
+}
+
+/// Counters only grow: where something can no longer be read, what was last seen of it stays.
+void Network::read_counters() {
+  if (!netlink_ || !classifier_) return;
+  std::uint64_t packets = 0;
+  std::uint64_t bytes = 0;
+  std::uint64_t refused = 0;
+  std::uint64_t dropped = 0;
+  for (const Standpoint& standpoint : standpoints_) {
+    const StatusOr<std::vector<Filter>> filters =
+        netlink_->filters(standpoint.place.interface.index, standpoint.place.hook());
+    if (!filters.ok()) return;
+    for (const Filter& filter : *filters) {
+      if (filter.name != tag_ || filter.actions.empty()) continue;
+      packets += filter.actions[0].packets;
+      bytes += filter.actions[0].bytes;
+      refused += filter.actions[0].overlimits;
+    }
+    if (relay_) {
+      const StatusOr<std::optional<Link>> tap = netlink_->find_link(standpoint.device_index);
+      if (tap.ok() && tap->has_value()) refused += (*tap)->tx_dropped;
+    }
+  }
+  if (loses_everything(wanted_)) {
+    const StatusOr<Lost> lost = classifier_->lost();
+    if (!lost.ok()) return;
+    packets = lost->packets;
+    bytes = lost->bytes;
+    dropped = lost->packets;
+  } else if (relay_) {
+    const RelayCounts counts = relay_->counts();
+    dropped = counts.dropped;
+    refused += counts.overflow;
+  } else if (ifb_ != 0) {
+    const StatusOr<std::optional<Qdisc>> netem = netlink_->root_qdisc(ifb_);
+    if (netem.ok() && netem->has_value()) {
+      // netem counts both kinds of loss as one; to its caller it admits only those of a full queue.
+      dropped = (*netem)->drops - std::min<std::uint64_t>((*netem)->drops, refused);
+    }
+  }
+  seen_.set_matched_packets(std::max(seen_.matched_packets(), packets));
+  seen_.set_matched_bytes(std::max(seen_.matched_bytes(), bytes));
+  seen_.set_dropped_packets(std::max(seen_.dropped_packets(), dropped));
+  seen_.set_overflow_packets(std::max(seen_.overflow_packets(), refused));
+}
+
+v1::Evidence Network::evidence() {
+  if (applied_) read_counters();
+  v1::Evidence evidence;
+  evidence.set_effect(seen_.matched_packets() > 0);
+  v1::NetworkEvidence& network = *evidence.mutable_network();
+  network = seen_;
+  network.set_engine(engine_.engine);
+  std::set<std::string> names;
+  for (const Standpoint& standpoint : standpoints_) names.insert(standpoint.place.interface.name);
+  for (const std::string& name : names) network.add_interfaces(name);
+  return evidence;
+}
+
+Status Network::end_effect() {
+  if (relay_) relay_->end_effect();
+  if (classifier_) classifier_->set_deadline(MonotonicTime{});
+  if (std::exchange(applied_, false)) read_counters();
+  Status first;
+  for (const v1::Undo& undo : undos_) {
+    if (!undo.has_remove_filter()) continue;
+    const Status removed = run_undo(undo);
+    if (first.ok()) first = removed;
+  }
+  return first;
+}
+
+std::vector<std::string> Network::clean_up() {
+  std::vector<std::string> residue;
+  if (relay_) {
+    if (!relay_->drain(longest_stay(delay(), jitter()))) {
+      residue.push_back("packets were still queued in the relay when its time was up");
+    }
+    relay_.reset();
+  }
+  for (const v1::Undo& undo : undos_) {
+    const Status undone = run_undo(undo);
+    if (!undone.ok()) residue.push_back(message_of(undone));
+  }
+  return residue;
+}
+
+std::unique_ptr<Fault> make_network(const v1::Start& start) {
+  return std::make_unique<Network>(start);
+}
+
+v1::Looked look(const v1::Look& asked) {
+  v1::Looked looked;
+  const auto refuse = [&](const Status& status) {
+    looked.set_code(static_cast<int>(status.code()));
+    looked.set_message(message_of(status));
+    return looked;
+  };
+  const v1::Network& wanted = asked.fault().network();
+  StatusOr<Netlink> netlink = Netlink::open();
+  if (!netlink.ok()) return refuse(netlink.status());
+  const StatusOr<Resolved> resolved = resolve(*netlink, wanted);
+  if (!resolved.ok()) return refuse(resolved.status());
+  looked.set_engine(resolved->engine.engine);
+  looked.set_engine_reason(resolved->engine.reason);
+  for (const Link& interface : resolved->interfaces) looked.add_interfaces(interface.name);
+  const StatusOr<std::vector<Place>> places =
+      find_places(*netlink, resolved->interfaces, wanted, "");
+  if (!places.ok()) return refuse(places.status());
+  for (const Place& place : *places) {
+    if (place.owners_filters == 0) continue;
+    looked.add_notes(
+        place.name() + " has " + std::to_string(place.owners_filters) +
+        " filters of its owner, which the packets that match do not pass while the fault lives");
+  }
+  return looked;
+}
+
+void warm_up() {
+  StatusOr<std::unique_ptr<Classifier>> loaded = Classifier::load();
+  if (loaded.ok()) warm().classifier = *std::move(loaded);
+  warm().sshd = sshd_ports();
+  static_cast<void>(choose_engine(v1::Network()));
+}
+
+}  // namespace
+
+extern const FaultKind kNetwork;
+const FaultKind kNetwork{.kind = v1::Fault::kNetwork,
+                         .name = "network",
+                         .make = make_network,
+                         .look = look,
+                         .warm_up = warm_up};
+
+}  // namespace squall::hold

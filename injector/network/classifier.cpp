@@ -1,0 +1,250 @@
+#include "injector/network/classifier.h"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "injector/network/match.h"
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wold-style-cast"
+#pragma GCC diagnostic ignored "-Wconversion"
+#pragma GCC diagnostic ignored "-Wpedantic"
+#include "classifier.skel.h"
+#pragma GCC diagnostic pop
+
+namespace squall::network {
+namespace {
+
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  ~Descriptor() {
+    if (fd_ >= 0) close(fd_);
+  }
+  int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+void add_port(__u64* set, std::uint16_t port) {
+  std::atomic_ref<__u64>(set[port / 64])
+      .fetch_or(__u64{1} << (port % 64), std::memory_order_relaxed);
+}
+
+template <typename Key>
+Key to_key(const v1::Cidr& cidr) {
+  Key key{};
+  key.prefix = cidr.prefix();
+  std::memcpy(key.address, cidr.address().data(),
+              std::min(sizeof(key.address), cidr.address().size()));
+  return key;
+}
+
+template <typename Key>
+Status read_cidrs(int map, v1::Match& match) {
+  Key key{};
+  bool first = true;
+  Key next{};
+  while (bpf_map_get_next_key(map, first ? nullptr : &key, &next) == 0) {
+    v1::Cidr& cidr = *match.add_cidrs();
+    cidr.set_prefix(next.prefix);
+    cidr.set_address(next.address, sizeof(next.address));
+    key = next;
+    first = false;
+  }
+  if (errno == ENOENT) return ok();
+  return from_errno("cannot read the addresses of another fault", errno);
+}
+
+void read_ports(const squall_match& from, v1::Match& match) {
+  const auto has = [&](unsigned port) { return ((from.ports[port / 64] >> (port % 64)) & 1) != 0; };
+  for (unsigned port = 0; port <= 65535; ++port) {
+    if (!has(port)) continue;
+    v1::PortRange& range = *match.add_ports();
+    range.set_first(port);
+    while (port < 65535 && has(port + 1)) ++port;
+    range.set_last(port);
+  }
+}
+
+bool share_address(const v1::Cidr& a, const v1::Cidr& b) {
+  if (a.address().size() != b.address().size()) return false;
+  const unsigned bits = std::min(a.prefix(), b.prefix());
+  for (unsigned bit = 0; bit < bits; ++bit) {
+    const unsigned differing =
+        static_cast<unsigned char>(a.address()[bit / 8] ^ b.address()[bit / 8]);
+    if (((differing >> (7 - bit % 8)) & 1u) != 0) return false;
+  }
+  return true;
+}
+
+int silent(libbpf_print_level /*level*/, const char* /*format*/, va_list /*arguments*/) {
+  return 0;
+}
+
+}  // namespace
+
+StatusOr<std::unique_ptr<Classifier>> Classifier::load() {
+  libbpf_set_strict_mode(LIBBPF_STRICT_ALL);
+  // What matters comes back as a code; the rest would go to stderr, unasked.
+  libbpf_set_print(silent);
+  struct classifier* object = classifier__open_and_load();
+  if (object == nullptr) return from_errno("cannot load the classifier", errno);
+  return std::unique_ptr<Classifier>(new Classifier(object));
+}
+
+Classifier::~Classifier() { classifier__destroy(object_); }
+
+Status Classifier::set_match(const v1::Match& match,
+                             std::span<const std::uint16_t> spared_tcp_ports) {
+  squall_match& to = object_->bss->match;
+  const int tries[] = {bpf_map__fd(object_->maps.cidrs4), bpf_map__fd(object_->maps.cidrs6)};
+  const __u8 present = 1;
+  for (const v1::Cidr& cidr : match.cidrs()) {
+    int failed = 0;
+    if (cidr.address().size() == 4) {
+      const squall_cidr4 key = to_key<squall_cidr4>(cidr);
+      failed = bpf_map_update_elem(tries[0], &key, &present, BPF_ANY);
+    } else {
+      const squall_cidr6 key = to_key<squall_cidr6>(cidr);
+      failed = bpf_map_update_elem(tries[1], &key, &present, BPF_ANY);
+    }
+    if (failed != 0 && errno == ENOSPC) {
+      return error(StatusCode::kInvalidArgument,
+                   "more than " + std::to_string(SQUALL_MAX_CIDRS) + " cidrs in one fault");
+    }
+    if (failed != 0) return from_errno("cannot tell the classifier a cidr", errno);
+  }
+  for (const v1::PortRange& range : match.ports()) {
+    for (unsigned port = range.first(); port <= std::min(range.last(), 65535u); ++port) {
+      add_port(to.ports, static_cast<std::uint16_t>(port));
+    }
+  }
+  for (const std::uint16_t port : spared_tcp_ports) add_port(to.spared_tcp_ports, port);
+  to.flags = (match.cidrs().empty() ? 0 : SQUALL_MATCH_CIDRS) |
+             (match.ports().empty() ? 0 : SQUALL_MATCH_PORTS);
+  return ok();
+}
+
+void Classifier::spare(std::uint16_t port) { add_port(object_->bss->match.spared_tcp_ports, port); }
+
+void Classifier::set_reenter(std::uint32_t mark, bool for_this_host) {
+  object_->bss->match.reenter_mark = mark;
+  object_->bss->match.reenter_host = for_this_host ? 1 : 0;
+}
+
+void Classifier::set_deadline(MonotonicTime deadline) {
+  std::atomic_ref<__u64>(object_->bss->match.deadline_ns)
+      .store(static_cast<__u64>(std::max<std::int64_t>(0, to_ns(deadline))),
+             std::memory_order_release);
+}
+
+int Classifier::program_fd(Program program) const {
+  switch (program) {
+    case Program::kEgress:
+      return bpf_program__fd(object_->progs.egress);
+    case Program::kIngress:
+      return bpf_program__fd(object_->progs.ingress);
+    case Program::kLoseEgress:
+      return bpf_program__fd(object_->progs.lose_egress);
+    case Program::kLoseIngress:
+      return bpf_program__fd(object_->progs.lose_ingress);
+    case Program::kReenter:
+      return bpf_program__fd(object_->progs.reenter);
+  }
+  return -1;
+}
+
+StatusOr<Lost> Classifier::lost() const {
+  const int processors = libbpf_num_possible_cpus();
+  if (processors <= 0) return from_errno("cannot count the processors", -processors);
+  std::vector<squall_count> counts(static_cast<std::size_t>(processors));
+  const __u32 key = 0;
+  if (bpf_map_lookup_elem(bpf_map__fd(object_->maps.lost), &key, counts.data()) != 0) {
+    return from_errno("cannot read what was lost", errno);
+  }
+  Lost sum;
+  for (const squall_count& count : counts) {
+    sum.packets += count.packets;
+    sum.bytes += count.bytes;
+  }
+  return sum;
+}
+
+std::uint32_t relay_mark(std::string_view fault_id, bool ingress) {
+  std::uint32_t hash = 2166136261u;  // FNV-1a
+  for (const char c : fault_id) hash = (hash ^ static_cast<unsigned char>(c)) * 16777619u;
+  return SQUALL_MARK | (ingress ? SQUALL_MARK_INGRESS : 0) |
+         ((hash ^ (hash >> 15)) & SQUALL_MARK_FAULT_MASK);
+}
+
+StatusOr<Standing> read_standing(std::uint32_t program_id) {
+  const Descriptor program(bpf_prog_get_fd_by_id(program_id));
+  if (program.get() < 0) return from_errno("cannot open the program of a filter", errno);
+  std::array<__u32, 8> map_ids{};
+  bpf_prog_info info{};
+  info.nr_map_ids = static_cast<__u32>(map_ids.size());
+  info.map_ids = reinterpret_cast<__u64>(map_ids.data());
+  __u32 length = sizeof(info);
+  if (bpf_obj_get_info_by_fd(program.get(), &info, &length) != 0) {
+    return from_errno("cannot read the program of a filter", errno);
+  }
+  Standing standing;
+  v1::Match& match = standing.match;
+  bool found = false;
+  for (std::size_t i = 0; i < std::min<std::size_t>(info.nr_map_ids, map_ids.size()); ++i) {
+    const Descriptor map(bpf_map_get_fd_by_id(map_ids[i]));
+    bpf_map_info about{};
+    length = sizeof(about);
+    if (map.get() < 0 || bpf_obj_get_info_by_fd(map.get(), &about, &length) != 0) {
+      return from_errno("cannot read the map of a filter", errno);
+    }
+    if (about.type == BPF_MAP_TYPE_LPM_TRIE) {
+      const Status read = about.key_size == sizeof(squall_cidr4)
+                              ? read_cidrs<squall_cidr4>(map.get(), match)
+                              : read_cidrs<squall_cidr6>(map.get(), match);
+      if (!read.ok()) return read;
+    } else if (about.type == BPF_MAP_TYPE_ARRAY && about.value_size == sizeof(squall_match)) {
+      squall_match value{};
+      const __u32 key = 0;
+      if (bpf_map_lookup_elem(map.get(), &key, &value) != 0) {
+        return from_errno("cannot read the match of a filter", errno);
+      }
+      read_ports(value, match);
+      standing.deadline = from_ns(static_cast<std::int64_t>(value.deadline_ns));
+      found = true;
+    }
+  }
+  if (!found) return error(StatusCode::kNotFound, "not a program of ours");
+  return standing;
+}
+
+bool may_overlap(const v1::Match& a, const v1::Match& b) {
+  const auto any = [](const auto& left, const auto& right, auto share) {
+    if (left.empty() || right.empty()) return true;
+    for (const auto& one : left) {
+      for (const auto& other : right) {
+        if (share(one, other)) return true;
+      }
+    }
+    return false;
+  };
+  return any(a.cidrs(), b.cidrs(), share_address) &&
+         any(a.ports(), b.ports(), [](const v1::PortRange& one, const v1::PortRange& other) {
+           return one.first() <= other.last() && other.first() <= one.last();
+         });
+}
+
+}  // namespace squall::network

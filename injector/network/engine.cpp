@@ -1,0 +1,137 @@
+#include "injector/network/engine.h"
+
+#include <sys/utsname.h>
+
+#include <algorithm>
+#include <fstream>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "experiments/base/clock.h"
+#include "injector/network/netem.h"
+
+namespace squall::network {
+namespace {
+
+/// A part of the kernel that may be built in, loaded, loadable or missing.
+struct Part {
+  std::string_view module;
+  std::string_view function;  ///< In /proc/kallsyms only if it is there.
+  std::string_view option;    ///< As the kernel's configuration has it.
+};
+
+constexpr Part kClassifierParts[] = {{"cls_bpf", "cls_bpf_classify", "CONFIG_NET_CLS_BPF"},
+                                     {"sch_ingress", "clsact_init", "CONFIG_NET_SCH_INGRESS"},
+                                     {"act_mirred", "tcf_mirred_init", "CONFIG_NET_ACT_MIRRED"}};
+constexpr Part kNetemParts[] = {{"sch_netem", "netem_enqueue", "CONFIG_NET_SCH_NETEM"},
+                                {"ifb", "ifb_xmit", "CONFIG_IFB"}};
+constexpr Part kRelayParts[] = {{"tun", "tun_chr_open", "CONFIG_TUN"}};
+
+/// drivers/net/ifb.ko.xz, as a line of modules.builtin or modules.dep starts with, is the module
+/// ifb.
+bool names_module(std::string_view line, std::string_view module) {
+  line = line.substr(0, line.find(':'));
+  line = line.substr(line.rfind('/') + 1);
+  if (!line.starts_with(module)) return false;
+  return line.substr(module.size()).starts_with(".ko");
+}
+
+bool any_line(const std::string& path, auto fits) {
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    if (fits(std::string_view(line))) return true;
+  }
+  return false;
+}
+
+/// Which of their functions /proc/kallsyms lacks; its lines read "ffffffff81eee0c0 t
+/// netem_enqueue".
+std::vector<std::string_view> functions_of(std::span<const Part> parts) {
+  std::vector<std::string_view> functions;
+  for (const Part& part : parts) functions.push_back(part.function);
+  std::ifstream file("/proc/kallsyms");
+  for (std::string line; !functions.empty() && std::getline(file, line);) {
+    std::string_view rest = line;
+    rest = rest.substr(std::min(rest.size(), rest.find(' ') + 3));
+    rest = rest.substr(0, rest.find('\t'));
+    std::erase(functions, rest);
+  }
+  return functions;
+}
+
+/// Those that this kernel lacks.
+std::vector<Part> missing(std::span<const Part> parts) {
+  utsname kernel{};
+  uname(&kernel);
+  const std::string folder = std::string("/lib/modules/") + kernel.release + "/";
+  std::vector<Part> unknown;
+  for (const Part& part : parts) {
+    const auto loaded = [&](std::string_view line) {
+      return line.starts_with(part.module) && line.substr(part.module.size()).starts_with(' ');
+    };
+    const auto named = [&](std::string_view line) { return names_module(line, part.module); };
+    const auto locked = [](std::string_view line) { return line == "1"; };
+    if (any_line("/proc/modules", loaded) || any_line(folder + "modules.builtin", named)) continue;
+    // The kernel loads these by itself when they are first asked for.
+    if (any_line(folder + "modules.dep", named) &&
+        !any_line("/proc/sys/kernel/modules_disabled", locked)) {
+      continue;
+    }
+    unknown.push_back(part);
+  }
+  if (unknown.empty()) return {};
+  const std::vector<std::string_view> absent = functions_of(unknown);
+  std::erase_if(unknown, [&](const Part& part) {
+    return std::find(absent.begin(), absent.end(), part.function) == absent.end();
+  });
+  return unknown;
+}
+
+std::string names_of(const std::vector<Part>& parts) {
+  std::string text;
+  for (const Part& part : parts) {
+    text += (text.empty() ? "" : ", ") + std::string(part.module) + " (" +
+            std::string(part.option) + ")";
+  }
+  return text;
+}
+
+struct Kernel {
+  std::vector<Part> without_classifier = missing(kClassifierParts);
+  std::vector<Part> without_netem = missing(kNetemParts);
+  std::vector<Part> without_relay = missing(kRelayParts);
+};
+
+}  // namespace
+
+StatusOr<EngineChoice> choose_engine(const v1::Network& wanted) {
+  static const Kernel kernel;
+  if (!kernel.without_classifier.empty()) {
+    return error(StatusCode::kUnimplemented, "this kernel cannot pick packets: it lacks " +
+                                                 names_of(kernel.without_classifier));
+  }
+  std::string against_netem;
+  if (!kernel.without_netem.empty()) {
+    against_netem = "this kernel lacks " + names_of(kernel.without_netem);
+  } else if (Duration(wanted.jitter()) > kLongestNetemJitter) {
+    against_netem = "netem's jitter ends at 2.147s";
+  }
+  const std::string against_relay =
+      kernel.without_relay.empty() ? "" : "this kernel lacks " + names_of(kernel.without_relay);
+
+  if (wanted.engine() == v1::RELAY) {
+    if (against_relay.empty()) return EngineChoice{v1::RELAY, "the plan asks for it"};
+    return error(StatusCode::kUnimplemented, "engine relay: " + against_relay);
+  }
+  if (wanted.engine() == v1::NETEM) {
+    if (against_netem.empty()) return EngineChoice{v1::NETEM, "the plan asks for it"};
+    return error(StatusCode::kUnimplemented, "engine netem: " + against_netem);
+  }
+  if (against_netem.empty()) return EngineChoice{v1::NETEM, "this kernel has it"};
+  if (against_relay.empty()) return EngineChoice{v1::RELAY, against_netem};
+  return error(StatusCode::kUnimplemented,
+               "neither engine: for netem " + against_netem + "; for the relay " + against_relay);
+}
+
+}  // namespace squall::network

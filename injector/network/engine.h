@@ -1,0 +1,25 @@
+/// \file
+/// Which of the two engines this kernel can run, found out by reading alone.
+#pragma once
+
+#include <string>
+
+#include "experiments/base/status.h"
+#include "squall/v1/faults.pb.h"
+
+namespace squall::network {
+
+struct EngineChoice {
+  v1::Engine engine = v1::NETEM;
+  std::string reason;  ///< In words, for the preflight.
+};
+
+/// AUTO is netem where the kernel has it and it can do what is asked, else the relay.
+///
+/// A part of the kernel is there if /proc/modules, modules.builtin or modules.dep of the running
+/// kernel name it, or, where those files do not exist or are silent, if /proc/kallsyms has one of
+/// its functions. What was found is remembered for the life of the process. Errors: kUnimplemented
+/// for an engine that this kernel lacks.
+StatusOr<EngineChoice> choose_engine(const v1::Network& wanted);
+
+}  // namespace squall::network

@@ -1,0 +1,39 @@
+/// \file
+/// Which interfaces a network fault acts on, and what already stands there.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "experiments/base/status.h"
+#include "injector/network/netlink.h"
+#include "squall/v1/faults.pb.h"
+
+namespace squall::network {
+
+/// The interface that was named; else those that lead to `to.cidrs`, by the route to each one's
+/// first address; else every one that is up, but lo and our own. Errors: kNotFound for an unknown
+/// interface, or none; kFailedPrecondition for lo, which must be named.
+StatusOr<std::vector<Link>> choose_interfaces(Netlink& netlink, const v1::Network& wanted);
+
+/// One way of one interface, where a filter of ours is to stand.
+struct Place {
+  Link interface;
+  bool ingress = false;
+  std::uint32_t priority = 0;
+  std::uint32_t neighbours_bits =
+      0;  ///< What the handles of our other filters here say they changed.
+  std::size_t owners_filters = 0;
+
+  std::uint32_t hook() const { return ingress ? kClsactIngress : kClsactEgress; }
+  std::string name() const { return interface.name + (ingress ? " ingress" : " egress"); }
+};
+
+/// The places of a fault, each with a free priority before all filters that are not ours.
+/// Errors: kFailedPrecondition where another fault's match overlaps this one's: of two that match a
+/// packet only the first would act. Its own filter (by its tag) does not count.
+StatusOr<std::vector<Place>> find_places(Netlink& netlink, const std::vector<Link>& interfaces,
+                                         const v1::Network& wanted, const std::string& tag);
+
+}  // namespace squall::network

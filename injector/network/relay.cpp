@@ -1,0 +1,437 @@
+#include "injector/network/relay.h"
+
+#include <fcntl.h>
+#include <linux/if_packet.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <random>
+#include <span>
+#include <system_error>
+#include <utility>
+
+// Of Linux 6.2; Debian 12's headers are of 6.1.
+#ifndef TUN_F_USO4
+#define TUN_F_USO4 0x20
+#define TUN_F_USO6 0x40
+#endif
+
+namespace squall::network {
+namespace {
+
+constexpr std::size_t kMaxQueuedPackets = 1'000'000;
+constexpr std::size_t kMaxQueuedBytes = std::size_t{256} << 20;
+constexpr std::uint32_t kTapQueue = 4096;
+constexpr std::uint32_t kLargestTapMtu = 65521;
+constexpr int kSendBuffer = 64 << 20;
+/// Packets taken from one TAP before the clock is looked at again.
+constexpr int kReadBatch = 8;
+constexpr std::size_t kSendBatch = 32;
+/// Below this a sleep would wake too late.
+constexpr Duration kSpin = std::chrono::microseconds(30);
+
+/// A packet lies in up to three pieces, so that a short one pins no 64 KiB and a long one is never
+/// copied.
+constexpr std::array<std::size_t, 3> kPieceSizes = {2048, 14336, 53248};
+constexpr std::size_t kPieces = kPieceSizes.size();
+
+class Descriptor {
+ public:
+  Descriptor() = default;
+  explicit Descriptor(int fd) : fd_(fd) {}
+  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  Descriptor& operator=(Descriptor&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
+  ~Descriptor() {
+    if (fd_ >= 0) close(fd_);
+  }
+  int get() const { return fd_; }
+  bool is_open() const { return fd_ >= 0; }
+
+ private:
+  int fd_ = -1;
+};
+
+Status open_tap(const std::string& name, Descriptor& tap) {
+  tap = Descriptor(::open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC));
+  if (!tap.is_open()) return from_errno("cannot open /dev/net/tun", errno);
+  ifreq request{};
+  request.ifr_flags = static_cast<short>(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_TUN_EXCL);
+  name.copy(request.ifr_name, IFNAMSIZ - 1);
+  if (ioctl(tap.get(), TUNSETIFF, &request) != 0) {
+    return from_errno("cannot make the device " + name, errno);
+  }
+  // struct virtio_net_hdr, which AF_PACKET expects in front of a frame as well. (Its header is not
+  // C++.)
+  const int header_size = 10;
+  if (ioctl(tap.get(), TUNSETVNETHDRSZ, &header_size) != 0) {
+    return from_errno("cannot set the header size of " + name, errno);
+  }
+  constexpr unsigned long kTcp = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
+  if (ioctl(tap.get(), TUNSETOFFLOAD, kTcp | TUN_F_USO4 | TUN_F_USO6) != 0 &&
+      ioctl(tap.get(), TUNSETOFFLOAD, kTcp) != 0) {
+    return from_errno("cannot set the offloads of " + name, errno);
+  }
+  return ok();
+}
+
+Status open_sender(const Link& interface, std::uint32_t mark, Descriptor& sender) {
+  const std::string where = "cannot send on " + interface.name;
+  // Protocol 0: it receives nothing.
+  sender = Descriptor(socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0));
+  if (!sender.is_open()) return from_errno(where, errno);
+  const int on = 1;
+  // Blocking sends make the interface's own queue the brake; the bound keeps an end possible.
+  const timeval patience{.tv_sec = 0, .tv_usec = 100'000};
+  if (setsockopt(sender.get(), SOL_PACKET, PACKET_VNET_HDR, &on, sizeof(on)) != 0 ||
+      setsockopt(sender.get(), SOL_SOCKET, SO_MARK, &mark, sizeof(mark)) != 0 ||
+      setsockopt(sender.get(), SOL_SOCKET, SO_SNDBUFFORCE, &kSendBuffer, sizeof(kSendBuffer)) !=
+          0 ||
+      setsockopt(sender.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) != 0) {
+    return from_errno(where, errno);
+  }
+  sockaddr_ll address{};
+  address.sll_family = AF_PACKET;
+  address.sll_ifindex = static_cast<int>(interface.index);
+  if (bind(sender.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
+    return from_errno(where, errno);
+  }
+  return ok();
+}
+
+using Piece = std::unique_ptr<std::byte[]>;
+using Pieces = std::array<Piece, kPieces>;
+
+struct Packet {
+  MonotonicTime due;
+  std::uint64_t number = 0;  ///< Of those due at once, the first read is the first sent.
+  std::uint32_t port = 0;
+  std::uint32_t length = 0;
+  Pieces pieces;
+};
+
+/// The pieces that hold `length` bytes, as readv and sendmsg want them. Returns how many.
+std::size_t to_vectors(const Pieces& pieces, std::size_t length, std::array<iovec, kPieces>& to) {
+  std::size_t used = 0;
+  for (; used < kPieces && length > 0; ++used) {
+    const std::size_t here = std::min(length, kPieceSizes[used]);
+    to[used] = iovec{.iov_base = pieces[used].get(), .iov_len = here};
+    length -= here;
+  }
+  return used;
+}
+
+}  // namespace
+
+/// One way of one interface.
+struct Relay::Port {
+  Descriptor tap;
+  Descriptor sender;  ///< Egress only; ingress writes back to the TAP.
+  bool ingress = false;
+};
+
+/// The packets that are held, the next due on top, and the memory that they lie in.
+class Relay::Queue {
+ public:
+  explicit Queue(const RelayEffect& effect) : effect_(effect), random_(std::random_device{}()) {}
+
+  bool is_empty() const { return heap_.empty(); }
+  bool is_full() const {
+    return heap_.size() >= kMaxQueuedPackets || queued_bytes_ >= kMaxQueuedBytes;
+  }
+  MonotonicTime next_due() const { return heap_.front().due; }
+
+  bool loses() {
+    return effect_.loss > 0 &&
+           std::uniform_real_distribution<double>(0, 100)(random_) < effect_.loss;
+  }
+
+  /// Takes the packet that was read into scratch().
+  void push(std::uint32_t port, std::size_t length, MonotonicTime read_at) {
+    Packet packet;
+    packet.due = read_at + draw_delay();
+    packet.number = next_number_++;
+    packet.port = port;
+    packet.length = static_cast<std::uint32_t>(length);
+    for (std::size_t piece = 0; piece < kPieces && length > 0; ++piece) {
+      packet.pieces[piece] = std::move(scratch_[piece]);
+      queued_bytes_ += kPieceSizes[piece];
+      length -= std::min(length, kPieceSizes[piece]);
+    }
+    push_again(packet);
+  }
+
+  Packet pop() {
+    std::pop_heap(heap_.begin(), heap_.end(), later);
+    Packet packet = std::move(heap_.back());
+    heap_.pop_back();
+    return packet;
+  }
+
+  void push_again(Packet& packet) {
+    heap_.push_back(std::move(packet));
+    std::push_heap(heap_.begin(), heap_.end(), later);
+  }
+
+  void give_back(Packet& packet) {
+    for (std::size_t piece = 0; piece < kPieces; ++piece) {
+      if (!packet.pieces[piece]) continue;
+      queued_bytes_ -= kPieceSizes[piece];
+      spare_[piece].push_back(std::move(packet.pieces[piece]));
+    }
+  }
+
+  /// Fills up the empty places with the memory used last, which the caches may still hold.
+  void refill() {
+    for (std::size_t piece = 0; piece < kPieces; ++piece) {
+      if (scratch_[piece]) continue;
+      if (spare_[piece].empty()) {
+        scratch_[piece] = std::make_unique_for_overwrite<std::byte[]>(kPieceSizes[piece]);
+      } else {
+        scratch_[piece] = std::move(spare_[piece].back());
+        spare_[piece].pop_back();
+      }
+    }
+  }
+
+  /// Where the next packet is read to.
+  Pieces& scratch() { return scratch_; }
+  /// Those being sent.
+  std::array<Packet, kSendBatch>& batch() { return batch_; }
+
+ private:
+  static bool later(const Packet& a, const Packet& b) {
+    return a.due != b.due ? a.due > b.due : a.number > b.number;
+  }
+
+  Duration draw_delay() {
+    if (effect_.jitter == Duration::zero()) return effect_.delay;
+    std::uniform_int_distribution<std::int64_t> draw(-effect_.jitter.count(),
+                                                     effect_.jitter.count());
+    return std::max(Duration::zero(), effect_.delay + Duration(draw(random_)));
+  }
+
+  RelayEffect effect_;
+  Pieces scratch_;
+  std::array<Packet, kSendBatch> batch_;
+  std::mt19937_64 random_;
+  std::vector<Packet> heap_;
+  std::array<std::vector<Piece>, kPieces> spare_;
+  std::size_t queued_bytes_ = 0;
+  std::uint64_t next_number_ = 0;
+};
+
+Relay::Relay(const RelayEffect& effect)
+    : effect_(effect), queue_(std::make_unique<Queue>(effect)) {}
+
+Relay::~Relay() {
+  end_effect();
+  stop_ = true;
+  if (thread_.joinable()) {
+    eventfd_write(wake_fd_, 1);
+    thread_.join();
+  }
+  if (wake_fd_ >= 0) close(wake_fd_);
+}
+
+StatusOr<std::uint32_t> Relay::add_port(Netlink& netlink, const std::string& name,
+                                        const std::string& tag, const Link& interface, bool ingress,
+                                        std::uint32_t mark) {
+  Port port;
+  port.ingress = ingress;
+  if (Status opened = open_tap(name, port.tap); !opened.ok()) return opened;
+  const std::uint32_t index = if_nametoindex(name.c_str());
+  if (index == 0) return from_errno("the device " + name + " is gone", errno);
+  LinkSettings settings;
+  settings.alias = tag;
+  settings.mtu = std::min(std::max(interface.mtu, 1500u), kLargestTapMtu);
+  settings.queue_length = kTapQueue;
+  // With the interface's own address, what is handed back is taken as for this host or for others
+  // just as before.
+  const bool has_address = std::any_of(interface.address.begin(), interface.address.end(),
+                                       [](std::byte byte) { return byte != std::byte{0}; });
+  if (ingress && has_address) settings.address = interface.address;
+  if (Status set = netlink.set_link(index, settings); !set.ok()) return in_context(name, set);
+  if (Status up = netlink.set_up(index); !up.ok()) return in_context(name, up);
+  if (!ingress) {
+    if (Status opened = open_sender(interface, mark, port.sender); !opened.ok()) return opened;
+  }
+  ports_.push_back(std::move(port));
+  return index;
+}
+
+Status Relay::start(Classifier& classifier) {
+  classifier_ = &classifier;
+  wake_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (wake_fd_ < 0) return from_errno("cannot make an eventfd", errno);
+  try {
+    thread_ = std::thread([this] { run(); });
+  } catch (const std::system_error& failed) {
+    return from_errno("cannot start the relay's thread", failed.code().value());
+  }
+  return ok();
+}
+
+void Relay::pulse(MonotonicTime deadline) {
+  {
+    const std::lock_guard lock(deadline_mutex_);
+    deadline_ = deadline;
+  }
+  renew();
+}
+
+void Relay::end_effect() {
+  const std::lock_guard lock(deadline_mutex_);
+  ended_ = true;
+  if (classifier_ != nullptr) classifier_->set_deadline(MonotonicTime{});
+}
+
+void Relay::renew() {
+  const std::lock_guard lock(deadline_mutex_);
+  if (ended_) return;
+  classifier_->set_deadline(std::min(deadline_, monotonic_now() + kKernelDeadline));
+}
+
+bool Relay::drain(Duration bound) {
+  if (!thread_.joinable()) return true;
+  // Twice: what a processor was redirecting when the filter went has then been read as well.
+  constexpr std::uint64_t kPasses = 2;
+  const MonotonicTime end = monotonic_now() + bound;
+  std::unique_lock lock(idle_mutex_);
+  const std::uint64_t before = idle_passes_;
+  while (idle_passes_ < before + kPasses) {
+    if (monotonic_now() >= end) return false;
+    eventfd_write(wake_fd_, 1);
+    idle_changed_.wait_for(lock, std::chrono::milliseconds(1));
+  }
+  return true;
+}
+
+RelayCounts Relay::counts() const {
+  return {.dropped = dropped_.load(), .overflow = overflow_.load()};
+}
+
+void Relay::run() {
+  // The default slack of 50 us would be half of the error that is allowed. Of this thread only.
+  prctl(PR_SET_TIMERSLACK, 1);
+  // The node may be busy, by a fault of ours even; packets must not wait for that. Refused: it is
+  // less exact.
+  setpriority(PRIO_PROCESS, 0, -20);
+
+  std::vector<pollfd> polled;
+  for (const Port& port : ports_)
+    polled.push_back({.fd = port.tap.get(), .events = POLLIN, .revents = 0});
+  polled.push_back({.fd = wake_fd_, .events = POLLIN, .revents = 0});
+
+  MonotonicTime next_renewal = monotonic_now() + kRenewal;
+  while (!stop_) {
+    MonotonicTime now = monotonic_now();
+    if (now >= next_renewal) {
+      renew();
+      next_renewal = now + kRenewal;
+    }
+    send_due(now);
+    bool more = false;
+    for (std::uint32_t i = 0; i < ports_.size(); ++i) more = read_port(ports_[i], i) || more;
+    if (more) continue;
+
+    MonotonicTime wake_at = next_renewal;
+    if (queue_->is_empty()) {
+      {
+        const std::lock_guard lock(idle_mutex_);
+        ++idle_passes_;
+      }
+      idle_changed_.notify_all();
+    } else {
+      wake_at = std::min(wake_at, queue_->next_due());
+    }
+    const Duration left = wake_at - monotonic_now() - kSpin;
+    if (left <= Duration::zero()) continue;
+    const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(left);
+    const timespec timeout{.tv_sec = seconds.count(), .tv_nsec = (left - seconds).count()};
+    if (ppoll(polled.data(), polled.size(), &timeout, nullptr) > 0 &&
+        (polled.back().revents & POLLIN) != 0) {
+      eventfd_t count = 0;
+      eventfd_read(wake_fd_, &count);
+    }
+  }
+}
+
+bool Relay::read_port(Port& port, std::uint32_t number) {
+  constexpr std::size_t kWhole = kPieceSizes[0] + kPieceSizes[1] + kPieceSizes[2];
+  for (int i = 0; i < kReadBatch; ++i) {
+    queue_->refill();
+    std::array<iovec, kPieces> vectors{};
+    to_vectors(queue_->scratch(), kWhole, vectors);
+    const ssize_t length = readv(port.tap.get(), vectors.data(), kPieces);
+    // EBADFD: somebody else removed the device; the filter's owner will notice.
+    if (length <= 0) return length < 0 && errno == EINTR;
+    const MonotonicTime read_at = monotonic_now();
+    if (queue_->loses()) {
+      dropped_.fetch_add(1, std::memory_order_relaxed);
+    } else if (queue_->is_full()) {
+      overflow_.fetch_add(1, std::memory_order_relaxed);
+    } else {
+      queue_->push(number, static_cast<std::size_t>(length), read_at);
+    }
+  }
+  return true;
+}
+
+void Relay::send_due(MonotonicTime now) {
+  while (!queue_->is_empty() && queue_->next_due() <= now) {
+    std::array<Packet, kSendBatch>& batch = queue_->batch();
+    std::array<mmsghdr, kSendBatch> messages{};
+    std::array<std::array<iovec, kPieces>, kSendBatch> vectors{};
+    std::size_t count = 0;
+    std::uint32_t port_number = 0;
+    while (count < kSendBatch && !queue_->is_empty() && queue_->next_due() <= now) {
+      batch[count] = queue_->pop();
+      if (count > 0 && batch[count].port != port_number) {
+        // Another interface's turn: one batch goes by one socket. Its place in time is kept.
+        queue_->push_again(batch[count]);
+        break;
+      }
+      port_number = batch[count].port;
+      messages[count].msg_hdr.msg_iov = vectors[count].data();
+      messages[count].msg_hdr.msg_iovlen =
+          to_vectors(batch[count].pieces, batch[count].length, vectors[count]);
+      ++count;
+    }
+    const Port& port = ports_[port_number];
+    std::size_t done = 0;
+    while (done < count) {
+      int sent = 0;
+      if (port.ingress) {
+        sent = writev(port.tap.get(), vectors[done].data(),
+                      static_cast<int>(messages[done].msg_hdr.msg_iovlen)) >= 0
+                   ? 1
+                   : -1;
+      } else {
+        sent = sendmmsg(port.sender.get(), messages.data() + done,
+                        static_cast<unsigned>(count - done), 0);
+      }
+      if (sent < 0 && errno == EINTR) continue;
+      // Refused by the interface: its queue is full, it is down or gone. The next one may pass.
+      if (sent <= 0) overflow_.fetch_add(1, std::memory_order_relaxed);
+      done += sent > 0 ? static_cast<std::size_t>(sent) : 1;
+    }
+    for (std::size_t i = 0; i < count; ++i) queue_->give_back(batch[i]);
+  }
+}
+
+}  // namespace squall::network

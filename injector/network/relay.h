@@ -1,0 +1,103 @@
+/// \file
+/// The engine for kernels without sch_netem: matched packets are redirected to a TAP device of
+/// ours, held in a timer queue by one thread, and sent on by the interface they were meant for.
+///
+/// Packets keep their offloads on the whole way (virtio headers), so that a 64 KiB TCP burst is one
+/// read and one write. While the fault lives, the thread moves the kernel's deadline to at most 200
+/// ms ahead, every 50 ms: should it freeze or die, matched packets are blacked out for that long at
+/// most, then pass untouched.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "experiments/base/clock.h"
+#include "experiments/base/status.h"
+#include "injector/network/classifier.h"
+#include "injector/network/netlink.h"
+
+namespace squall::network {
+
+struct RelayEffect {
+  Duration delay{};
+  Duration jitter{};  ///< Uniform: delay ± jitter, never below 0.
+  double loss = 0;    ///< Percent.
+};
+
+struct RelayCounts {
+  std::uint64_t dropped = 0;   ///< As asked.
+  std::uint64_t overflow = 0;  ///< The queue was full, or the interface refused.
+};
+
+/// Made, driven and destroyed by one thread; runs one of its own between start() and its
+/// destruction.
+class Relay {
+ public:
+  static constexpr Duration kKernelDeadline = std::chrono::milliseconds(200);
+  static constexpr Duration kRenewal = std::chrono::milliseconds(50);
+
+  explicit Relay(const RelayEffect& effect);
+  Relay(const Relay&) = delete;
+  Relay& operator=(const Relay&) = delete;
+
+  /// Stops the thread and removes the devices; what is still queued is lost.
+  ~Relay();
+
+  /// Makes the TAP for one way of one interface, set up and bearing the tag. Before start().
+  /// Errors: kNotFound without /dev/net/tun; those of Netlink.
+  StatusOr<std::uint32_t> add_port(Netlink& netlink, const std::string& name,
+                                   const std::string& tag, const Link& interface, bool ingress,
+                                   std::uint32_t mark);
+
+  /// Starts to carry packets. Nothing is matched before the first pulse().
+  Status start(Classifier& classifier);
+
+  /// Lets the effect last until `deadline`.
+  void pulse(MonotonicTime deadline);
+
+  /// Nothing more is matched, by the time it returns.
+  void end_effect();
+
+  /// Waits until everything that was taken has been sent on. Returns whether it was, within the
+  /// bound.
+  bool drain(Duration bound);
+
+  RelayCounts counts() const;
+
+ private:
+  struct Port;
+  class Queue;
+
+  void run();
+  void renew();
+  bool read_port(Port& port, std::uint32_t number);
+  void send_due(MonotonicTime now);
+
+  RelayEffect effect_;
+  std::vector<Port> ports_;
+  std::unique_ptr<Queue> queue_;
+  int wake_fd_ = -1;
+  Classifier* classifier_ = nullptr;
+
+  std::mutex deadline_mutex_;
+  MonotonicTime deadline_{};
+  bool ended_ = false;
+
+  std::mutex idle_mutex_;
+  std::condition_variable idle_changed_;
+  std::uint64_t idle_passes_ =
+      0;  ///< Times that the thread found nothing to read and nothing to send.
+
+  std::atomic<bool> stop_ = false;
+  std::atomic<std::uint64_t> dropped_ = 0;
+  std::atomic<std::uint64_t> overflow_ = 0;
+  std::thread thread_;
+};
+
+}  // namespace squall::network
