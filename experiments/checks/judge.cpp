@@ -278,7 +278,7 @@ struct Rule {
       const std::string_view text = trimmed(*value.text);
       const std::string shown = escape_controls(text.substr(0, kShown));
       if (metric == Metric::kState) return name + " " + shown;
-      return name + " \"" + shown + (text.size() > kShown ? "…\"" : "\"");
+      return name + " \"" + shown + (text.size() > kShown ? "...\"" : "\"");
     }
     if (!value.number) return "no data";
     const double number = *value.number;

@@ -1,0 +1,431 @@
+#include "controller/report/picture.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "controller/report/text.h"
+
+namespace squall::report {
+namespace {
+
+constexpr int kSparkColumns = 24;
+constexpr int kBarColumns = 12;
+
+std::string fault_name(const FaultStory& fault) {
+  return fault.words.empty() ? fault.kind : fault.words;
+}
+
+bool is_over(const FaultStory& fault) { return fault.failed || fault.reverted; }
+
+class Picture {
+ public:
+  Picture(const Story& story, double elapsed, const Style& style)
+      : story_(story), elapsed_(elapsed), style_(style), marks_(marks_of(style)) {}
+
+  std::vector<std::string> lines() {
+    head();
+    abort();
+    checks();
+    faults();
+    nodes();
+    end();
+    return fitted();
+  }
+
+ private:
+  /// Lines that go first when the terminal is low: what is over, and what is merely more of the
+  /// same.
+  struct Row {
+    Line line;
+    bool dispensable = false;
+  };
+
+  std::string safe(std::string_view text) const { return shown(text, style_); }
+  void put(Line line, bool dispensable = false) { rows_.push_back({std::move(line), dispensable}); }
+  void gap() { put({}, true); }
+
+  void head() {
+    Line title;
+    title.add(" ").add(safe(story_.run.plan()), Paint::kBold);
+    put(title);
+    if (!story_.run.hypothesis().empty()) {
+      put(Line().add(" ").add(safe(story_.run.hypothesis()), Paint::kDim), true);
+    }
+    Line facts;
+    const std::string dot = fmt::format(" {} ", marks_.dot);
+    facts.add(" run ", Paint::kDim).add(safe(story_.run.run()), Paint::kDim);
+    facts.add(fmt::format("{}seed {}", dot, story_.run.seed()), Paint::kDim);
+    facts.add(fmt::format("{}{} {}", dot, story_.nodes.size(),
+                          story_.nodes.size() == 1 ? "node" : "nodes"),
+              Paint::kDim);
+    if (!story_.ended) facts.add(dot + "q aborts", Paint::kDim);
+    put(facts, true);
+    gap();
+
+    Line phases;
+    phases.add(" ");
+    for (const v1::Phase phase :
+         {v1::PREFLIGHT, v1::STEADY, v1::METHOD, v1::REVERT, v1::RECOVERY}) {
+      const bool now = !story_.ended && !story_.phases.empty() && phase == story_.phase();
+      std::string word = phase_text(phase);
+      // Never by colour alone: the one that goes on is in brackets.
+      if (now) word = "[" + word + "]";
+      phases.add(word, now ? Paint::kBold : story_.reached(phase) ? Paint::kPlain : Paint::kDim);
+      if (phase != v1::RECOVERY) phases.add(fmt::format(" {} ", marks_.arrow), Paint::kDim);
+    }
+    phases.add("   ").add(clock_text(elapsed_), Paint::kBold);
+    if (story_.phase() == v1::METHOD && story_.run.method_ms() > 0 && !story_.ended) {
+      const double length = story_.run.method_ms() / 1000;
+      const double passed = std::min(elapsed_ - story_.phases.back().second.elapsed, length);
+      phases.add("  ");
+      bar(phases, passed / length);
+      phases.add(fmt::format(" {} of {}", clock_text(passed), clock_text(length)), Paint::kDim);
+    }
+    put(phases);
+    steps();
+  }
+
+  void steps() {
+    for (const StepStory& step : story_.steps) {
+      if (step.ended || story_.ended || story_.phase() != v1::METHOD) continue;
+      Line row;
+      row.add(fmt::format(" {} ", marks_.running), Paint::kWarn).add(safe(step.words));
+      if (step.lasts_ms > 0) {
+        const double left = step.lasts_ms / 1000 - (elapsed_ - step.started.elapsed);
+        row.add(fmt::format("  {} left", clock_text(std::ceil(left))), Paint::kDim);
+      }
+      put(row, true);
+    }
+  }
+
+  void bar(Line& line, double share) const {
+    const int full = std::clamp(static_cast<int>(std::lround(share * kBarColumns)), 0, kBarColumns);
+    std::string text;
+    for (int column = 0; column < kBarColumns; ++column) {
+      text += column < full ? marks_.bar_full : marks_.bar_empty;
+    }
+    line.add(text, Paint::kWarn);
+  }
+
+  void abort() {
+    if (!story_.abort) return;
+    gap();
+    Line row;
+    row.add(" ABORT ", Paint::kBad).add(safe(story_.abort->words()), Paint::kBad);
+    put(row);
+  }
+
+  void checks() {
+    if (story_.checks.empty()) return;
+    gap();
+    int names = 0;
+    int numbers = 0;
+    for (const CheckStory& check : story_.checks) {
+      names = std::max(names, columns_of(safe(check.name)));
+      if (const auto* watched = check.watched())
+        numbers = std::max(numbers, columns_of(safe(watched->latest)));
+    }
+    names = std::min(names, std::max(style_.width / 3, 10));
+    numbers = std::min(numbers, 28);
+    for (const CheckStory& check : story_.checks) {
+      const bool asked = check.asked > 0;
+      Line row;
+      row.add(" ");
+      if (!asked) {
+        row.add(marks_.waiting, Paint::kDim);
+      } else {
+        row.add(check.holds ? marks_.yes : marks_.no, check.holds ? Paint::kGood : Paint::kBad);
+      }
+      row.pad_to(1 + columns_of(marks_.yes) + 1);
+      const int begin = row.columns();
+      row.add(Line().add(safe(check.name)).text({.utf8 = style_.utf8}, names))
+          .pad_to(begin + names + 2);
+      const ExpectationStory* watched = check.watched();
+      const int middle = row.columns();
+      if (watched != nullptr) {
+        row.add(safe(watched->latest), watched->holds ? Paint::kPlain : Paint::kBad);
+      }
+      if (numbers > 0) row.pad_to(middle + numbers + 2);
+      if (style_.width >= 72) spark(row, check, watched);
+      row.add(" ").add(safe(asked ? check.observed : "not asked yet"),
+                       check.error.empty() ? Paint::kDim : Paint::kBad);
+      put(row);
+      for (const ExpectationStory& one : check.expect) {
+        if (one.holds || one.latest.empty()) continue;
+        put(Line().add("     ").add(safe(one.text), Paint::kBad).add(": " + safe(one.latest)));
+      }
+    }
+  }
+
+  /// From 0 to the bound, so that how high the line stands is how near it is to a breach; what is
+  /// beyond is a full block.
+  void spark(Line& row, const CheckStory& check, const ExpectationStory* watched) const {
+    double top = 0;
+    const bool has_bound = watched != nullptr && watched->bound && *watched->bound > 0;
+    const std::size_t from =
+        check.recent.size() > kSparkColumns ? check.recent.size() - kSparkColumns : 0;
+    for (std::size_t at = from; at < check.recent.size(); ++at) {
+      top = std::max(top, check.recent[at].number.value_or(0) * 1.25);
+    }
+    if (has_bound) top = *watched->bound;
+    row.add(std::string(kSparkColumns - (check.recent.size() - from), ' '));
+    const auto levels = static_cast<double>(marks_.spark.size());
+    for (std::size_t at = from; at < check.recent.size(); ++at) {
+      const CheckStory::Point& point = check.recent[at];
+      if (!point.number) {
+        row.add(marks_.spark_gap, Paint::kBad);
+        continue;
+      }
+      const double share = top > 0 ? *point.number / top : 0;
+      const double level = std::clamp(std::floor(share * (levels - 1)), 0.0, levels - 1);
+      row.add(marks_.spark[static_cast<std::size_t>(level)],
+              point.holds ? Paint::kGood : Paint::kBad);
+    }
+  }
+
+  void faults() {
+    if (story_.faults.empty()) return;
+    gap();
+    int names = 0;
+    int nodes = 0;
+    for (const FaultStory& fault : story_.faults) {
+      names = std::max(names, columns_of(safe(fault_name(fault))));
+      nodes = std::max(nodes, columns_of(safe(fault.node)));
+    }
+    names = std::min(names, std::max(style_.width * 2 / 5, 10));
+    nodes = std::min(nodes, std::max(style_.width / 6, 6));
+    for (const FaultStory& fault : story_.faults) {
+      Line row;
+      row.add(" ");
+      const bool bad = fault.failed || !fault.residue.empty();
+      if (bad) {
+        row.add(marks_.no, Paint::kBad);
+      } else if (fault.reverted) {
+        row.add(marks_.yes, Paint::kGood);
+      } else {
+        row.add(fault.applied ? marks_.running : marks_.waiting, Paint::kWarn);
+      }
+      row.pad_to(1 + columns_of(marks_.yes) + 1);
+      int begin = row.columns();
+      row.add(Line().add(safe(fault_name(fault))).text({.utf8 = style_.utf8}, names))
+          .pad_to(begin + names + 2);
+      begin = row.columns();
+      row.add(Line().add(safe(fault.node)).text({.utf8 = style_.utf8}, nodes))
+          .pad_to(begin + nodes + 2);
+      state(row, fault);
+      put(row, is_over(fault) && !bad);
+    }
+  }
+
+  void state(Line& row, const FaultStory& fault) const {
+    if (fault.failed) {
+      row.add(safe(fault.failure), Paint::kBad);
+    } else if (!fault.residue.empty()) {
+      row.add("left behind: " + safe(fault.residue.front()), Paint::kBad);
+    } else if (fault.reverted) {
+      row.add("reverted, verified clean", Paint::kGood);
+      if (!fault.evidence_words.empty()) row.add("  " + safe(fault.evidence_words), Paint::kDim);
+    } else if (fault.effect_ended) {
+      row.add("effect ended, verifying", Paint::kWarn);
+    } else if (!fault.applied) {
+      row.add("injecting");
+    } else {
+      if (fault.lasts_ms > 0) {
+        const double lasts = fault.lasts_ms / 1000;
+        const double left = std::max(lasts - (elapsed_ - fault.applied->elapsed), 0.0);
+        bar(row, 1 - left / lasts);
+        row.add(fmt::format(" {} left  ", clock_text(std::ceil(left))));
+      }
+      row.add(safe(fault.evidence_words.empty() ? "no effect seen yet" : fault.evidence_words),
+              Paint::kDim);
+    }
+  }
+
+  void nodes() {
+    bool first = true;
+    for (const NodeStory& node : story_.nodes) {
+      const auto say = [&](const std::string& words) {
+        if (first) gap();
+        first = false;
+        put(Line()
+                .add(" ")
+                .add(marks_.no, Paint::kBad)
+                .add(" ")
+                .add(safe(node.name) + ": " + safe(words)));
+      };
+      if (node.lost) say("lost: " + node.lost_reason);
+      for (const std::string& refusal : node.refusals) say("refused " + refusal);
+      for (const std::string& left : node.residue) say("left behind: " + left);
+    }
+  }
+
+  void end() {
+    if (!story_.ended) return;
+    gap();
+    const bool held = story_.ended->verdict() == v1::HELD;
+    const Paint paint = held ? Paint::kGood : Paint::kBad;
+    put(Line()
+            .add(" ")
+            .add(held ? marks_.yes : marks_.no, paint)
+            .add(" ")
+            .add(verdict_text(story_.ended->verdict()), paint));
+  }
+
+  /// A picture taller than the terminal could not be drawn over.
+  std::vector<std::string> fitted() {
+    const auto room = static_cast<std::size_t>(std::max(style_.height - 1, 1));
+    std::size_t left_out = 0;
+    const auto total = [&] { return rows_.size() + (left_out > 0 ? 1 : 0); };
+    while (total() > room) {
+      const auto last = std::find_if(rows_.rbegin(), rows_.rend(),
+                                     [](const Row& row) { return row.dispensable; });
+      if (last == rows_.rend()) break;
+      if (last->line.columns() > 0) ++left_out;
+      rows_.erase(std::next(last).base());
+    }
+    while (total() > room && rows_.size() > 1) {
+      rows_.pop_back();
+      ++left_out;
+    }
+    std::vector<std::string> lines;
+    for (const Row& row : rows_) lines.push_back(row.line.text(style_, style_.width));
+    if (left_out > 0 && lines.size() < room) {
+      lines.push_back(Line()
+                          .add(fmt::format(" and {} more", left_out), Paint::kDim)
+                          .text(style_, style_.width));
+    }
+    return lines;
+  }
+
+  const Story& story_;
+  double elapsed_;
+  Style style_;
+  const Marks& marks_;
+  std::vector<Row> rows_;
+};
+
+}  // namespace
+
+std::vector<std::string> picture(const Story& story, double elapsed, const Style& style) {
+  return Picture(story, elapsed, style).lines();
+}
+
+std::string plain_line(const Story& story, const v1::Event& event, const Style& style) {
+  const Marks& marks = marks_of(style);
+  const auto safe = [&](std::string_view text) { return shown(text, style); };
+  const auto yes = [&](const std::string& words) { return fmt::format("{} {}", marks.yes, words); };
+  const auto no = [&](const std::string& words) { return fmt::format("{} {}", marks.no, words); };
+  const auto residue = [&](const auto& left) {
+    std::string words;
+    for (const std::string& one : left) words += (words.empty() ? "" : "; ") + safe(one);
+    return words;
+  };
+  const auto fault = [&](const std::string& id) {
+    for (const FaultStory& one : story.faults) {
+      if (one.id == id) return safe(fault_name(one) + " on " + one.node);
+    }
+    return safe(id);
+  };
+  switch (event.event_case()) {
+    case v1::Event::kRunStarted:
+      return fmt::format("run {}: {} (seed {})", safe(story.run.run()), safe(story.run.plan()),
+                         story.run.seed());
+    case v1::Event::kPhaseStarted:
+      return "phase: " + phase_text(event.phase_started().phase());
+    case v1::Event::kNodeConnected: {
+      const v1::NodeConnected& node = event.node_connected();
+      std::string words = fmt::format("node {} connected: {}, kernel {}", safe(node.node()),
+                                      safe(node.address()), safe(node.kernel()));
+      if (node.recovered_size() > 0) words += "; swept at its start: " + residue(node.recovered());
+      return words;
+    }
+    case v1::Event::kNodeLost:
+      return no(fmt::format("node {} lost: {}", safe(event.node_lost().node()),
+                            safe(event.node_lost().reason())));
+    case v1::Event::kPreflighted: {
+      const v1::Preflighted& told = event.preflighted();
+      if (!told.refused()) return "";
+      return no(fmt::format("node {} refuses {}: {}", safe(told.node()), safe(told.fault()),
+                            safe(told.message())));
+    }
+    case v1::Event::kCheckAsked: {
+      // Only what changed: the first answer, and each time it begins or ceases to hold.
+      const v1::CheckAsked& asked = event.check_asked();
+      const auto check = std::ranges::find(story.checks, asked.check(), &CheckStory::name);
+      if (check == story.checks.end() || !check->changed) return "";
+      const std::string words =
+          fmt::format("check {} {}: {}", safe(asked.check()),
+                      asked.holds() ? "holds" : "does not hold", safe(asked.observed()));
+      return asked.holds() ? yes(words) : no(words);
+    }
+    case v1::Event::kCheckBreached: {
+      const v1::CheckBreached& told = event.check_breached();
+      return no(fmt::format("check {} breached: {}, expected {}{}", safe(told.check()),
+                            safe(told.observed()), safe(told.expectation()),
+                            told.aborts() ? "" : " (noted only)"));
+    }
+    case v1::Event::kCheckHeldAgain:
+      return yes(fmt::format("check {} holds again", safe(event.check_held_again().check())));
+    case v1::Event::kStepStarted: {
+      const v1::StepStarted& told = event.step_started();
+      std::string words = "step: " + safe(told.step());
+      if (told.lasts_ms() > 0) words += " for " + ms_text(told.lasts_ms());
+      return words;
+    }
+    case v1::Event::kFaultInjecting:
+      return fmt::format("injecting {}", fault(event.fault_injecting().fault()));
+    case v1::Event::kFaultApplied: {
+      const v1::FaultActed& told = event.fault_applied();
+      return fmt::format("{} applied {} in {}", marks.running, fault(told.fault()),
+                         ms_text(told.took_ms()));
+    }
+    case v1::Event::kFaultEffectEnded: {
+      const v1::FaultActed& told = event.fault_effect_ended();
+      std::string words = "effect ended: " + fault(told.fault());
+      for (const FaultStory& one : story.faults) {
+        if (one.id == told.fault() && !one.evidence_words.empty())
+          words += ": " + safe(one.evidence_words);
+      }
+      return words;
+    }
+    case v1::Event::kFaultReverted: {
+      const v1::FaultRevertedEvent& told = event.fault_reverted();
+      if (told.residue_size() > 0) {
+        return no(fmt::format("{} left behind: {}", fault(told.fault()), residue(told.residue())));
+      }
+      return yes(fmt::format("reverted, verified clean: {}", fault(told.fault())));
+    }
+    case v1::Event::kFaultFailed: {
+      const v1::FaultFailedEvent& told = event.fault_failed();
+      std::string words = fmt::format("{} failed: {}", fault(told.fault()), safe(told.message()));
+      if (told.residue_size() > 0) words += "; left behind: " + residue(told.residue());
+      return no(words);
+    }
+    case v1::Event::kNodeSettled: {
+      const v1::NodeSettled& told = event.node_settled();
+      if (told.residue_size() > 0) {
+        return no(
+            fmt::format("node {}: left behind: {}", safe(told.node()), residue(told.residue())));
+      }
+      return yes(fmt::format("node {} is as it was", safe(told.node())));
+    }
+    case v1::Event::kAbortDecided:
+      return no("ABORT: " + safe(event.abort_decided().words()));
+    case v1::Event::kRecovered:
+      return yes("every check holds again after " + ms_text(event.recovered().after_ms()));
+    case v1::Event::kRunEnded: {
+      const v1::RunEnded& told = event.run_ended();
+      const std::string words = verdict_text(told.verdict()) + ": " + safe(told.sentence());
+      return told.verdict() == v1::HELD ? yes(words) : no(words);
+    }
+    case v1::Event::kFaultEvidence:
+    case v1::Event::kStepEnded:
+    case v1::Event::EVENT_NOT_SET:
+      break;
+  }
+  return "";
+}
+
+}  // namespace squall::report

@@ -1,0 +1,456 @@
+#include "controller/report/reports.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+
+#include "controller/report/json.h"
+#include "controller/report/story.h"
+#include "controller/report/text.h"
+#include "experiments/base/diagnostic.h"
+
+namespace squall::report {
+namespace {
+
+std::string fault_title(const FaultStory& fault) {
+  return (fault.words.empty() ? fault.kind : fault.words) + " on " + fault.node;
+}
+
+bool acted(const FaultStory& fault) { return fault.evidence && fault.evidence->effect(); }
+
+/// Why applying it failed, or what it lacked. Empty: it was applied and did something.
+std::string apply_problem(const FaultStory& fault) {
+  if (!fault.applied) return fault.failed ? fault.failure : "never applied";
+  if (fault.failed && !fault.effect_ended) return fault.failure;
+  if (!acted(fault)) return "no effect";
+  return "";
+}
+
+std::string joined(const std::vector<std::string>& texts) {
+  return fmt::format("{}", fmt::join(texts, "; "));
+}
+
+/// Empty: it was read back and nothing of it is left.
+std::string revert_problem(const FaultStory& fault) {
+  if (!fault.residue.empty()) return "left behind: " + joined(fault.residue);
+  if (!fault.reverted && !fault.failed) return "never verified clean";
+  return "";
+}
+
+// ---- JSON
+// ----------------------------------------------------------------------------------------
+
+/// The words that Chaos Toolkit's readers know.
+std::string toolkit_status(const Story& story) {
+  if (!story.ended) return "aborted";
+  switch (story.ended->verdict()) {
+    case v1::HELD:
+      return "completed";
+    case v1::BREACHED:
+    case v1::NOT_STEADY:
+      return "failed";
+    case v1::INTERRUPTED:
+      return "interrupted";
+    default:
+      return "aborted";
+  }
+}
+
+Json steady_state(const Story& story, v1::Phase phase) {
+  if (!story.reached(phase)) return nullptr;
+  Json probes = Json::array();
+  bool met = true;
+  for (const CheckStory& check : story.checks) {
+    const auto held = check.held_at_end_of.find(phase);
+    const bool holds = held != check.held_at_end_of.end() && held->second;
+    met = met && holds;
+    Json expect = Json::array();
+    for (const ExpectationStory& one : check.expect) expect.push_back(one.text);
+    probes.push_back(
+        {{"activity", {{"type", "probe"}, {"name", check.name}, {"tolerance", std::move(expect)}}},
+         {"status", holds ? "succeeded" : "failed"},
+         {"tolerance_met", holds}});
+  }
+  return {{"steady_state_met", met}, {"probes", std::move(probes)}};
+}
+
+Json activity(const FaultStory& fault, const char* type, const std::string& problem,
+              const Moment& start, const std::optional<Moment>& end, double took_ms) {
+  Json json{{"activity", {{"type", "action"}, {"name", fault_title(fault)}, {"phase", type}}},
+            {"status", problem.empty() ? "succeeded" : "failed"},
+            {"start", start.at},
+            {"end", end ? Json(end->at) : Json(nullptr)},
+            {"duration", took_ms / 1000}};
+  json["output"] = problem.empty() ? Json(fault.evidence_words) : Json(nullptr);
+  if (!problem.empty()) json["exception"] = Json::array({problem});
+  return json;
+}
+
+Json number_or_null(const std::optional<double>& number) {
+  return number ? Json(*number) : Json(nullptr);
+}
+
+Json check_json(const CheckStory& check) {
+  Json expect = Json::array();
+  for (const ExpectationStory& one : check.expect) {
+    expect.push_back({{"expectation", one.text},
+                      {"held", !one.breached},
+                      {"worst", one.worst.empty() ? Json(nullptr) : Json(one.worst)},
+                      {"worst_number", number_or_null(one.worst_number)}});
+  }
+  Json breaches = Json::array();
+  for (const BreachStory& breach : check.breaches) {
+    breaches.push_back(
+        {{"at", breach.moment.at},
+         {"elapsed", breach.moment.elapsed},
+         {"expectation", breach.expectation},
+         {"observed", breach.observed},
+         {"since_ms", breach.since_ms},
+         {"aborted", breach.aborts},
+         {"held_again", breach.held_again ? Json(breach.held_again->at) : Json(nullptr)}});
+  }
+  return {{"name", check.name},
+          {"kind", check.kind},
+          {"every_ms", check.every_ms},
+          {"held", check.breaches.empty()},
+          {"asked", check.asked},
+          {"answered", check.answered},
+          {"latency_ms",
+           {{"p50", number_or_null(check.latency_percentile_ms(50))},
+            {"p95", number_or_null(check.latency_percentile_ms(95))},
+            {"p99", number_or_null(check.latency_percentile_ms(99))},
+            {"max", number_or_null(check.latency_percentile_ms(100))}}},
+          {"last", {{"holds", check.holds}, {"observed", check.observed}, {"error", check.error}}},
+          {"expect", std::move(expect)},
+          {"breaches", std::move(breaches)}};
+}
+
+Json fault_json(const FaultStory& fault) {
+  const auto moment = [](const std::optional<Moment>& at) {
+    return at ? Json(at->at) : Json(nullptr);
+  };
+  Json json{{"id", fault.id},
+            {"node", fault.node},
+            {"step", fault.step},
+            {"kind", fault.kind},
+            {"words", fault.words},
+            {"lasts_ms", fault.lasts_ms},
+            {"injecting", fault.injecting.at},
+            {"applied", moment(fault.applied)},
+            {"apply_took_ms", fault.apply_took_ms},
+            {"effect_ended", moment(fault.effect_ended)},
+            {"end_took_ms", fault.end_took_ms},
+            {"end_reason", fault.end_reason},
+            {"reverted", moment(fault.reverted)},
+            {"revert_took_ms", fault.revert_took_ms},
+            {"failure", fault.failure},
+            {"residue", fault.residue},
+            {"effect", acted(fault)},
+            {"evidence", fault.evidence ? to_json(*fault.evidence) : Json(nullptr)},
+            {"evidence_words", fault.evidence_words}};
+  return json;
+}
+
+Json node_json(const NodeStory& node) {
+  return {
+      {"name", node.name},           {"address", node.address},
+      {"kernel", node.kernel},       {"netem", node.netem},
+      {"recovered", node.recovered}, {"lost", node.lost ? Json(node.lost_reason) : Json(nullptr)},
+      {"refusals", node.refusals},   {"settled", node.settled},
+      {"residue", node.residue},     {"changed_by_others", node.changed_by_others}};
+}
+
+Json abort_json(const Story& story) {
+  if (!story.abort) return nullptr;
+  Json json{
+      {"cause", story.abort->cause()}, {"words", story.abort->words()}, {"at", story.abort_at.at}};
+  json["breach_seen_ms"] = 0;
+  const bool timed = story.ended && story.ended->has_abort();
+  const auto ms = [&](double value, bool zero_is_a_time) {
+    return timed && (value > 0 || zero_is_a_time) ? Json(value) : Json(nullptr);
+  };
+  const v1::AbortTimes times = timed ? story.ended->abort() : v1::AbortTimes();
+  json["decided_ms"] = ms(times.decided_ms(), true);
+  json["effect_ended_ms"] = ms(times.effect_ended_ms(), false);
+  json["verified_clean_ms"] = ms(times.verified_clean_ms(), false);
+  return json;
+}
+
+// ---- JUnit
+// ---------------------------------------------------------------------------------------
+
+/// For an attribute or for text. XML 1.0 has no way at all to carry most control characters, U+FFFE
+/// or U+FFFF: the first are escaped as on a terminal, the others replaced.
+std::string xml(std::string_view text) {
+  std::string out;
+  for (const char c : escape_controls(text, true)) {
+    switch (c) {
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '"':
+        out += "&quot;";
+        break;
+      case '\n':
+        out += "&#10;";
+        break;
+      default:
+        out += c;
+    }
+  }
+  for (const std::string_view forbidden : {"\xEF\xBF\xBE", "\xEF\xBF\xBF"}) {
+    for (std::size_t at = out.find(forbidden); at != std::string::npos;
+         at = out.find(forbidden, at)) {
+      out[at] = '?';
+      out.erase(at + 1, forbidden.size() - 1);
+    }
+  }
+  return out;
+}
+
+struct Case {
+  enum class Result { kPassed, kFailed, kError, kSkipped };
+  std::string class_name, name;
+  double seconds = 0;
+  Result result = Result::kPassed;
+  std::string message{};
+  std::string output{};
+};
+
+std::string case_xml(const Case& one) {
+  std::string out = fmt::format("    <testcase classname=\"{}\" name=\"{}\" time=\"{:.3f}\"",
+                                xml(one.class_name), xml(one.name), std::max(one.seconds, 0.0));
+  if (one.result == Case::Result::kPassed && one.output.empty()) return out + "/>\n";
+  out += ">\n";
+  const auto element = [&](std::string_view name, std::string_view type) {
+    out += fmt::format("      <{} type=\"{}\" message=\"{}\"/>\n", name, type, xml(one.message));
+  };
+  if (one.result == Case::Result::kFailed) element("failure", "breached");
+  if (one.result == Case::Result::kError) element("error", "not done");
+  if (one.result == Case::Result::kSkipped) element("skipped", "not done");
+  if (!one.output.empty())
+    out += fmt::format("      <system-out>{}</system-out>\n", xml(one.output));
+  return out + "    </testcase>\n";
+}
+
+double seconds_since(const Moment& start, const std::optional<Moment>& end, const Moment& latest) {
+  return (end ? end->elapsed : latest.elapsed) - start.elapsed;
+}
+
+std::vector<Case> cases_of(const Story& story) {
+  std::vector<Case> cases;
+  for (const CheckStory& check : story.checks) {
+    Case one{.class_name = "squall.checks", .name = check.name, .seconds = story.latest.elapsed};
+    if (check.asked == 0) {
+      one.result = Case::Result::kSkipped;
+      one.message = "never asked";
+      one.seconds = 0;
+    } else if (!check.breaches.empty()) {
+      const BreachStory& first = check.breaches.front();
+      one.result = Case::Result::kFailed;
+      one.message =
+          fmt::format("{}, expected {}, at {}", first.observed, first.expectation, first.moment.at);
+    } else if (!check.holds && !story.reached(v1::METHOD)) {
+      one.result = Case::Result::kFailed;
+      one.message = "not steady: " + check.observed;
+    } else if (!check.holds && story.reached(v1::RECOVERY) && !story.recovered_after_ms) {
+      one.result = Case::Result::kFailed;
+      one.message = "not recovered: " + check.observed;
+    }
+    for (const ExpectationStory& expectation : check.expect) {
+      one.output += expectation.text + ": " +
+                    (expectation.worst.empty() ? "not judged" : expectation.worst) + "\n";
+    }
+    one.output += fmt::format("{} asked, {} answered\n", check.asked, check.answered);
+    cases.push_back(std::move(one));
+  }
+  for (const FaultStory& fault : story.faults) {
+    Case applied{.class_name = "squall.faults.applied",
+                 .name = fault_title(fault),
+                 .output = fault.evidence_words};
+    applied.seconds = fault.apply_took_ms > 0
+                          ? fault.apply_took_ms / 1000
+                          : seconds_since(fault.injecting, fault.applied, story.latest);
+    if (const std::string problem = apply_problem(fault); !problem.empty()) {
+      applied.result = Case::Result::kError;
+      applied.message = problem;
+    }
+    cases.push_back(std::move(applied));
+
+    Case reverted{.class_name = "squall.faults.reverted",
+                  .name = fault_title(fault),
+                  .output = fault.end_reason};
+    reverted.seconds = fault.revert_took_ms / 1000;
+    if (const std::string problem = revert_problem(fault); !problem.empty()) {
+      reverted.result = Case::Result::kFailed;
+      reverted.message = problem;
+    }
+    cases.push_back(std::move(reverted));
+  }
+  // A pipeline that reads only this file must never see green where the exit code is not 0.
+  const bool told = std::ranges::any_of(cases, [](const Case& one) {
+    return one.result == Case::Result::kFailed || one.result == Case::Result::kError;
+  });
+  const bool held = story.ended && story.ended->verdict() == v1::HELD;
+  if (!held && !told) {
+    cases.push_back({.class_name = "squall.run",
+                     .name = story.run.plan(),
+                     .seconds = story.latest.elapsed,
+                     .result = Case::Result::kError,
+                     .message = story.ended ? verdict_text(story.ended->verdict()) + ": " +
+                                                  story.ended->sentence()
+                                            : "lost: the log ends without a verdict",
+                     .output = ""});
+  }
+  return cases;
+}
+
+}  // namespace
+
+std::string json_report(std::span<const v1::Event> events) {
+  const Story story(events);
+  const bool breached = std::ranges::any_of(
+      story.checks, [](const CheckStory& check) { return !check.breaches.empty(); });
+
+  Json hypothesis_probes = Json::array();
+  for (const CheckStory& check : story.checks) {
+    Json expect = Json::array();
+    for (const ExpectationStory& one : check.expect) expect.push_back(one.text);
+    hypothesis_probes.push_back(
+        {{"type", "probe"}, {"name", check.name}, {"tolerance", std::move(expect)}});
+  }
+  Json method = Json::array();
+  for (const StepStory& step : story.steps) {
+    method.push_back({{"type", "action"}, {"name", step.words}, {"place", step.place}});
+  }
+  Json run = Json::array();
+  Json rollbacks = Json::array();
+  Json faults = Json::array();
+  for (const FaultStory& fault : story.faults) {
+    run.push_back(activity(fault, "apply", apply_problem(fault), fault.injecting, fault.applied,
+                           fault.apply_took_ms));
+    if (fault.applied) {
+      rollbacks.push_back(activity(fault, "revert", revert_problem(fault),
+                                   fault.effect_ended ? *fault.effect_ended : *fault.applied,
+                                   fault.reverted, fault.revert_took_ms));
+    }
+    faults.push_back(fault_json(fault));
+  }
+  Json checks = Json::array();
+  for (const CheckStory& check : story.checks) checks.push_back(check_json(check));
+  Json nodes = Json::array();
+  for (const NodeStory& node : story.nodes) nodes.push_back(node_json(node));
+  Json tags = Json::array();
+  for (const std::string& tag : story.run.tags()) tags.push_back(tag);
+
+  Json json{
+      {"experiment",
+       {{"title", story.run.plan()},
+        {"description", story.run.hypothesis()},
+        {"tags", std::move(tags)},
+        {"steady-state-hypothesis",
+         {{"title", story.run.hypothesis()}, {"probes", std::move(hypothesis_probes)}}},
+        {"method", std::move(method)}}},
+      {"status", toolkit_status(story)},
+      {"deviated", breached || (story.ended && story.ended->verdict() == v1::BREACHED)},
+      {"start", story.started ? story.started->at : ""},
+      {"end", story.latest.at},
+      {"duration", story.latest.elapsed},
+      {"steady_states",
+       {{"before", steady_state(story, v1::STEADY)},
+        {"after", steady_state(story, v1::RECOVERY)},
+        {"during", Json::array()}}},
+      {"run", std::move(run)},
+      {"rollbacks", std::move(rollbacks)},
+  };
+  if (story.reached(v1::METHOD))
+    json["steady_states"]["during"].push_back(steady_state(story, v1::METHOD));
+
+  const bool ended = story.ended.has_value();
+  json["squall"] = {
+      {"version", story.run.version()},
+      {"run", story.run.run()},
+      {"file", story.run.file()},
+      {"seed", story.run.seed()},
+      {"lease_ms", story.run.lease_ms()},
+      // A run without its last event is told as lost, never as completed.
+      {"verdict", ended ? Json(verdict_text(story.ended->verdict())) : Json("lost")},
+      {"exit_code", ended ? Json(story.ended->exit_code()) : Json(nullptr)},
+      {"sentence", ended ? story.ended->sentence() : "the log ends without a verdict"},
+      {"abort", abort_json(story)},
+      {"recovered_after_ms", number_or_null(story.recovered_after_ms)},
+      {"checks", std::move(checks)},
+      {"faults", std::move(faults)},
+      {"nodes", std::move(nodes)},
+  };
+  return dump_indented(json);
+}
+
+std::string junit_report(std::span<const v1::Event> events) {
+  const Story story(events);
+  const std::vector<Case> cases = cases_of(story);
+  const auto count = [&](Case::Result result) {
+    return std::ranges::count(cases, result, &Case::result);
+  };
+  const std::string counts = fmt::format("tests=\"{}\" failures=\"{}\" errors=\"{}\"", cases.size(),
+                                         count(Case::Result::kFailed), count(Case::Result::kError));
+  const std::string time = fmt::format("{:.3f}", story.latest.elapsed);
+  // Its readers know seconds without a zone: 2026-11-22T07:15:49.
+  const std::string stamp = story.started ? story.started->at.substr(0, 19) : "";
+
+  std::string out = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n";
+  out += fmt::format("<testsuites name=\"squall\" {} time=\"{}\">\n", counts, time);
+  out += fmt::format(
+      "  <testsuite name=\"{}\" {} skipped=\"{}\" time=\"{}\" timestamp=\"{}\" id=\"{}\">\n",
+      xml(story.run.plan()), counts, count(Case::Result::kSkipped), time, xml(stamp),
+      xml(story.run.run()));
+  out += "    <properties>\n";
+  const std::string verdict = story.ended ? verdict_text(story.ended->verdict()) : "lost";
+  const std::string exit_code = story.ended ? std::to_string(story.ended->exit_code()) : "";
+  const std::pair<const char*, std::string> properties[] = {
+      {"verdict", verdict},
+      {"exit_code", exit_code},
+      {"seed", std::to_string(story.run.seed())},
+      {"file", story.run.file()},
+      {"version", story.run.version()}};
+  for (const auto& [name, value] : properties) {
+    out += fmt::format("      <property name=\"{}\" value=\"{}\"/>\n", name, xml(value));
+  }
+  out += "    </properties>\n";
+  for (const Case& one : cases) out += case_xml(one);
+  if (story.ended)
+    out += fmt::format("    <system-out>{}</system-out>\n", xml(story.ended->sentence()));
+  return out + "  </testsuite>\n</testsuites>\n";
+}
+
+Status write_report(const std::filesystem::path& path, std::string_view text) {
+  const std::string temporary = fmt::format("{}.{}.tmp", path.string(), getpid());
+  const int descriptor = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (descriptor < 0) return from_errno("cannot write " + path.string(), errno);
+  int failed = 0;
+  while (!text.empty() && failed == 0) {
+    const ssize_t written = write(descriptor, text.data(), text.size());
+    if (written >= 0) {
+      text.remove_prefix(static_cast<std::size_t>(written));
+    } else if (errno != EINTR) {
+      failed = errno;
+    }
+  }
+  if (close(descriptor) != 0 && failed == 0) failed = errno;
+  if (failed == 0 && std::rename(temporary.c_str(), path.c_str()) != 0) failed = errno;
+  if (failed == 0) return ok();
+  unlink(temporary.c_str());
+  return from_errno("cannot write " + path.string(), failed);
+}
+
+}  // namespace squall::report

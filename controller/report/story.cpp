@@ -1,0 +1,410 @@
+#include "controller/report/story.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cctype>
+#include <charconv>
+#include <cmath>
+
+#include "experiments/base/units.h"
+
+namespace squall::report {
+namespace {
+
+/// What a wide terminal can show of the past.
+constexpr std::size_t kRecent = 240;
+
+/// Of `p99 < 300ms over 10s`: p99, <, 300ms.
+struct Words {
+  std::string metric, op, bound;
+};
+
+Words words_of(const std::string& expectation) {
+  Words words;
+  std::size_t at = 0;
+  for (std::string* word : {&words.metric, &words.op, &words.bound}) {
+    at = expectation.find_first_not_of(' ', at);
+    if (at == std::string::npos) break;
+    const std::size_t end = std::min(expectation.find(' ', at), expectation.size());
+    *word = expectation.substr(at, end - at);
+    at = end;
+  }
+  return words;
+}
+
+bool is_time(const std::string& metric) {
+  return metric == "latency" || (metric.size() > 1 && metric[0] == 'p' &&
+                                 std::isdigit(static_cast<unsigned char>(metric[1])));
+}
+
+std::optional<double> bound_of(const Words& words) {
+  if (const auto time = parse_duration(words.bound); time.ok())
+    return static_cast<double>(time->count()) / 1e6;
+  if (const auto percent = parse_percent(words.bound); percent.ok()) return *percent;
+  double number = 0;
+  const char* end = words.bound.data() + words.bound.size();
+  const auto [stop, failed] = std::from_chars(words.bound.data(), end, number);
+  if (failed == std::errc() && stop == end && stop != words.bound.data()) return number;
+  return std::nullopt;
+}
+
+std::vector<std::string> list_of(const google::protobuf::RepeatedPtrField<std::string>& texts) {
+  return {texts.begin(), texts.end()};
+}
+
+/// Whether `next` is worse for an expectation than what is kept.
+bool is_worse(const ExpectationStory& kept, const v1::CheckAsked::Finding& next) {
+  if (kept.worst.empty()) return true;
+  if (kept.ever_false != !next.holds()) return !next.holds();
+  const char op = words_of(kept.text).op.empty() ? '=' : words_of(kept.text).op[0];
+  if (op != '<' && op != '>')
+    return next.holds();  // of those that hold the latest, else the first that did not
+  if (!kept.worst_number) return false;  // unanswered: nothing is worse
+  if (!next.has_number()) return true;
+  return op == '<' ? next.number() > *kept.worst_number : next.number() < *kept.worst_number;
+}
+
+}  // namespace
+
+const ExpectationStory* CheckStory::watched() const {
+  const ExpectationStory* first = nullptr;
+  for (const ExpectationStory& one : expect) {
+    if (is_time(words_of(one.text).metric)) return &one;
+    if (first == nullptr && one.latest_number) first = &one;
+  }
+  return first;
+}
+
+std::optional<double> CheckStory::latency_percentile_ms(double percent) const {
+  if (latencies_ms.empty()) return std::nullopt;
+  std::vector<double> sorted = latencies_ms;
+  const double rank = std::ceil(percent / 100 * static_cast<double>(sorted.size()) - 1e-9);
+  const auto nth = sorted.begin() + static_cast<std::ptrdiff_t>(std::max(rank, 1.0)) - 1;
+  std::nth_element(sorted.begin(), nth, sorted.end());
+  return *nth;
+}
+
+Story::Story(std::span<const v1::Event> events) {
+  for (const v1::Event& event : events) take(event);
+}
+
+bool Story::reached(v1::Phase phase) const {
+  return std::ranges::any_of(phases, [&](const auto& known) { return known.first == phase; });
+}
+
+CheckStory& Story::check(const std::string& name) {
+  const auto [found, is_new] = check_index_.try_emplace(name, checks.size());
+  if (is_new) checks.emplace_back().name = name;
+  return checks[found->second];
+}
+
+FaultStory& Story::fault(const std::string& id, const std::string& node_name) {
+  const auto [found, is_new] = fault_index_.try_emplace(id, faults.size());
+  if (is_new) {
+    faults.emplace_back().id = id;
+    faults.back().node = node_name;
+    faults.back().injecting = latest;
+  }
+  return faults[found->second];
+}
+
+NodeStory& Story::node(const std::string& name) {
+  const auto [found, is_new] = node_index_.try_emplace(name, nodes.size());
+  if (is_new) nodes.emplace_back().name = name;
+  return nodes[found->second];
+}
+
+void Story::take_asked(const v1::CheckAsked& asked) {
+  CheckStory& story = check(asked.check());
+  ++story.asked;
+  if (asked.answered()) {
+    ++story.answered;
+    story.latencies_ms.push_back(asked.latency_ms());
+  }
+  story.changed = story.asked == 1 || story.holds != asked.holds();
+  story.holds = asked.holds();
+  story.observed = asked.observed();
+  story.error = asked.error();
+  story.held_at_end_of[phase()] = asked.holds();
+
+  const auto findings = static_cast<std::size_t>(asked.findings_size());
+  for (std::size_t index = 0; index < std::min(findings, story.expect.size()); ++index) {
+    const v1::CheckAsked::Finding& finding = asked.findings(static_cast<int>(index));
+    ExpectationStory& one = story.expect[index];
+    one.latest = finding.observed();
+    one.latest_number = finding.has_number() ? std::optional(finding.number()) : std::nullopt;
+    one.holds = finding.holds();
+    // After an abort the fault's effect ebbs away: what is measured then is not what decided.
+    const bool counts = phase() == v1::METHOD && !abort;
+    const bool proving = phase() == v1::STEADY;
+    if ((!counts && !proving) || one.breached) continue;
+    if (!is_worse(one, finding)) continue;
+    one.worst = one.latest;
+    one.worst_number = one.latest_number;
+    one.ever_false = one.ever_false || !finding.holds();
+  }
+
+  const ExpectationStory* watched = story.watched();
+  CheckStory::Point point{std::nullopt, asked.holds()};
+  if (watched != nullptr && !watched->latest.empty()) {
+    point.number = watched->latest_number;
+    point.holds = watched->holds;
+  } else if (asked.answered()) {
+    point.number = asked.latency_ms();
+  }
+  story.recent.push_back(point);
+  if (story.recent.size() > kRecent) story.recent.pop_front();
+}
+
+void Story::take_fault(const v1::Event& event, const Moment& moment) {
+  const auto acted = [&](const v1::FaultActed& told) -> FaultStory& {
+    FaultStory& story = fault(told.fault(), told.node());
+    if (told.has_evidence()) story.evidence = told.evidence();
+    if (!told.words().empty()) {
+      story.evidence_words = told.words();
+    } else if (told.has_evidence()) {
+      story.evidence_words = evidence_text(told.evidence());
+    }
+    return story;
+  };
+  switch (event.event_case()) {
+    case v1::Event::kFaultInjecting: {
+      const v1::FaultInjecting& told = event.fault_injecting();
+      FaultStory& story = fault(told.fault(), told.node());
+      story.injecting = moment;
+      story.step = told.step();
+      story.kind = told.kind();
+      story.words = told.words();
+      story.lasts_ms = told.lasts_ms();
+      break;
+    }
+    case v1::Event::kFaultApplied: {
+      FaultStory& story = acted(event.fault_applied());
+      story.applied = moment;
+      story.apply_took_ms = event.fault_applied().took_ms();
+      break;
+    }
+    case v1::Event::kFaultEvidence:
+      acted(event.fault_evidence());
+      break;
+    case v1::Event::kFaultEffectEnded: {
+      FaultStory& story = acted(event.fault_effect_ended());
+      story.effect_ended = moment;
+      story.end_took_ms = event.fault_effect_ended().took_ms();
+      story.end_reason = event.fault_effect_ended().reason();
+      break;
+    }
+    case v1::Event::kFaultReverted: {
+      const v1::FaultRevertedEvent& told = event.fault_reverted();
+      FaultStory& story = fault(told.fault(), told.node());
+      story.reverted = moment;
+      story.revert_took_ms = told.took_ms();
+      story.residue = list_of(told.residue());
+      break;
+    }
+    case v1::Event::kFaultFailed: {
+      const v1::FaultFailedEvent& told = event.fault_failed();
+      FaultStory& story = fault(told.fault(), told.node());
+      story.failed = moment;
+      story.failure = told.message();
+      story.residue = list_of(told.residue());
+      break;
+    }
+    default:
+      break;
+  }
+}
+
+void Story::take(const v1::Event& event) {
+  const Moment moment{event.at(), event.elapsed()};
+  latest = moment;
+  if (!started) started = moment;
+  switch (event.event_case()) {
+    case v1::Event::kRunStarted:
+      run = event.run_started();
+      for (const auto& line : run.checks()) {
+        CheckStory& story = check(line.name());
+        story.kind = line.kind();
+        story.every_ms = line.every_ms();
+        for (const std::string& text : line.expect()) {
+          ExpectationStory one;
+          one.text = text;
+          one.bound = bound_of(words_of(text));
+          story.expect.push_back(std::move(one));
+        }
+      }
+      for (const std::string& name : run.nodes()) node(name);
+      break;
+    case v1::Event::kPhaseStarted:
+      // The method is judged by itself; a run that never reached it is judged by what was proven.
+      if (event.phase_started().phase() == v1::METHOD) {
+        for (CheckStory& story : checks) {
+          for (ExpectationStory& one : story.expect) {
+            one.worst.clear();
+            one.worst_number.reset();
+            one.ever_false = false;
+          }
+        }
+      }
+      phases.emplace_back(event.phase_started().phase(), moment);
+      break;
+    case v1::Event::kNodeConnected: {
+      NodeStory& story = node(event.node_connected().node());
+      story.address = event.node_connected().address();
+      story.kernel = event.node_connected().kernel();
+      story.netem = event.node_connected().netem();
+      story.recovered = list_of(event.node_connected().recovered());
+      break;
+    }
+    case v1::Event::kNodeLost: {
+      NodeStory& story = node(event.node_lost().node());
+      story.lost = moment;
+      story.lost_reason = event.node_lost().reason();
+      break;
+    }
+    case v1::Event::kPreflighted: {
+      const v1::Preflighted& told = event.preflighted();
+      NodeStory& story = node(told.node());
+      story.preflighted.push_back(told);
+      if (told.refused()) story.refusals.push_back(told.fault() + ": " + told.message());
+      break;
+    }
+    case v1::Event::kCheckAsked:
+      take_asked(event.check_asked());
+      break;
+    case v1::Event::kCheckBreached: {
+      const v1::CheckBreached& told = event.check_breached();
+      CheckStory& story = check(told.check());
+      story.breaches.push_back(
+          {moment, told.expectation(), told.observed(), told.aborts(), told.since_ms(), {}});
+      for (ExpectationStory& one : story.expect) {
+        if (one.text != told.expectation() || one.breached) continue;
+        one.breached = true;
+        one.ever_false = true;
+        one.worst = told.observed();
+        one.worst_number.reset();
+      }
+      break;
+    }
+    case v1::Event::kCheckHeldAgain:
+      for (BreachStory& breach : check(event.check_held_again().check()).breaches) {
+        if (!breach.held_again) breach.held_again = moment;
+      }
+      break;
+    case v1::Event::kStepStarted: {
+      const v1::StepStarted& told = event.step_started();
+      steps.push_back(
+          {told.step(), told.place(), told.lasts_ms(), list_of(told.nodes()), moment, {}});
+      break;
+    }
+    case v1::Event::kStepEnded:
+      for (StepStory& step : steps) {
+        if (step.place == event.step_ended().place() && !step.ended) step.ended = moment;
+      }
+      break;
+    case v1::Event::kFaultInjecting:
+    case v1::Event::kFaultApplied:
+    case v1::Event::kFaultEvidence:
+    case v1::Event::kFaultEffectEnded:
+    case v1::Event::kFaultReverted:
+    case v1::Event::kFaultFailed:
+      take_fault(event, moment);
+      break;
+    case v1::Event::kNodeSettled: {
+      NodeStory& story = node(event.node_settled().node());
+      story.settled = true;
+      story.residue = list_of(event.node_settled().residue());
+      story.changed_by_others = list_of(event.node_settled().changed_by_others());
+      break;
+    }
+    case v1::Event::kAbortDecided:
+      if (!abort) {
+        abort = event.abort_decided();
+        abort_at = moment;
+      }
+      break;
+    case v1::Event::kRecovered:
+      recovered_after_ms = event.recovered().after_ms();
+      break;
+    case v1::Event::kRunEnded:
+      ended = event.run_ended();
+      break;
+    case v1::Event::EVENT_NOT_SET:
+      break;
+  }
+}
+
+std::string evidence_text(const v1::Evidence& evidence) {
+  switch (evidence.kind_case()) {
+    case v1::Evidence::kNetwork: {
+      const v1::NetworkEvidence& seen = evidence.network();
+      std::string text = fmt::format("{} packets matched", seen.matched_packets());
+      if (seen.dropped_packets() > 0)
+        text += fmt::format(", {} lost as asked", seen.dropped_packets());
+      if (seen.overflow_packets() > 0)
+        text += fmt::format(", {} lost to a full queue", seen.overflow_packets());
+      return text;
+    }
+    case v1::Evidence::kKill: {
+      std::string text;
+      for (const auto& victim : evidence.kill().victims()) {
+        if (!text.empty()) text += ", ";
+        text += fmt::format("{} ({}) {}", victim.command(), victim.pid(),
+                            victim.gone() ? "gone" : "still there");
+      }
+      return text;
+    }
+    case v1::Evidence::kCpu:
+      return fmt::format("{:.1f}% of {} {} burnt", evidence.cpu().achieved(),
+                         evidence.cpu().cores(), evidence.cpu().cores() == 1 ? "core" : "cores");
+    case v1::Evidence::KIND_NOT_SET:
+      break;
+  }
+  return "";
+}
+
+std::string verdict_text(v1::Verdict verdict) {
+  switch (verdict) {
+    case v1::HELD:
+      return "held";
+    case v1::BREACHED:
+      return "breached";
+    case v1::REFUSED:
+      return "refused";
+    case v1::NOT_STEADY:
+      return "not steady";
+    case v1::NOT_INJECTED:
+      return "not injected";
+    case v1::RESIDUE:
+      return "residue";
+    case v1::INTERRUPTED:
+      return "interrupted";
+    default:
+      return "internal error";
+  }
+}
+
+std::string phase_text(v1::Phase phase) {
+  switch (phase) {
+    case v1::PREFLIGHT:
+      return "preflight";
+    case v1::STEADY:
+      return "steady";
+    case v1::METHOD:
+      return "method";
+    case v1::REVERT:
+      return "revert";
+    case v1::RECOVERY:
+      return "recovery";
+    default:
+      return "verdict";
+  }
+}
+
+std::string without_metric(const std::string& observed, const std::string& expectation) {
+  const std::string prefix = words_of(expectation).metric + " ";
+  return observed.starts_with(prefix) ? observed.substr(prefix.size()) : observed;
+}
+
+}  // namespace squall::report

@@ -1,0 +1,300 @@
+/// \file
+/// The summary at the end of a run, in the manner of k6: dotted leaders, one mark per line, one
+/// verdict.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "controller/report/reports.h"
+#include "controller/report/story.h"
+#include "controller/report/text.h"
+
+namespace squall::report {
+namespace {
+
+class Summary {
+ public:
+  Summary(const Story& story, const Style& style)
+      : story_(story), style_(style), marks_(marks_of(style)) {}
+
+  std::string text(const std::vector<std::pair<std::string, std::filesystem::path>>& files) {
+    leader_ = leader_column(files);
+    head();
+    checks();
+    faults();
+    nodes();
+    abort();
+    recovery();
+    verdict();
+    if (!files.empty()) line({});
+    for (const auto& [what, path] : files) {
+      Line one;
+      one.add("  ").add(safe(what)).pad_to(10, ' ').add(safe(path.string()), Paint::kDim);
+      // Never cut: it is there to be copied.
+      out_ += one.text(style_) + "\n";
+    }
+    return out_;
+  }
+
+ private:
+  std::string safe(std::string_view text) const { return shown(text, style_); }
+
+  void line(const Line& one) { out_ += one.text(style_, style_.width) + "\n"; }
+
+  void title(std::string_view words) {
+    line({});
+    line(Line().add("  ").add(words, Paint::kBold));
+  }
+
+  /// Where the dots end: behind the longest name, but in the left half.
+  int leader_column(const std::vector<std::pair<std::string, std::filesystem::path>>&) const {
+    int longest = 0;
+    for (const CheckStory& check : story_.checks) {
+      longest = std::max(longest, columns_of(safe(check.name)) + 6);
+      for (const ExpectationStory& one : check.expect) {
+        longest = std::max(longest, columns_of(safe(one.text)) + 8);
+      }
+    }
+    for (const FaultStory& fault : story_.faults) {
+      longest = std::max(longest, columns_of(safe(fault_name(fault))) + 6);
+    }
+    return std::clamp(longest + 4, 30, std::max(30, style_.width * 3 / 5));
+  }
+
+  static std::string fault_name(const FaultStory& fault) {
+    return (fault.words.empty() ? fault.kind : fault.words) + " on " + fault.node;
+  }
+
+  Line marked(int indent, Paint paint, std::string_view mark) const {
+    Line one;
+    one.add(std::string(static_cast<std::size_t>(indent), ' ')).add(mark, paint).add(" ");
+    return one;
+  }
+
+  Line good(int indent) const { return marked(indent, Paint::kGood, marks_.yes); }
+  Line bad(int indent) const { return marked(indent, Paint::kBad, marks_.no); }
+  Line neither(int indent) const { return marked(indent, Paint::kWarn, marks_.waiting); }
+
+  Line& dots(Line& one) const {
+    one.add(" ", Paint::kDim);
+    return one.pad_to(leader_ - 1, '.', Paint::kDim, 3).add(" ");
+  }
+
+  void more(int indent, std::string_view text, Paint paint = Paint::kDim) {
+    for (const std::string& part : wrapped(text, std::max(style_.width - indent, 20))) {
+      line(Line().add(std::string(static_cast<std::size_t>(indent), ' ')).add(part, paint));
+    }
+  }
+
+  void head() {
+    line({});
+    line(Line().add("  ").add(
+        safe(story_.run.plan().empty() ? "a run without a beginning" : story_.run.plan()),
+        Paint::kBold));
+    if (!story_.run.hypothesis().empty()) more(2, safe(story_.run.hypothesis()));
+    Line facts;
+    facts.add("  ").add("run " + safe(story_.run.run()), Paint::kDim);
+    const std::string dot = fmt::format(" {} ", marks_.dot);
+    facts.add(
+        fmt::format("{}{} node{}", dot, story_.nodes.size(), story_.nodes.size() == 1 ? "" : "s"),
+        Paint::kDim);
+    facts.add(fmt::format("{}seed {}", dot, story_.run.seed()), Paint::kDim);
+    facts.add(dot + ms_text(duration_ms()), Paint::kDim);
+    if (!story_.run.version().empty())
+      facts.add(dot + "squall " + safe(story_.run.version()), Paint::kDim);
+    line(facts);
+  }
+
+  double duration_ms() const {
+    return story_.ended ? story_.ended->duration_ms() : story_.latest.elapsed * 1000;
+  }
+
+  void checks() {
+    title("checks");
+    if (story_.checks.empty()) line(neither(2).add("none: nothing was observed"));
+    for (const CheckStory& check : story_.checks) {
+      const bool breached = !check.breaches.empty();
+      const bool never = check.asked == 0;
+      Line head = never ? neither(2) : breached ? bad(2) : good(2);
+      head.add(safe(check.name));
+      dots(head);
+      if (never) {
+        line(head.add("never asked"));
+        continue;
+      }
+      head.add(fmt::format("{} asked, ", check.asked));
+      const std::uint64_t unanswered = check.asked - check.answered;
+      head.add(unanswered == 0 ? "all answered" : fmt::format("{} unanswered", unanswered),
+               unanswered == 0 ? Paint::kPlain : Paint::kWarn);
+      if (const auto middle = check.latency_percentile_ms(50)) {
+        head.add(fmt::format(" {} med {}, p99 {}, max {}", marks_.dot, ms_text(*middle),
+                             ms_text(*check.latency_percentile_ms(99)),
+                             ms_text(*check.latency_percentile_ms(100))),
+                 Paint::kDim);
+      }
+      line(head);
+      for (const ExpectationStory& one : check.expect) expectation(one);
+      for (const BreachStory& breach : check.breaches) {
+        if (!breach.aborts) more(6, "noted, as on_breach says; it did not end the run");
+        if (!breach.aborts) break;
+      }
+    }
+  }
+
+  void expectation(const ExpectationStory& one) {
+    const bool judged = !one.worst.empty();
+    Line row = one.breached ? bad(4) : judged ? good(4) : neither(4);
+    row.add(safe(one.text));
+    dots(row);
+    row.add(judged ? safe(without_metric(one.worst, one.text)) : "not judged",
+            one.breached ? Paint::kBad : Paint::kPlain);
+    if (one.ever_false && !one.breached) row.add(" (not for long enough to count)", Paint::kWarn);
+    line(row);
+  }
+
+  void faults() {
+    title("faults");
+    if (story_.faults.empty()) line(neither(2).add("none was injected"));
+    for (const FaultStory& fault : story_.faults) {
+      const bool acted = fault.evidence && fault.evidence->effect();
+      const bool fine = fault.applied && !fault.failed && fault.clean() && acted;
+      Line head = fine ? good(2) : bad(2);
+      head.add(safe(fault_name(fault)));
+      dots(head);
+      if (fault.failed) {
+        head.add(safe(fault.failure), Paint::kBad);
+      } else if (!fault.applied) {
+        head.add("never applied", Paint::kBad);
+      } else if (!acted) {
+        head.add("no effect", Paint::kBad);
+        if (!fault.evidence_words.empty()) head.add(": " + safe(fault.evidence_words));
+      } else {
+        head.add(safe(fault.evidence_words));
+      }
+      line(head);
+      if (fault.applied) times(fault);
+      for (const std::string& left : fault.residue)
+        more(6, "left behind: " + safe(left), Paint::kBad);
+    }
+  }
+
+  void times(const FaultStory& fault) {
+    const std::string dot = fmt::format(" {} ", marks_.dot);
+    std::string text = "applied in " + ms_text(fault.apply_took_ms);
+    if (fault.effect_ended) {
+      text += dot;
+      // Nobody asked where it ended by itself, so that there is nothing to measure from.
+      text +=
+          fault.end_took_ms > 0 ? "effect ended in " + ms_text(fault.end_took_ms) : "effect ended";
+      if (!fault.end_reason.empty()) text += " (" + safe(fault.end_reason) + ")";
+    }
+    if (fault.reverted) {
+      text += dot + (fault.residue.empty() ? "verified clean" : "not clean");
+      if (fault.revert_took_ms > 0) text += " in " + ms_text(fault.revert_took_ms);
+    } else if (!fault.failed) {
+      text += dot + "never verified clean";
+    }
+    more(6, text, fault.reverted || fault.failed ? Paint::kDim : Paint::kBad);
+  }
+
+  void nodes() {
+    bool titled = false;
+    const auto say = [&](const NodeStory& node, const std::string& words, bool grave) {
+      if (!titled) title("nodes");
+      titled = true;
+      Line row = grave ? bad(2) : marked(2, Paint::kWarn, marks_.note);
+      row.add(safe(node.name)).add(": ").add(safe(words));
+      line(row);
+    };
+    for (const NodeStory& node : story_.nodes) {
+      if (node.lost) say(node, "lost: " + node.lost_reason, true);
+      for (const std::string& refusal : node.refusals) say(node, "refused " + refusal, true);
+      for (const std::string& left : node.residue) say(node, "left behind: " + left, true);
+      for (const std::string& swept : node.recovered)
+        say(node, "swept at its start: " + swept, false);
+      for (const std::string& changed : node.changed_by_others)
+        say(node, "changed by others: " + changed, false);
+    }
+  }
+
+  void abort() {
+    if (!story_.abort) return;
+    title("abort");
+    if (!story_.abort->words().empty()) more(4, safe(story_.abort->words()), Paint::kPlain);
+    if (!story_.ended || !story_.ended->has_abort()) return;
+    const v1::AbortTimes& times = story_.ended->abort();
+    const std::string first = story_.abort->cause().empty() ? "cause" : safe(story_.abort->cause());
+    const auto step = [&](std::string_view what, double ms) {
+      // Zero is what a time has that was never reached: a node that could not be asked.
+      return fmt::format(" {} {} {}", marks_.arrow, what, ms > 0 ? ms_text(ms) : "unproven");
+    };
+    more(4,
+         first + " seen" +
+             fmt::format(" {} decided {}", marks_.arrow, ms_text(times.decided_ms())) +
+             step("effect ended", times.effect_ended_ms()) +
+             step("verified clean", times.verified_clean_ms()),
+         Paint::kBold);
+  }
+
+  void recovery() {
+    if (!story_.reached(v1::RECOVERY)) return;
+    title("recovery");
+    if (story_.recovered_after_ms) {
+      Line row = good(2);
+      row.add("every check holds again");
+      line(dots(row).add("after " + ms_text(*story_.recovered_after_ms)));
+      return;
+    }
+    for (const CheckStory& check : story_.checks) {
+      const auto held = check.held_at_end_of.find(v1::RECOVERY);
+      if (held != check.held_at_end_of.end() && held->second) continue;
+      Line row = bad(2);
+      row.add(safe(check.name));
+      line(dots(row).add("does not hold: " + safe(check.observed), Paint::kBad));
+    }
+  }
+
+  void verdict() {
+    line({});
+    const bool held = story_.ended && story_.ended->verdict() == v1::HELD;
+    const std::string word = story_.ended ? verdict_text(story_.ended->verdict()) : "lost";
+    Line row = held ? good(2) : bad(2);
+    row.add(word, held ? Paint::kGood : Paint::kBad);
+    const std::string sentence =
+        story_.ended ? story_.ended->sentence() : "the log ends without a verdict";
+    const std::string code =
+        story_.ended ? fmt::format(" (exit {})", story_.ended->exit_code()) : "";
+    row.add(code, Paint::kDim);
+    if (!sentence.empty()) row.add(": ");
+    // The first line of the sentence goes on behind the verdict; nothing of it is cut.
+    const int indent = 4;
+    const auto parts = wrapped(
+        std::string(static_cast<std::size_t>(row.columns() - indent), 'x') + " " + safe(sentence),
+        std::max(style_.width - indent, 20));
+    for (std::size_t index = 0; index < parts.size(); ++index) {
+      if (index == 0) {
+        const auto from = static_cast<std::size_t>(row.columns() - indent + 1);
+        line(row.add(parts[0].size() > from ? parts[0].substr(from) : ""));
+      } else {
+        line(Line().add(std::string(indent, ' ')).add(parts[index]));
+      }
+    }
+  }
+
+  const Story& story_;
+  Style style_;
+  const Marks& marks_;
+  int leader_ = 40;
+  std::string out_;
+};
+
+}  // namespace
+
+std::string text_report(std::span<const v1::Event> events, const Style& style,
+                        const std::vector<std::pair<std::string, std::filesystem::path>>& files) {
+  const Story story(events);
+  return Summary(story, style).text(files);
+}
+
+}  // namespace squall::report
