@@ -27,8 +27,10 @@ class Weighing {
 
   void nodes(const YamlNode& root) {
     const YamlNode* nodes = root.find("nodes");
-    nodes_known_ = nodes != nullptr && !tainted_.contains(nodes);
-    if (!nodes_known_) return;
+    if (nodes == nullptr || plan_.nodes().empty()) return;
+    // A node that is wrong in itself still has its name; one without a right name may be any.
+    nodes_known_ = plan_.nodes().size() == nodes->entries.size();
+    labels_known_ = nodes_known_ && !tainted_.contains(nodes);
     for (const auto& [name, node] : plan_.nodes()) {
       node_names_.push_back(name);
       for (const auto& [label, value] : node.labels()) labels_[label].insert(value);
@@ -40,7 +42,7 @@ class Weighing {
       if (found == plan_.nodes().end()) continue;
       const std::string& address = found->second.address();
       const auto [first, fresh] = by_address.emplace(address, entry.key);
-      if (fresh) continue;
+      if (fresh || tainted_.contains(entry.value)) continue;
       if (address.empty()) {
         out_.error(
             entry.key->place,
@@ -120,7 +122,7 @@ class Weighing {
   void step(const YamlNode& node, v1::Step& step) {
     if (node.kind != YamlNode::Kind::kMapping) return;
     const YamlNode* on = node.find("on");
-    if (step.has_parallel() || step.other_case() == v1::Step::kWait) {
+    if (step.has_parallel() || node.find_key("wait") != nullptr) {
       for (const char* word : {"on", "pick"}) {
         const YamlNode* key = node.find_key(word);
         if (key == nullptr) continue;
@@ -176,6 +178,7 @@ class Weighing {
                  std::move(hint));
       return 0;
     }
+    if (!labels_known_) return 0;
     std::size_t count = 0;
     for (const auto& [name, node] : plan_.nodes()) {
       count += static_cast<std::size_t>(
@@ -226,6 +229,7 @@ class Weighing {
   std::map<std::string, std::set<std::string>> labels_;
   std::size_t steps_ = 0;
   bool nodes_known_ = false;
+  bool labels_known_ = false;
 };
 
 }  // namespace
