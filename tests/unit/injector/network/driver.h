@@ -1,0 +1,103 @@
+/// \file
+/// A network fault driven in the test's own process, in a namespace of its own: what a holder does,
+/// without the holder.
+#pragma once
+
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "injector/faults/fault.h"
+#include "injector/network/sweep.h"
+#include "tests/support/eventually.h"
+#include "tests/support/faults.h"
+#include "tests/support/holder.h"
+#include "tests/support/namespace.h"
+
+namespace squall::support {
+
+inline void require_ok(const Status& status) {
+  if (!status.ok()) throw std::runtime_error(status.ToString());
+}
+
+/// One fault, held in `where` for as long as the object lives.
+class Held {
+ public:
+  /// Prepared, not yet applied. Throws std::runtime_error when it is refused.
+  Held(const Namespace& where, const v1::Fault& fault, std::vector<std::uint32_t> spared = {})
+      : where_(where) {
+    where_.run([&] {
+      v1::Start start;
+      *start.mutable_fault() = fault;
+      start.set_state_id(kStateId);
+      start.mutable_spared_ports()->Add(spared.begin(), spared.end());
+      fault_ = hold::find_kind(fault)->make(start);
+      StatusOr<std::vector<v1::Undo>> undos = fault_->prepare();
+      require_ok(undos.status());
+      undos_ = *std::move(undos);
+    });
+  }
+
+  Held(const Held&) = delete;
+  Held& operator=(const Held&) = delete;
+  ~Held() {
+    if (!fault_) return;
+    static_cast<void>(end());
+    static_cast<void>(clean_up());
+  }
+
+  void apply(Duration lease) {
+    require_ok(where_.run([&] { return fault_->apply(monotonic_now() + lease); }));
+  }
+  void pulse(Duration lease) {
+    where_.run([&] { fault_->pulse(monotonic_now() + lease); });
+  }
+  v1::Evidence evidence() {
+    return where_.run([&] { return fault_->evidence(); });
+  }
+  Status end() {
+    return where_.run([&] { return fault_->end_effect(); });
+  }
+  std::vector<std::string> clean_up() {
+    return where_.run([&] { return fault_->clean_up(); });
+  }
+  const std::vector<v1::Undo>& undos() const { return undos_; }
+
+ private:
+  const Namespace& where_;
+  std::unique_ptr<hold::Fault> fault_;
+  std::vector<v1::Undo> undos_;
+};
+
+/// Prepared and applied, with a lease that outlives any test.
+inline std::unique_ptr<Held> inject(const Namespace& where, const v1::Fault& fault,
+                                    std::vector<std::uint32_t> spared = {}) {
+  auto held = std::make_unique<Held>(where, fault, std::move(spared));
+  held->apply(std::chrono::minutes(5));
+  return held;
+}
+
+/// The fingerprint once it stands still: the kernel adds the routes of new IPv6 addresses a little
+/// later.
+inline std::vector<std::string> settled_fingerprint(const Namespace& where) {
+  std::vector<std::string> last = fingerprint_of(where);
+  for (int same = 0; same < 20;) {
+    yield_for(std::chrono::milliseconds(5));
+    std::vector<std::string> next = fingerprint_of(where);
+    same = next == last ? same + 1 : 0;
+    last = std::move(next);
+  }
+  return last;
+}
+
+/// What `squall plan` would be told.
+inline v1::Looked look(const Namespace& where, const v1::Fault& fault) {
+  return where.run([&] {
+    v1::Look look;
+    *look.mutable_fault() = fault;
+    return hold::find_kind(fault)->look(look);
+  });
+}
+
+}  // namespace squall::support
