@@ -1,0 +1,131 @@
+#include "injector/daemon/daemon.h"
+
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "experiments/base/units.h"
+#include "injector/daemon/journal.h"
+#include "injector/daemon/log.h"
+#include "injector/daemon/node.h"
+#include "injector/daemon/server.h"
+#include "injector/daemon/state_dir.h"
+
+namespace squall::daemon {
+namespace {
+
+constexpr Duration kLookPatience = std::chrono::seconds(10);
+
+std::vector<std::string> known_kinds() {
+  std::vector<std::string> kinds;
+  const auto* choice = v1::Fault::descriptor()->FindOneofByName("kind");
+  for (int i = 0; i < choice->field_count(); ++i) kinds.push_back(choice->field(i)->name());
+  return kinds;
+}
+
+/// Whether the kernel has netem: what a holder would choose for the plainest of network faults.
+void look_for_netem(Holders& holders, std::function<void(bool)> found) {
+  v1::ToHolder request;
+  v1::Fault& fault = *request.mutable_look()->mutable_fault();
+  fault.mutable_network()->set_delay(
+      std::chrono::nanoseconds(std::chrono::milliseconds(1)).count());
+  fault.mutable_network()->set_interface("lo");
+  holders.ask(request, kLookPatience, [found = std::move(found)](StatusOr<v1::FromHolder> answer) {
+    found(answer.ok() && answer->looked().engine() == v1::NETEM);
+  });
+}
+
+}  // namespace
+
+Status serve(const Options& options) {
+  ::umask(0077);
+  // A full or limited disk is an error of a write, not the end of the process.
+  ::signal(SIGXFSZ, SIG_IGN);
+  ::signal(SIGPIPE, SIG_IGN);
+  if (::access(options.hold.c_str(), X_OK) != 0) {
+    return error(StatusCode::kFailedPrecondition,
+                 options.hold + " cannot be run: --hold PATH names the holder's program");
+  }
+  StatusOr<StateDir> state = StateDir::open(options.state_dir);
+  if (!state.ok()) return state.status();
+  const Listen listen{options.listen.empty() ? "unix:" + state->socket() : options.listen,
+                      options.tls_dir};
+  const StatusOr<std::uint16_t> port = port_of(listen.address);
+  if (!port.ok()) return port.status();
+  if (*port == 0 && !listen.address.starts_with("unix:")) {
+    return error(StatusCode::kInvalidArgument, "port 0: faults must know the port to spare");
+  }
+
+  Loop loop;
+  std::optional<int> signal_seen;
+  loop.on_signals({SIGTERM, SIGINT, SIGHUP}, [&](int number) {
+    signal_seen = number;  // while still recovering: acted on as soon as that is done
+    loop.stop();
+  });
+  StatusOr<Ledger> ledger = Ledger::open(state->ledger());
+  if (!ledger.ok()) return ledger.status();
+  Holders holders(loop, options.hold);
+  NodeFacts facts;
+  facts.state_id = state->id();
+  facts.boot_id = boot_id();
+  facts.environment = options.environment;
+  if (*port != 0) facts.spared_ports.push_back(*port);
+  facts.recovered = recover(loop, holders, *ledger, facts.state_id, facts.boot_id);
+  facts.epochs = ledger->content().epochs;
+  for (const std::string& line : facts.recovered) {
+    log(LogLevel::kWarn, "event=recovered what=" + quoted(line));
+  }
+
+  v1::Description description;
+  utsname kernel{};
+  ::uname(&kernel);
+  description.set_version(options.version);
+  description.set_kernel(kernel.release);
+  for (const std::string& kind : known_kinds()) description.add_kinds(kind);
+  description.set_state_dir(state->path());
+  description.set_boot_id(facts.boot_id);
+  description.set_environment(options.environment);
+  look_for_netem(holders, [&](bool found) {
+    description.set_netem(found);
+    loop.stop();
+  });
+  loop.run();
+
+  Journal journal(loop, *std::move(ledger));
+  Node node(loop, holders, journal, std::move(facts));
+  StatusOr<std::unique_ptr<Server>> server = Server::start(loop, node, listen, [&] {
+    description.set_faults(node.faults());
+    return description;
+  });
+  if (!server.ok()) return server.status();
+  log(LogLevel::kInfo, "event=serving pid=" + std::to_string(::getpid()) +
+                           " version=" + options.version + " listen=" + quoted(listen.address) +
+                           " state_dir=" + quoted(state->path()) + " state_id=" + state->id() +
+                           (description.netem() ? " netem=yes" : " netem=no"));
+
+  const auto begin_ending = [&](int number) {
+    log(LogLevel::kInfo, "event=ending signal=" + std::to_string(number) +
+                             " faults=" + std::to_string(node.faults()));
+    node.stop([&] { loop.stop(); });
+  };
+  bool stopping = signal_seen.has_value();
+  if (stopping) loop.post([&] { begin_ending(*signal_seen); });
+  loop.on_signals({}, [&](int number) {
+    if (std::exchange(stopping, true)) return loop.stop();
+    begin_ending(number);
+  });
+  loop.run();
+  const bool clean = node.faults() == 0;
+  server->reset();
+  log(LogLevel::kInfo, "event=ended");
+  return clean ? ok()
+               : error(StatusCode::kAborted, "told twice to end: the holders revert by themselves");
+}
+
+}  // namespace squall::daemon

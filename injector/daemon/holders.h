@@ -1,0 +1,89 @@
+/// \file
+/// Holder processes as the loop sees them: messages in and out, and one end. One spare is kept
+/// started ahead, so that a fault does not wait for a process to start.
+#pragma once
+
+#include <functional>
+#include <list>
+#include <memory>
+#include <string>
+
+#include "experiments/base/clock.h"
+#include "experiments/base/status.h"
+#include "injector/daemon/loop.h"
+#include "injector/daemon/spawn.h"
+#include "squall/v1/hold.pb.h"
+
+namespace squall::daemon {
+
+/// One holder. All on the loop.
+class HolderProcess {
+ public:
+  HolderProcess(Loop& loop, Spawned spawned);
+  HolderProcess(const HolderProcess&) = delete;
+  HolderProcess& operator=(const HolderProcess&) = delete;
+  ~HolderProcess();  ///< Kills and reaps it if it still lives.
+
+  /// Neither may destroy this object; retire it instead.
+  std::function<void(const v1::FromHolder&)> on_message;
+  std::function<void(const std::string& how)>
+      on_gone;  ///< Once, after its last message: "killed by signal 9".
+
+  /// Errors: kUnavailable when it is gone; kResourceExhausted when it does not read.
+  Status send(const v1::ToHolder& message);
+
+  void kill();
+  pid_t pid() const { return pid_; }
+  std::uint64_t start_time() const { return start_time_; }
+  bool is_gone() const { return gone_; }
+
+ private:
+  void read_all();
+  void ended();
+
+  pid_t pid_;
+  std::uint64_t start_time_;
+  bool silent_ = false;  // its end of the socket is closed
+  bool gone_ = false;
+  std::unique_ptr<Watch> socket_;
+  std::unique_ptr<Watch> pidfd_;
+};
+
+/// Starts holders and keeps the spare. All on the loop, but for the starting itself.
+class Holders {
+ public:
+  Holders(Loop& loop, std::string program);
+  Holders(const Holders&) = delete;
+  Holders& operator=(const Holders&) = delete;
+  ~Holders();
+
+  using Taken = std::function<void(StatusOr<std::unique_ptr<HolderProcess>>)>;
+  /// Hands over the spare, at once, or a new holder as soon as it runs.
+  void take(Taken taken);
+
+  using Answered = std::function<void(StatusOr<v1::FromHolder>)>;
+  /// One request to a holder of its own and its answer; a fingerprint's parts are joined. `failed`
+  /// comes as an error. Errors: those of take(); kDeadlineExceeded; kInternal if it died.
+  void ask(const v1::ToHolder& request, Duration patience, Answered answered);
+
+  /// Keeps a holder that has nothing more to tell until it is gone; kills it if it is not in a
+  /// second.
+  void retire(std::unique_ptr<HolderProcess> holder);
+
+ private:
+  struct Question;
+  struct Retired;
+  void spawn(Taken taken);
+  void keep_spare();
+
+  Loop& loop_;
+  std::string program_;
+  std::unique_ptr<Worker> spawner_;
+  std::unique_ptr<HolderProcess> spare_;
+  bool spawning_spare_ = false;
+  std::list<Retired> retired_;
+  std::list<std::shared_ptr<Question>> questions_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+}  // namespace squall::daemon

@@ -1,0 +1,186 @@
+#include "injector/daemon/ledger.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <boost/crc.hpp>
+#include <cerrno>
+#include <cstdio>
+#include <filesystem>
+#include <string_view>
+#include <utility>
+
+namespace squall::daemon {
+namespace {
+
+constexpr std::string_view kHeader = "SQLEDG1\n";
+constexpr std::size_t kFrameHead = 8;
+constexpr std::size_t kLargestRecord = 1U << 20U;
+/// Runs are remembered so that their old epochs stay refused; the oldest by name (runs are named by
+/// time) go first.
+constexpr std::size_t kRememberedRuns = 1000;
+
+/// CRC-32C (Castagnoli), as iSCSI and ext4 use it. Source: RFC 3720, appendix B.4.
+std::uint32_t crc32c(std::string_view bytes) {
+  boost::crc_optimal<32, 0x1EDC6F41, 0xFFFFFFFF, 0xFFFFFFFF, true, true> crc;
+  crc.process_bytes(bytes.data(), bytes.size());
+  return crc.checksum();
+}
+
+void put_32(std::string& bytes, std::uint32_t number) {
+  for (unsigned shift = 0; shift < 32; shift += 8) {
+    bytes += static_cast<char>((number >> shift) & 0xFFU);
+  }
+}
+
+std::uint32_t take_32(std::string_view bytes) {
+  std::uint32_t number = 0;
+  for (std::size_t i = 4; i-- > 0;) number = number << 8U | static_cast<unsigned char>(bytes[i]);
+  return number;
+}
+
+void apply(LedgerContent& content, const v1::LedgerRecord& record) {
+  const auto is = [&](const std::string& fault) {
+    return [&fault](const v1::LedgerOpened& opened) { return opened.fault() == fault; };
+  };
+  if (record.has_opened()) {
+    std::erase_if(content.open, is(record.opened().fault()));
+    content.open.push_back(record.opened());
+  } else if (record.has_closed()) {
+    std::erase_if(content.open, is(record.closed().fault()));
+  } else if (record.has_lease()) {
+    std::uint64_t& epoch = content.epochs[record.lease().run()];
+    epoch = std::max(epoch, record.lease().epoch());
+    if (content.epochs.size() > kRememberedRuns) content.epochs.erase(content.epochs.begin());
+  }
+}
+
+Status write_all(int file, std::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = ::write(file, bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) return from_errno("writing", errno);
+    bytes.remove_prefix(static_cast<std::size_t>(written));
+  }
+  return ok();
+}
+
+StatusOr<std::string> read_all(int file) {
+  std::string bytes;
+  char part[65536];
+  for (;;) {
+    const ssize_t size = ::read(file, part, sizeof part);
+    if (size < 0 && errno == EINTR) continue;
+    if (size < 0) return from_errno("reading", errno);
+    if (size == 0) return bytes;
+    bytes.append(part, static_cast<std::size_t>(size));
+  }
+}
+
+}  // namespace
+
+std::string ledger_header() { return std::string(kHeader); }
+
+std::string ledger_frame(const v1::LedgerRecord& record) {
+  const std::string payload = record.SerializeAsString();
+  std::string frame;
+  put_32(frame, static_cast<std::uint32_t>(payload.size()));
+  // Over the length as well: a flipped length must not make a valid frame of other bytes.
+  put_32(frame, crc32c(frame + payload));
+  return frame + payload;
+}
+
+LedgerContent read_ledger(const std::string& bytes) {
+  LedgerContent content;
+  if (!bytes.starts_with(kHeader)) {
+    content.damaged = !bytes.empty();
+    return content;
+  }
+  std::string_view rest(bytes);
+  rest.remove_prefix(kHeader.size());
+  while (rest.size() >= kFrameHead) {
+    const std::size_t length = take_32(rest);
+    if (length > kLargestRecord || rest.size() - kFrameHead < length) break;
+    const std::string_view payload = rest.substr(kFrameHead, length);
+    if (take_32(rest.substr(4)) != crc32c(std::string(rest.substr(0, 4)).append(payload))) {
+      break;
+    }
+    v1::LedgerRecord record;
+    if (!record.ParseFromArray(payload.data(), static_cast<int>(payload.size()))) break;
+    apply(content, record);
+    rest.remove_prefix(kFrameHead + length);
+  }
+  content.valid_bytes = bytes.size() - rest.size();
+  content.damaged = !rest.empty();
+  return content;
+}
+
+StatusOr<Ledger> Ledger::open(const std::string& path) {
+  Ledger ledger;
+  ledger.path_ = path;
+  ledger.file_.reset(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!ledger.file_.is_open()) return from_errno(path, errno);
+  const StatusOr<std::string> bytes = read_all(ledger.file_.number());
+  if (!bytes.ok()) return in_context(path, bytes.status());
+  ledger.content_ = read_ledger(*bytes);
+  // A new file afresh: what was damaged is left out, and the first append finds a place that can be
+  // trusted.
+  if (const Status status = ledger.compact(); !status.ok()) return status;
+  return ledger;
+}
+
+Status Ledger::append(const v1::LedgerRecord& record, bool sync) {
+  if (broken_)
+    return error(StatusCode::kDataLoss, path_ + " could not be mended after a failed write");
+  const std::string frame = ledger_frame(record);
+  Status status = write_all(file_.number(), frame);
+  if (status.ok() && sync && ::fdatasync(file_.number()) != 0) {
+    status = from_errno("syncing", errno);
+  }
+  if (!status.ok()) {
+    // Half a frame would hide every later one.
+    broken_ = ::ftruncate(file_.number(), static_cast<off_t>(size_)) != 0 ||
+              ::lseek(file_.number(), static_cast<off_t>(size_), SEEK_SET) < 0;
+    return in_context(path_, status);
+  }
+  size_ += frame.size();
+  apply(content_, record);
+  return ok();
+}
+
+Status Ledger::compact() {
+  std::string bytes(kHeader);
+  v1::LedgerRecord record;
+  for (const auto& [run, epoch] : content_.epochs) {
+    record.mutable_lease()->set_run(run);
+    record.mutable_lease()->set_epoch(epoch);
+    bytes += ledger_frame(record);
+  }
+  for (const v1::LedgerOpened& opened : content_.open) {
+    *record.mutable_opened() = opened;
+    bytes += ledger_frame(record);
+  }
+  const std::string fresh = path_ + ".new";
+  Fd file(::open(fresh.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!file.is_open()) return from_errno(fresh, errno);
+  Status status = write_all(file.number(), bytes);
+  if (status.ok() && ::fsync(file.number()) != 0) status = from_errno("syncing", errno);
+  if (status.ok() && std::rename(fresh.c_str(), path_.c_str()) != 0) {
+    status = from_errno("renaming", errno);
+  }
+  if (!status.ok()) {
+    ::unlink(fresh.c_str());
+    return in_context(fresh, status);
+  }
+  const Fd folder(::open(std::filesystem::path(path_).parent_path().c_str(),
+                         O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (folder.is_open()) ::fsync(folder.number());
+  file_ = std::move(file);
+  size_ = bytes.size();
+  broken_ = false;
+  return ok();
+}
+
+}  // namespace squall::daemon

@@ -1,0 +1,67 @@
+/// \file
+/// The write-ahead journal of undos: what must be undone if everything else is lost. docs/ledger.md
+/// has the format.
+///
+/// A record is on disk (fdatasync) before the change it undoes is made. Whatever happens to the
+/// file, the longest valid prefix is what it says: a torn or flipped tail costs at most the records
+/// it hit.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "experiments/base/status.h"
+#include "injector/hold/fd.h"
+#include "squall/v1/ledger.pb.h"
+
+namespace squall::daemon {
+
+/// What a ledger says in sum.
+struct LedgerContent {
+  std::vector<v1::LedgerOpened> open;           ///< Opened and not closed, oldest first.
+  std::map<std::string, std::uint64_t> epochs;  ///< The highest of each run.
+  std::size_t valid_bytes = 0;                  ///< The prefix that was understood.
+  bool damaged = false;                         ///< There was more than that.
+};
+
+/// The file's first bytes.
+std::string ledger_header();
+
+/// One frame: length, CRC-32C, record.
+std::string ledger_frame(const v1::LedgerRecord& record);
+
+/// Never fails: garbage is an empty ledger that is damaged.
+LedgerContent read_ledger(const std::string& bytes);
+
+/// The file. Used by one thread at a time; not thread-safe.
+class Ledger {
+ public:
+  /// Reads what is there; creates it if nothing is. Errors: kPermissionDenied, kResourceExhausted
+  /// and the like.
+  static StatusOr<Ledger> open(const std::string& path);
+
+  /// What open() found, and what was written since.
+  const LedgerContent& content() const { return content_; }
+
+  /// Appends and, where `sync`, returns when it is on disk. After an error the file is as before,
+  /// or the ledger refuses every further record.
+  Status append(const v1::LedgerRecord& record, bool sync);
+
+  /// Writes a new file with nothing but what still matters, and puts it in the old one's place.
+  Status compact();
+
+  std::size_t size() const { return size_; }
+
+ private:
+  Ledger() = default;
+
+  std::string path_;
+  Fd file_;
+  std::size_t size_ = 0;
+  bool broken_ = false;
+  LedgerContent content_;
+};
+
+}  // namespace squall::daemon

@@ -1,0 +1,91 @@
+/// \file
+/// The daemon's one loop: timers, descriptors and work handed over by other threads, all run one
+/// after another on the thread that calls run(). The one door to Boost.Asio; without anything to do
+/// it sleeps in the kernel.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "experiments/base/clock.h"
+#include "injector/hold/fd.h"
+
+namespace squall::daemon {
+
+class Loop {
+ public:
+  Loop();
+  Loop(const Loop&) = delete;
+  Loop& operator=(const Loop&) = delete;
+  ~Loop();
+
+  /// Until stop(); may be called again after that. Work must not throw.
+  void run();
+  void stop();
+
+  /// From any thread. Runs in the order posted.
+  void post(std::function<void()> work);
+
+  /// Calls back on the loop for each of these signals, and those named before, in place of an
+  /// earlier callback; while the Loop lives they do nothing else.
+  void on_signals(const std::vector<int>& numbers, std::function<void(int)> seen);
+
+  struct Core;  ///< For the classes of this file.
+  Core& core() { return *core_; }
+
+ private:
+  std::unique_ptr<Core> core_;
+};
+
+/// One alarm. Not to be used after its Loop; destroying it cancels.
+class Timer {
+ public:
+  explicit Timer(Loop& loop);
+  Timer(const Timer&) = delete;
+  Timer& operator=(const Timer&) = delete;
+  ~Timer();
+
+  /// Replaces an alarm that is set. A time in the past fires soon, but never from within this call.
+  void at(MonotonicTime when, std::function<void()> fire);
+  void cancel();
+
+ private:
+  struct State;
+  std::shared_ptr<State> state_;
+};
+
+/// Owns a descriptor and calls back, on the loop, whenever it is readable, again and again while it
+/// stays so. The callback may destroy this object.
+class Watch {
+ public:
+  Watch(Loop& loop, Fd descriptor, std::function<void()> readable);
+  Watch(const Watch&) = delete;
+  Watch& operator=(const Watch&) = delete;
+  ~Watch();
+
+  int number() const;
+
+ private:
+  struct State;
+  std::shared_ptr<State> state_;
+};
+
+/// One long-lived thread that runs what it is given in order: for what may block, and for what the
+/// kernel ties to the thread that did it. Destroying it waits for all that was given.
+class Worker {
+ public:
+  Worker();
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+  ~Worker();
+
+  /// From any thread. Work must not throw.
+  void post(std::function<void()> work);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace squall::daemon

@@ -1,0 +1,85 @@
+/// \file
+/// squalld: the node daemon's command line.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <filesystem>
+#include <string>
+
+#include "injector/daemon/daemon.h"
+#include "injector/daemon/log.h"
+#include "injector/daemon/state_dir.h"
+
+namespace {
+
+constexpr int kUsage = 2;
+
+constexpr const char* kExamples = R"(examples:
+  squalld                                      serve this node on a unix socket in the state directory
+  squalld --listen 10.0.0.11:7411 --tls-dir /etc/squall/tls
+                                               serve controllers elsewhere, by mutual TLS
+  squalld --state-dir /tmp/sq --log-level debug
+                                               try it out beside another one
+
+Takes faults from squall and holds them, each in a squall-hold of its own, for as long as their controller renews its
+lease. At its start it first undoes what an earlier one left behind. SIGTERM, SIGINT and SIGHUP revert everything.
+)";
+
+std::string beside_this_program(const std::string& name) {
+  std::error_code problem;
+  const auto own = std::filesystem::read_symlink("/proc/self/exe", problem);
+  return problem ? name : (own.parent_path() / name).string();
+}
+
+int run(int argc, char** argv) {
+  squall::daemon::Options options;
+  options.version = SQUALL_VERSION;
+  options.state_dir = squall::daemon::default_state_dir();
+  options.hold = beside_this_program("squall-hold");
+  std::string level = "info";
+
+  CLI::App app("squalld: the node daemon of Squall", "squalld");
+  app.usage(std::string(kExamples) + "\nusage: squalld [options]");
+  app.set_version_flag("--version", "squalld " SQUALL_VERSION);
+  app.add_option(
+      "--state-dir", options.state_dir,
+      "ledger, lock and socket live here (else $SQUALL_STATE_DIR, $XDG_STATE_HOME/squall, "
+      "/var/lib/squall)");
+  app.add_option("--listen", options.listen,
+                 "unix:/path or host:port (default: squalld.sock in the state directory)")
+      ->envname("SQUALL_LISTEN");
+  app.add_option("--tls-dir", options.tls_dir,
+                 "with ca.pem, cert.pem and key.pem; needed for host:port")
+      ->envname("SQUALL_TLS_DIR");
+  app.add_option("--hold", options.hold,
+                 "the holder's program (default: squall-hold beside this one)");
+  app.add_option("--log-level", level, "debug, info, warn or error")->envname("SQUALL_LOG_LEVEL");
+  app.add_option("--environment", options.environment,
+                 "a plan must name this environment, or it is refused")
+      ->envname("SQUALL_ENVIRONMENT");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& problem) {
+    return app.exit(problem) == 0 ? EXIT_SUCCESS : kUsage;
+  }
+  if (const squall::Status status = squall::daemon::set_log_level(level); !status.ok()) {
+    std::fprintf(stderr, "squalld: %s\n", squall::message_of(status).c_str());
+    return kUsage;
+  }
+  const squall::Status status = squall::daemon::serve(options);
+  if (status.ok()) return EXIT_SUCCESS;
+  std::fprintf(stderr, "squalld: %s\n", squall::message_of(status).c_str());
+  return status.code() == squall::StatusCode::kInvalidArgument ? kUsage : EXIT_FAILURE;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const std::exception& problem) {
+    std::fprintf(stderr, "squalld: %s\n", problem.what());
+    return EXIT_FAILURE;
+  }
+}

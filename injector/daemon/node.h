@@ -1,0 +1,114 @@
+/// \file
+/// The daemon's core: leases and the faults that live under them. Knows neither gRPC nor the
+/// kernel; all on the loop.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "experiments/base/clock.h"
+#include "experiments/base/status.h"
+#include "injector/daemon/holders.h"
+#include "injector/daemon/journal.h"
+#include "injector/daemon/loop.h"
+#include "squall/v1/node.pb.h"
+
+namespace squall::daemon {
+
+/// One controller's stream, as the node sees it. Owned by the server; the node forgets it after
+/// finish() or ended().
+class LeaseStream {
+ public:
+  LeaseStream() = default;
+  LeaseStream(const LeaseStream&) = delete;
+  LeaseStream& operator=(const LeaseStream&) = delete;
+  virtual ~LeaseStream() = default;
+
+  virtual void tell(v1::LeaseEvent event) = 0;
+
+  /// The last word, after what was told. Neither function is called again.
+  virtual void finish(const Status& status) = 0;
+};
+
+/// What the node knows about itself.
+struct NodeFacts {
+  std::string state_id;
+  std::string boot_id;
+  std::string environment;                  ///< Label that a plan must name; empty: none.
+  std::vector<std::uint32_t> spared_ports;  ///< TCP ports no fault may match: the daemon's own.
+  std::vector<std::string> recovered;  ///< What was swept at the start; told to the first lease.
+  std::map<std::string, std::uint64_t> epochs;  ///< Over for ever, from the ledger.
+};
+
+class Node {
+ public:
+  Node(Loop& loop, Holders& holders, Journal& journal, NodeFacts facts);
+  Node(const Node&) = delete;
+  Node& operator=(const Node&) = delete;
+  ~Node();
+
+  /// One message of a stream, the first of which must be `open`. `arrived`: when it was read from
+  /// the wire.
+  void received(LeaseStream& stream, const v1::LeaseRequest& request, MonotonicTime arrived);
+
+  /// Nothing more will be read from the stream: every fault of its lease is reverted at once. It
+  /// may still be told.
+  void ended(LeaseStream& stream);
+
+  /// The stream is gone and must not be told anything any more.
+  void broken(LeaseStream& stream);
+
+  /// What the faults would do here. Errors: kInvalidArgument with the field's path.
+  void preflight(const v1::PreflightRequest& request,
+                 std::function<void(StatusOr<v1::PreflightReply>)> answer);
+
+  /// Faults held now.
+  std::uint32_t faults() const;
+
+  /// Refuses everything from now on, reverts every fault, and calls back when none is left.
+  void stop(std::function<void()> stopped);
+
+ private:
+  struct Lease;
+  struct HeldFault;
+
+  void open(LeaseStream& stream, const v1::Open& open, MonotonicTime arrived);
+  void begin(const std::shared_ptr<Lease>& lease);
+  void opened(const std::shared_ptr<Lease>& lease);
+  void handle(const std::shared_ptr<Lease>& lease, const v1::LeaseRequest& request,
+              MonotonicTime arrived);
+  void renew(const std::shared_ptr<Lease>& lease, MonotonicTime arrived);
+  void inject(const std::shared_ptr<Lease>& lease, const v1::Inject& request,
+              MonotonicTime arrived);
+  void arm(const std::shared_ptr<Lease>& lease);
+  void end_lease(const std::shared_ptr<Lease>& lease, const Status& why);
+  void revert_all(const std::shared_ptr<Lease>& lease, MonotonicTime asked);
+  void settle(const std::shared_ptr<Lease>& lease);
+  void forget(const std::shared_ptr<Lease>& lease);
+  void tell(Lease& lease, v1::LeaseEvent event);
+
+  void start(const std::shared_ptr<HeldFault>& fault);
+  void heard(const std::shared_ptr<HeldFault>& fault, const v1::FromHolder& message);
+  void journaled(const std::shared_ptr<HeldFault>& fault, const Status& status);
+  void pulse(const std::shared_ptr<HeldFault>& fault);
+  void revert(const std::shared_ptr<HeldFault>& fault, MonotonicTime asked);
+  void expect(const std::shared_ptr<HeldFault>& fault, Duration patience, const std::string& what);
+  void lost(const std::shared_ptr<HeldFault>& fault, const std::string& how);
+  void sweep(const std::shared_ptr<HeldFault>& fault);
+  void close(const std::shared_ptr<HeldFault>& fault);
+  void refuse(Lease& lease, const std::string& id, const Status& why);
+
+  std::vector<std::shared_ptr<HeldFault>> live_faults() const;
+
+  Loop& loop_;
+  Holders& holders_;
+  Journal& journal_;
+  NodeFacts facts_;
+  std::vector<std::shared_ptr<Lease>> leases_;
+  std::function<void()> stopped_;
+};
+
+}  // namespace squall::daemon

@@ -1,0 +1,103 @@
+#include <fmt/format.h>
+#include <poll.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "injector/daemon/daemon.h"
+#include "injector/daemon/log.h"
+#include "injector/daemon/spawn.h"
+
+namespace squall::daemon {
+namespace {
+
+constexpr Duration kHoldersGrace = std::chrono::seconds(1);
+constexpr Duration kSweepPatience = std::chrono::seconds(15);
+
+void close_in(Ledger& ledger, const std::string& fault) {
+  v1::LedgerRecord record;
+  record.mutable_closed()->set_fault(fault);
+  const Status status = ledger.append(record, false);
+  if (!status.ok())
+    log(LogLevel::kWarn, "event=ledger_write_failed why=" + quoted(message_of(status)));
+}
+
+/// An old holder saw its daemon die and is undoing its fault; two at once would get in each other's
+/// way.
+void wait_for_holders(const std::vector<v1::LedgerOpened>& open, const std::string& boot_id) {
+  const MonotonicTime until = monotonic_now() + kHoldersGrace;
+  std::vector<Fd> holders;
+  for (const v1::LedgerOpened& opened : open) {
+    if (opened.boot_id() != boot_id) continue;
+    StatusOr<Fd> pidfd =
+        open_process(static_cast<pid_t>(opened.holder_pid()), opened.holder_start_time());
+    if (pidfd.ok()) holders.push_back(*std::move(pidfd));
+  }
+  for (const Fd& holder : holders) {
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - monotonic_now());
+    pollfd end{.fd = holder.number(), .events = POLLIN, .revents = 0};
+    if (::poll(&end, 1, static_cast<int>(std::max<long>(left.count(), 0))) > 0) continue;
+    kill_process(holder);
+    ::poll(&end, 1, 1000);
+  }
+}
+
+/// Asks and runs the loop until the answer is there.
+StatusOr<v1::FromHolder> ask_now(Loop& loop, Holders& holders, const v1::ToHolder& request) {
+  StatusOr<v1::FromHolder> result = error(StatusCode::kInternal, "no answer");
+  holders.ask(request, kSweepPatience, [&](StatusOr<v1::FromHolder> answer) {
+    result = std::move(answer);
+    loop.stop();
+  });
+  loop.run();
+  return result;
+}
+
+}  // namespace
+
+std::vector<std::string> recover(Loop& loop, Holders& holders, Ledger& ledger,
+                                 const std::string& state_id, const std::string& boot_id) {
+  std::vector<std::string> told;
+  const std::vector<v1::LedgerOpened> open = ledger.content().open;
+  if (ledger.content().damaged) {
+    told.push_back(
+        "the ledger's end was damaged; the node was searched for what it may have named");
+  }
+  wait_for_holders(open, boot_id);
+  for (const v1::LedgerOpened& opened : open) {
+    const std::string name =
+        fmt::format("{} fault {} of run {}", opened.kind(), opened.fault(), opened.run());
+    if (opened.boot_id() != boot_id) {
+      // Kernel objects end with their boot, and an undo must never meet the objects of another.
+      close_in(ledger, opened.fault());
+      told.push_back(name + ": gone with an earlier boot");
+      continue;
+    }
+    v1::ToHolder request;
+    *request.mutable_sweep()->mutable_undos() = opened.undos();
+    const StatusOr<v1::FromHolder> answer = ask_now(loop, holders, request);
+    if (answer.ok() && answer->swept().residue().empty()) {
+      close_in(ledger, opened.fault());
+      told.push_back(name + ": swept");
+      continue;
+    }
+    const std::string why = answer.ok() ? answer->swept().residue(0) : message_of(answer.status());
+    told.push_back(name + ": left behind: " + why);
+  }
+  v1::ToHolder search;
+  search.mutable_sweep()->set_state_id(state_id);
+  const StatusOr<v1::FromHolder> answer = ask_now(loop, holders, search);
+  if (!answer.ok()) {
+    told.push_back("the node could not be searched: " + message_of(answer.status()));
+  } else {
+    for (const std::string& line : answer->swept().done()) told.push_back("swept " + line);
+    for (const std::string& line : answer->swept().residue())
+      told.push_back("left behind: " + line);
+  }
+  if (const Status status = ledger.compact(); !status.ok()) {
+    log(LogLevel::kWarn, "event=ledger_write_failed why=" + quoted(message_of(status)));
+  }
+  return told;
+}
+
+}  // namespace squall::daemon

@@ -1,0 +1,388 @@
+#include "injector/daemon/server.h"
+
+#include <grpcpp/grpcpp.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <deque>
+#include <fstream>
+#include <sstream>
+#include <thread>
+#include <utility>
+
+#include "injector/daemon/log.h"
+#include "squall/v1/node.grpc.pb.h"
+
+namespace squall::daemon {
+namespace {
+
+constexpr int kLargestMessage = 1 << 20;
+/// A client that is dead or cut off is noticed within the sum of these; the lease would notice
+/// later.
+constexpr int kKeepaliveMs = 2000;
+constexpr int kKeepaliveTimeoutMs = 1000;
+constexpr int kShortestPingMs = 500;
+/// A client that renews but never reads is cut off before its events fill the memory.
+constexpr std::size_t kMostUnsent = 10'000;
+
+grpc::Status to_grpc(const Status& status) {
+  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), message_of(status));
+}
+
+/// What a completion queue hands back. Runs on the loop.
+class Tag {
+ public:
+  Tag() = default;
+  Tag(const Tag&) = delete;
+  Tag& operator=(const Tag&) = delete;
+  virtual ~Tag() = default;
+  virtual void complete(bool done, MonotonicTime at) = 0;
+};
+
+template <typename Call>
+class TagOf final : public Tag {
+ public:
+  using Handler = void (Call::*)(bool, MonotonicTime);
+  TagOf(Call& call, Handler handler) : call_(call), handler_(handler) {}
+  void complete(bool done, MonotonicTime at) override { (call_.*handler_)(done, at); }
+
+ private:
+  Call& call_;
+  Handler handler_;
+};
+
+}  // namespace
+
+// The asynchronous rather than the callback interface: the callback interface of gRPC 1.51 polls on
+// threads of its own, which wake every second and then sleep for 100 ms with an abort on the wire.
+struct Server::Calls {
+  Calls(Loop& to, Node& core) : loop(to), node(core) {}
+
+  Loop& loop;
+  Node& node;
+  std::function<v1::Description()> describe;
+  v1::Injector::AsyncService service;
+  std::unique_ptr<grpc::ServerCompletionQueue> queue;
+  std::unique_ptr<grpc::Server> server;
+  std::uint16_t port = 0;
+  std::string socket;
+  bool ending = false;
+  std::thread poller;
+
+  void poll() {
+    void* tag = nullptr;
+    bool done = false;
+    while (queue->Next(&tag, &done)) {
+      loop.post([tag, done, at = monotonic_now()] { static_cast<Tag*>(tag)->complete(done, at); });
+    }
+    loop.post([this] { loop.stop(); });
+  }
+};
+
+namespace {
+
+/// A Lease call from the moment one is waited for. Deletes itself when the last of its operations
+/// has come back.
+class LeaseCall final : public LeaseStream {
+ public:
+  explicit LeaseCall(Server::Calls& calls) : calls_(calls), wire_(&context_) {
+    ++pending_;
+    calls_.service.RequestLease(&context_, &wire_, calls_.queue.get(), calls_.queue.get(),
+                                &accepted_);
+  }
+
+  void tell(v1::LeaseEvent event) override {
+    if (gone_ || finishing_) return;
+    if (unsent_.size() >= kMostUnsent) {
+      log(LogLevel::kWarn, "event=stream_cut why=\"the client does not read\"");
+      gone_ = true;
+      return context_.TryCancel();  // the write that is stuck comes back and tells the node
+    }
+    unsent_.push_back(std::move(event));
+    if (unsent_.size() == 1) write();
+  }
+
+  void finish(const Status& status) override {
+    forgotten_ = true;
+    finishing_ = true;
+    last_word_ = status;
+    if (unsent_.empty()) end();
+  }
+
+ private:
+  void accepted(bool done, MonotonicTime) {
+    --pending_;
+    if (done && !calls_.ending) {
+      new LeaseCall(calls_);
+      read();
+    } else {
+      ended_ = true;
+    }
+    leave();
+  }
+
+  void read() {
+    if (ended_ || calls_.ending) return;
+    ++pending_;
+    wire_.Read(&request_, &read_);
+  }
+
+  void have_read(bool done, MonotonicTime at) {
+    --pending_;
+    if (done) {
+      if (!forgotten_) calls_.node.received(*this, request_, at);
+      read();
+    } else if (!forgotten_) {
+      calls_.node.ended(*this);
+    }
+    leave();
+  }
+
+  void write() {
+    if (calls_.ending) return;
+    ++pending_;
+    wire_.Write(unsent_.front(), &written_);
+  }
+
+  void have_written(bool done, MonotonicTime) {
+    --pending_;
+    unsent_.pop_front();
+    if (!done) {
+      gone_ = true;
+      unsent_.clear();
+      if (!std::exchange(forgotten_, true)) calls_.node.broken(*this);
+      end();
+    } else if (!unsent_.empty()) {
+      write();
+    } else if (finishing_) {
+      end();
+    }
+    leave();
+  }
+
+  void end() {
+    if (std::exchange(ended_, true) || calls_.ending) return;
+    ++pending_;
+    wire_.Finish(to_grpc(last_word_), &finished_);
+  }
+
+  void have_finished(bool, MonotonicTime) {
+    --pending_;
+    leave();
+  }
+
+  void leave() {
+    if (pending_ == 0 && (ended_ || calls_.ending)) delete this;
+  }
+
+  Server::Calls& calls_;
+  grpc::ServerContext context_;
+  grpc::ServerAsyncReaderWriter<v1::LeaseEvent, v1::LeaseRequest> wire_;
+  v1::LeaseRequest request_;
+  std::deque<v1::LeaseEvent> unsent_;  // the first of them is being written
+  Status last_word_;
+  int pending_ = 0;         // operations that have not come back
+  bool forgotten_ = false;  // by the node
+  bool finishing_ = false;  // the last word is known
+  bool gone_ = false;       // nobody listens
+  bool ended_ = false;      // the last word is being said
+  TagOf<LeaseCall> accepted_{*this, &LeaseCall::accepted};
+  TagOf<LeaseCall> read_{*this, &LeaseCall::have_read};
+  TagOf<LeaseCall> written_{*this, &LeaseCall::have_written};
+  TagOf<LeaseCall> finished_{*this, &LeaseCall::have_finished};
+};
+
+/// A call of one question and one answer.
+template <typename Request, typename Reply>
+class PlainCall {
+ public:
+  using Writer = grpc::ServerAsyncResponseWriter<Reply>;
+  using Wait = std::function<void(PlainCall&)>;
+  using Answer = std::function<void(StatusOr<Reply>)>;
+  using Serve = std::function<void(const Request&, Answer)>;
+
+  PlainCall(Server::Calls& calls, Wait wait, Serve serve)
+      : calls_(calls), writer_(&context_), wait_(std::move(wait)), serve_(std::move(serve)) {
+    wait_(*this);
+  }
+
+  grpc::ServerContext context_;
+  Request request_;
+
+  Server::Calls& calls() { return calls_; }
+  Writer& writer() { return writer_; }
+  Tag& accepted() { return accepted_; }
+
+ private:
+  void have_accepted(bool done, MonotonicTime) {
+    if (!done || calls_.ending) {
+      delete this;
+      return;
+    }
+    new PlainCall(calls_, wait_, serve_);
+    serve_(request_, [this](StatusOr<Reply> reply) {
+      if (calls_.ending) {
+        delete this;
+      } else if (reply.ok()) {
+        writer_.Finish(*reply, grpc::Status::OK, &finished_);
+      } else {
+        writer_.FinishWithError(to_grpc(reply.status()), &finished_);
+      }
+    });
+  }
+
+  void have_finished(bool, MonotonicTime) { delete this; }
+
+  Server::Calls& calls_;
+  Writer writer_;
+  Wait wait_;
+  Serve serve_;
+  TagOf<PlainCall> accepted_{*this, &PlainCall::have_accepted};
+  TagOf<PlainCall> finished_{*this, &PlainCall::have_finished};
+};
+
+StatusOr<std::string> read_file(const std::string& path) {
+  std::ifstream file(path);
+  std::ostringstream text;
+  text << file.rdbuf();
+  if (!file || text.str().empty()) {
+    return error(StatusCode::kFailedPrecondition, path + " cannot be read");
+  }
+  return text.str();
+}
+
+StatusOr<std::shared_ptr<grpc::ServerCredentials>> credentials_of(const Listen& listen) {
+  if (listen.address.starts_with("unix:")) return grpc::InsecureServerCredentials();
+  if (listen.tls_dir.empty()) {
+    return error(StatusCode::kInvalidArgument,
+                 "TLS needed: to listen on " + listen.address +
+                     ", give --tls-dir DIR with ca.pem, cert.pem and key.pem");
+  }
+  const auto ca = read_file(listen.tls_dir + "/ca.pem");
+  const auto cert = read_file(listen.tls_dir + "/cert.pem");
+  const auto key = read_file(listen.tls_dir + "/key.pem");
+  for (const auto* part : {&ca, &cert, &key}) {
+    if (!part->ok()) return part->status();
+  }
+  grpc::SslServerCredentialsOptions options(
+      GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
+  options.pem_root_certs = *ca;
+  options.pem_key_cert_pairs.push_back({*key, *cert});
+  return grpc::SslServerCredentials(options);
+}
+
+/// gRPC removes a socket that is in its way, even one that is served.
+Status check_socket_is_free(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.empty() || path.size() >= sizeof address.sun_path) {
+    return error(StatusCode::kInvalidArgument, "unix:" + path + ": a path of 1 to " +
+                                                   std::to_string(sizeof address.sun_path - 1) +
+                                                   " bytes is needed");
+  }
+  path.copy(address.sun_path, path.size());
+  const Fd probe(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  // POSIX wants this cast.
+  if (::connect(probe.number(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0) {
+    return error(StatusCode::kFailedPrecondition, "unix:" + path + " is served by another process");
+  }
+  return ok();
+}
+
+}  // namespace
+
+StatusOr<std::uint16_t> port_of(const std::string& address) {
+  if (address.starts_with("unix:")) return std::uint16_t{0};
+  const auto colon = address.rfind(':');
+  const std::string digits = colon == std::string::npos ? "" : address.substr(colon + 1);
+  const bool numeric = !digits.empty() && digits.size() <= 5 &&
+                       digits.find_first_not_of("0123456789") == std::string::npos;
+  const unsigned long port = numeric ? std::stoul(digits) : 65536;
+  if (colon == 0 || port > 65535) {
+    return error(StatusCode::kInvalidArgument,
+                 "\"" + address + "\" is neither unix:/path nor host:port");
+  }
+  return static_cast<std::uint16_t>(port);
+}
+
+StatusOr<std::unique_ptr<Server>> Server::start(Loop& loop, Node& node, const Listen& listen,
+                                                std::function<v1::Description()> describe) {
+  if (const auto port = port_of(listen.address); !port.ok()) return port.status();
+  const auto credentials = credentials_of(listen);
+  if (!credentials.ok()) return credentials.status();
+  std::string socket;
+  if (listen.address.starts_with("unix:")) {
+    socket = listen.address.substr(5);
+    if (const Status free = check_socket_is_free(socket); !free.ok()) return free;
+  }
+
+  std::unique_ptr<Server> server(new Server());
+  server->calls_ = std::make_unique<Calls>(loop, node);
+  Calls& calls = *server->calls_;
+  calls.describe = std::move(describe);
+  calls.socket = socket;
+  grpc::ServerBuilder builder;
+  int port = 0;
+  builder.AddListeningPort(listen.address, *credentials, &port);
+  builder.RegisterService(&calls.service);
+  builder.SetMaxReceiveMessageSize(kLargestMessage);
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
+                             kShortestPingMs);
+  calls.queue = builder.AddCompletionQueue();
+  calls.server = builder.BuildAndStart();
+  if (!calls.server) {
+    return error(StatusCode::kFailedPrecondition, "cannot listen on " + listen.address);
+  }
+  calls.port = socket.empty() ? static_cast<std::uint16_t>(port) : std::uint16_t{0};
+  calls.poller = std::thread([&calls] { calls.poll(); });
+
+  new LeaseCall(calls);
+  using DescribeCall = PlainCall<v1::DescribeRequest, v1::Description>;
+  new DescribeCall(
+      calls,
+      [](DescribeCall& call) {
+        auto* queue = call.calls().queue.get();
+        call.calls().service.RequestDescribe(&call.context_, &call.request_, &call.writer(), queue,
+                                             queue, &call.accepted());
+      },
+      [&calls](const v1::DescribeRequest&, const DescribeCall::Answer& answer) {
+        answer(calls.describe());
+      });
+  using PreflightCall = PlainCall<v1::PreflightRequest, v1::PreflightReply>;
+  new PreflightCall(
+      calls,
+      [](PreflightCall& call) {
+        auto* queue = call.calls().queue.get();
+        call.calls().service.RequestPreflight(&call.context_, &call.request_, &call.writer(), queue,
+                                              queue, &call.accepted());
+      },
+      [&calls](const v1::PreflightRequest& request, const PreflightCall::Answer& answer) {
+        calls.node.preflight(request, answer);
+      });
+  return server;
+}
+
+Server::Server() = default;
+
+Server::~Server() {
+  if (!calls_ || !calls_->server) return;
+  // Last words that were said already get a moment to leave.
+  calls_->server->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(200));
+  calls_->ending = true;
+  calls_->queue->Shutdown();
+  calls_->loop
+      .run();  // every operation comes back and frees its call; the poller then stops the loop
+  calls_->poller.join();
+  if (!calls_->socket.empty()) ::unlink(calls_->socket.c_str());
+}
+
+std::uint16_t Server::port() const { return calls_->port; }
+
+}  // namespace squall::daemon

@@ -1,0 +1,98 @@
+#include "injector/daemon/state_dir.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <utility>
+
+#include "experiments/base/ids.h"
+
+namespace squall::daemon {
+namespace {
+
+std::string first_line(const std::string& path) {
+  std::ifstream file(path);
+  std::string line;
+  std::getline(file, line);
+  return line;
+}
+
+bool is_state_id(const std::string& id) {
+  return id.size() == 8 && std::all_of(id.begin(), id.end(), [](char letter) {
+           return (letter >= 'a' && letter <= 'z') || (letter >= '2' && letter <= '7');
+         });
+}
+
+/// Whole or not at all: objects in the kernel bear the id, so a torn one would orphan them.
+Status write_whole(const std::string& path, const std::string& text) {
+  const std::string fresh = path + ".new";
+  const Fd file(::open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+  if (!file.is_open()) return from_errno(fresh, errno);
+  if (::write(file.number(), text.data(), text.size()) != static_cast<ssize_t>(text.size()) ||
+      ::fsync(file.number()) != 0 || std::rename(fresh.c_str(), path.c_str()) != 0) {
+    return from_errno(fresh, errno);
+  }
+  return ok();
+}
+
+}  // namespace
+
+std::string default_state_dir() {
+  if (const char* own = std::getenv("SQUALL_STATE_DIR"); own != nullptr && *own != '\0') return own;
+  if (const char* home = std::getenv("XDG_STATE_HOME"); home != nullptr && *home != '\0') {
+    return std::string(home) + "/squall";
+  }
+  return "/var/lib/squall";
+}
+
+StatusOr<StateDir> StateDir::open(const std::string& path) {
+  StateDir dir;
+  std::error_code problem;
+  dir.path_ = std::filesystem::absolute(path, problem).string();
+  if (!problem && !std::filesystem::exists(dir.path_, problem)) {
+    std::filesystem::create_directories(dir.path_, problem);
+    if (!problem) {
+      std::filesystem::permissions(dir.path_, std::filesystem::perms::owner_all, problem);
+    }
+  }
+  if (problem) return from_errno("state directory " + path, problem.value());
+
+  const std::string lock = dir.path_ + "/lock";
+  dir.lock_.reset(::open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!dir.lock_.is_open()) return from_errno(lock, errno);
+  if (::flock(dir.lock_.number(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) return from_errno(lock, errno);
+    return error(StatusCode::kFailedPrecondition, "squalld with pid " + first_line(lock) +
+                                                      " already serves the state directory " +
+                                                      dir.path_);
+  }
+  const std::string pid = std::to_string(::getpid()) + "\n";
+  if (::ftruncate(dir.lock_.number(), 0) != 0 ||
+      ::pwrite(dir.lock_.number(), pid.data(), pid.size(), 0) != static_cast<ssize_t>(pid.size())) {
+    return from_errno(lock, errno);
+  }
+
+  const std::string id_path = dir.path_ + "/state-id";
+  dir.id_ = first_line(id_path);
+  if (!is_state_id(dir.id_)) {
+    if (!dir.id_.empty()) {
+      return error(StatusCode::kDataLoss,
+                   id_path +
+                       " is damaged: what bears the old id can only be swept by squall-hold "
+                       "--sweep; remove the file after that");
+    }
+    dir.id_ = new_state_id();
+    if (const Status status = write_whole(id_path, dir.id_ + "\n"); !status.ok()) return status;
+  }
+  return dir;
+}
+
+std::string boot_id() { return first_line("/proc/sys/kernel/random/boot_id"); }
+
+}  // namespace squall::daemon

@@ -1,0 +1,41 @@
+/// \file
+/// The daemon's folder on disk: the lock that makes it the only one, its id, and the ledger's
+/// place.
+#pragma once
+
+#include <string>
+
+#include "experiments/base/status.h"
+#include "injector/hold/fd.h"
+
+namespace squall::daemon {
+
+/// $SQUALL_STATE_DIR, else $XDG_STATE_HOME/squall, else /var/lib/squall.
+std::string default_state_dir();
+
+class StateDir {
+ public:
+  /// Creates the folder (mode 0700) where needed, locks it, and reads or makes its id. The lock is
+  /// held until this object or the process is gone. Errors: kFailedPrecondition naming the pid of
+  /// the daemon that has it; kPermissionDenied and the like.
+  static StatusOr<StateDir> open(const std::string& path);
+
+  const std::string& path() const { return path_; }
+  const std::string& id() const {
+    return id_;
+  }  ///< 8 characters, the same for as long as the folder exists.
+  std::string ledger() const { return path_ + "/ledger"; }
+  std::string socket() const { return path_ + "/squalld.sock"; }
+
+ private:
+  StateDir() = default;
+
+  std::string path_;
+  std::string id_;
+  Fd lock_;
+};
+
+/// Of the running kernel. Empty if /proc is not there.
+std::string boot_id();
+
+}  // namespace squall::daemon
