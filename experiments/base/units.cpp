@@ -142,6 +142,13 @@ struct Written {
   const UnitName* unit = nullptr;
 };
 
+StatusOr<Written> take_apart(std::string_view text, const Quantity& quantity);
+
+/// Whether what is about to be suggested would be right.
+bool is_right(std::string_view text, const Quantity& quantity) {
+  return take_apart(text, quantity).ok();
+}
+
 StatusOr<Written> take_apart(std::string_view text, const Quantity& quantity) {
   const auto not_one = [&] {
     return wrong(
@@ -151,13 +158,13 @@ StatusOr<Written> take_apart(std::string_view text, const Quantity& quantity) {
     return wrong(fmt::format("{} is missing; write {}", quantity.noun, quantity.example));
   }
   if (text[0] == '-' || text[0] == '+') {
-    if (text.size() < 2 || !is_digit(text[1])) return not_one();
+    if (!is_right(text.substr(1), quantity)) return not_one();
     return wrong(fmt::format("{} has a sign; write {}", quoted(text), text.substr(1)));
   }
   std::size_t at = 0;
   while (at < text.size() && is_digit(text[at])) ++at;
   if (at == 0) {
-    if (text[0] == '.' && text.size() > 1 && is_digit(text[1])) {
+    if (text[0] == '.' && is_right(fmt::format("0{}", text), quantity)) {
       return wrong(fmt::format("{} begins with a point; write 0{}", quoted(text), text));
     }
     return not_one();
@@ -166,7 +173,8 @@ StatusOr<Written> take_apart(std::string_view text, const Quantity& quantity) {
   written.whole = text.substr(0, at);
   if (written.whole.size() > 1 && written.whole[0] == '0') {
     const auto first = written.whole.find_first_not_of('0');
-    const auto from = first == std::string_view::npos ? at - 1 : first;
+    const auto from = first < at ? first : at - 1;
+    if (!is_right(text.substr(from), quantity)) return not_one();
     return wrong(fmt::format("{} has a leading zero; write {}", quoted(text), text.substr(from)));
   }
   if (at + 1 < text.size() && text[at] == '.' && is_digit(text[at + 1])) {
@@ -204,8 +212,11 @@ StatusOr<Written> take_apart(std::string_view text, const Quantity& quantity) {
     const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '/';
     if (!letter) return not_one();
   }
-  return wrong(fmt::format("unknown unit {}; write {} with {}", quoted(unit), written.number,
-                           quantity.units));
+  return wrong(
+      quantity.names.size() == 1
+          ? fmt::format("unknown unit {}; write {}{}", quoted(unit), written.number, quantity.units)
+          : fmt::format("unknown unit {}; write {} with {}", quoted(unit), written.number,
+                        quantity.units));
 }
 
 /// An exact whole number of the base unit.

@@ -55,7 +55,7 @@ class Walk {
       }
     }
     if (const auto problem = bad_form(message)) return wrong(path, in_words(*problem));
-    for (const Finding& finding : contradictions(message)) {
+    for (const Finding& finding : contradictions(message, noun_of(type))) {
       return wrong(finding.field.empty() ? path : below(path, finding.field),
                    in_words({finding.summary, finding.hint}));
     }

@@ -328,7 +328,13 @@ double number_in(const Message& message, const FieldDescriptor& field) {
   }
 }
 
-std::vector<Finding> contradictions(const Message& message) {
+std::string noun_of(const Descriptor& message) {
+  std::string noun = message.name();
+  std::transform(noun.begin(), noun.end(), noun.begin(), lower);
+  return noun;
+}
+
+std::vector<Finding> contradictions(const Message& message, std::string_view called) {
   std::vector<Finding> found;
   const Descriptor& type = *message.GetDescriptor();
   const auto& reflection = *message.GetReflection();
@@ -343,10 +349,9 @@ std::vector<Finding> contradictions(const Message& message) {
     return field != nullptr && given(*field);
   });
   if (!some && !any_of.empty()) {
-    std::string noun = type.name();
-    std::transform(noun.begin(), noun.end(), noun.begin(), lower);
-    found.push_back({"", fmt::format("{} needs {}", noun, one_of({any_of.begin(), any_of.end()})),
-                     "without it, it says nothing"});
+    const std::string& example = rules_of(type).example();
+    found.push_back({"", fmt::format("{} needs {}", called, one_of({any_of.begin(), any_of.end()})),
+                     example.empty() ? "" : fmt::format("write {}", example)});
   }
 
   for (int i = 0; i < type.field_count(); ++i) {

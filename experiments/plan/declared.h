@@ -90,6 +90,10 @@ struct Finding {
 /// What the fields of one message say together that none of them says alone, as its declaration
 /// forbids it; not for the messages inside it. Called for what a plan says and for what comes over
 /// the wire alike.
-std::vector<Finding> contradictions(const Message& message);
+/// `called` is what the message is called where it stands.
+std::vector<Finding> contradictions(const Message& message, std::string_view called);
+
+/// What a message is called where no field's name says it better: its type's name in lower case.
+std::string noun_of(const Descriptor& message);
 
 }  // namespace squall::plan

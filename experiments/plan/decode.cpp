@@ -74,15 +74,17 @@ class Decoder {
  public:
   Decoder(Diagnostics& diagnostics, Tainted& tainted) : out_(diagnostics), tainted_(tainted) {}
 
-  /// `where` is the key that the value belongs to, for what is missing from it.
-  void message(const YamlNode& node, Message& message, const Place& where) {
+  /// `where` is the key that the value belongs to, for what is missing from it; `called` is its
+  /// name, or the type's.
+  void message(const YamlNode& node, Message& message, const Place& where,
+               const std::string& called) {
     const std::size_t before = out_.found.size();
     switch (rules_of(*message.GetDescriptor()).form()) {
       case v1::FORM_NONE:
-        mapping(node, message, where);
+        mapping(node, message, where, called);
         break;
       case v1::LIST:
-        repeated(node, message, *message.GetDescriptor()->field(0), where);
+        repeated(node, message, *message.GetDescriptor()->field(0), where, called);
         break;
       case v1::ENVIRONMENT:
         map(node, message, *message.GetDescriptor()->field(0), where);
@@ -118,18 +120,17 @@ class Decoder {
     return where;
   }
 
-  /// plan, step, check, network: what a message is called.
-  static std::string noun(const Descriptor& type) { return lower_case(type.name()); }
-
-  void mapping(const YamlNode& node, Message& message, const Place& where) {
+  void mapping(const YamlNode& node, Message& message, const Place& where,
+               const std::string& called) {
     const Descriptor& type = *message.GetDescriptor();
     const Level& here = level(type);
     if (node.kind == YamlNode::Kind::kScalar || node.kind == YamlNode::Kind::kSequence) {
       const v1::MessageRules& rules = rules_of(type);
-      out_.error(node.place, fmt::format("{} is not a single value or a list", noun(type)),
-                 rules.example().empty()
-                     ? fmt::format("known in it: {}", fmt::join(here.words, ", "))
-                     : fmt::format("write {}", rules.example()));
+      const bool short_example =
+          !rules.example().empty() && rules.example().find('\n') == std::string::npos;
+      out_.error(node.place, fmt::format("{} is a mapping", called),
+                 short_example ? fmt::format("write {}", rules.example())
+                               : fmt::format("known in it: {}", fmt::join(here.words, ", ")));
       return;
     }
     open_.push_back({&here, ""});
@@ -155,16 +156,17 @@ class Decoder {
             given[i]->key->place);
     }
     for (std::size_t i = 0; i < given.size(); ++i) {
-      if (given[i] == nullptr) absent(message, here.slots[i], node, place_in(node, where));
+      if (given[i] == nullptr) absent(message, here.slots[i], place_in(node, where), called);
     }
     open_.pop_back();
     if (out_.found.size() != before && has_errors_since(before)) return;
-    weigh(message, node, place_in(node, where));
+    weigh(message, node, place_in(node, where), called);
     for (const Slot& slot : here.slots) {
       if (slot.inside == nullptr || !message.GetReflection()->HasField(message, slot.inside)) {
         continue;
       }
-      weigh(message.GetReflection()->GetMessage(message, slot.inside), node, place_in(node, where));
+      weigh(message.GetReflection()->GetMessage(message, slot.inside), node, place_in(node, where),
+            called);
       break;
     }
   }
@@ -180,8 +182,9 @@ class Decoder {
   }
 
   /// What the fields say together.
-  void weigh(const Message& message, const YamlNode& node, const Place& where) {
-    for (Finding& finding : contradictions(message)) {
+  void weigh(const Message& message, const YamlNode& node, const Place& where,
+             const std::string& called) {
+    for (Finding& finding : contradictions(message, called)) {
       const YamlNode* key = node.find_key(finding.field);
       const YamlNode* value = node.find(finding.field);
       Place place = where;
@@ -197,6 +200,7 @@ class Decoder {
     struct Taken {
       const YamlNode* key = nullptr;
       const OneofDescriptor* choice = nullptr;
+      bool more = false;
     };
     // An inline message and the choice that it may stand instead of are one choice to a plan.
     const auto group_of = [&](const Slot& slot) -> const OneofDescriptor* {
@@ -229,7 +233,8 @@ class Decoder {
           first = {entry.key, choice};
           continue;
         }
-        const std::string level_noun = noun(*here.type);
+        first.more = true;
+        const std::string level_noun = noun_of(*here.type);
         const std::string own_noun = rules_of(*choice).noun();
         const std::string both = fmt::format("{} and {}", first.key->text, entry.key->text);
         out_.error(entry.key->place,
@@ -250,7 +255,7 @@ class Decoder {
                      here.words.end();
             });
         if (unknown) continue;
-        const std::string level_noun = noun(*here.type);
+        const std::string level_noun = noun_of(*here.type);
         const std::string own_noun = rules_of(*group).noun();
         out_.error(where,
                    own_noun == level_noun ? fmt::format("the {} does nothing", level_noun)
@@ -265,10 +270,11 @@ class Decoder {
             slot.field->real_containing_oneof() != nullptr) {
           continue;
         }
-        if (rules_of(*group).or_field() == slot.inside->name() && found->second.choice == group) {
+        if (rules_of(*group).or_field() == slot.inside->name() && found->second.choice == group &&
+            !found->second.more) {
           out_.error(given[i]->key->place,
                      fmt::format("{} is a {}'s, and this {} has none", slot.field->name(),
-                                 slot.inside->name(), noun(*here.type)),
+                                 slot.inside->name(), noun_of(*here.type)),
                      fmt::format("leave `{}` out", slot.field->name()));
         }
       }
@@ -285,15 +291,20 @@ class Decoder {
     std::string hint;
     for (std::size_t i = open_.size() - 1; i-- > 0 && hint.empty();) {
       if (has(*open_[i].level)) {
-        hint = fmt::format("`{}` belongs to the {}, beside `{}`", word, noun(*open_[i].level->type),
-                           open_[i].key);
+        hint = fmt::format("`{}` belongs to the {}, beside `{}`", word,
+                           noun_of(*open_[i].level->type), open_[i].key);
       }
     }
     for (const Slot& slot : here.slots) {
       if (!hint.empty() || slot.field->cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE) continue;
       const Level& below = level(*slot.field->message_type());
       if (rules_of(*below.type).form() != v1::FORM_NONE || slot.field->is_map()) continue;
-      if (has(below)) hint = fmt::format("`{}` belongs inside `{}`", word, slot.field->name());
+      if (has(below)) {
+        hint = slot.field->is_repeated()
+                   ? fmt::format("`{}` belongs to a {}, inside `{}`", word, noun_of(*below.type),
+                                 slot.field->name())
+                   : fmt::format("`{}` belongs inside `{}`", word, slot.field->name());
+      }
       for (const Slot& deeper : below.slots) {
         if (!hint.empty() || deeper.field->cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE) continue;
         if (deeper.field->is_repeated()) continue;
@@ -310,13 +321,12 @@ class Decoder {
   }
 
   /// A field that the plan is silent about: required, or with a value of its own then.
-  void absent(Message& message, const Slot& slot, const YamlNode& node, const Place& where) {
+  void absent(Message& message, const Slot& slot, const Place& where, const std::string& called) {
     const FieldDescriptor& field = *slot.field;
     const v1::FieldRules& rules = rules_of(field);
     if (rules.required()) {
-      out_.error(where,
-                 fmt::format("{} has no `{}`", called(*message.GetDescriptor()), field.name()),
-                 rules.help().empty() ? "" : fmt::format("it is {}", rules.help()));
+      out_.error(where, fmt::format("{} needs `{}`", called, field.name()),
+                 rules.help().empty() ? "" : fmt::format("{}: {}", field.name(), rules.help()));
       return;
     }
     const auto& reflection = *message.GetReflection();
@@ -341,10 +351,9 @@ class Decoder {
       YamlNode nothing;
       nothing.kind = YamlNode::Kind::kMapping;
       nothing.place = where;
-      this->message(nothing, *owner.GetReflection()->MutableMessage(&owner, &field), where);
-      tainted_.erase(&nothing);
+      this->message(nothing, *owner.GetReflection()->MutableMessage(&owner, &field), where,
+                    field.name());
     }
-    static_cast<void>(node);
   }
 
   /// Whether a message is worth having though nobody wrote it: recovery, with how long it may take.
@@ -359,17 +368,16 @@ class Decoder {
     return true;
   }
 
-  static std::string called(const Descriptor& type) { return fmt::format("the {}", noun(type)); }
-
   void value(const YamlNode& node, Message& message, const FieldDescriptor& field,
              const Place& where) {
     const std::size_t before = out_.found.size();
     if (field.is_map()) {
       map(node, message, field, where);
     } else if (field.is_repeated()) {
-      repeated(node, message, field, where);
+      repeated(node, message, field, where, field.name());
     } else if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
-      this->message(node, *message.GetReflection()->MutableMessage(&message, &field), where);
+      this->message(node, *message.GetReflection()->MutableMessage(&message, &field), where,
+                    field.name());
     } else {
       scalar(node, message, field);
     }
@@ -389,10 +397,7 @@ class Decoder {
   }
 
   void repeated(const YamlNode& node, Message& message, const FieldDescriptor& field,
-                const Place& where) {
-    // A list written as a message of its own is called by the key it stands below.
-    const bool is_form = rules_of(*message.GetDescriptor()).form() == v1::LIST;
-    const std::string name = is_form ? noun(*message.GetDescriptor()) : field.name();
+                const Place& where, const std::string& name) {
     if (node.kind != YamlNode::Kind::kSequence) {
       if (node.kind == YamlNode::Kind::kNull) {
         out_.error(where, fmt::format("{} has no value", name), "it is a list");
@@ -405,13 +410,13 @@ class Decoder {
       return;
     }
     if (node.items.empty()) {
-      out_.error(where, fmt::format("{} is empty", name),
-                 rules_of(field).required() || is_form ? "" : fmt::format("leave `{}` out", name));
+      out_.error(where, fmt::format("{} is empty", name), "give it an item, or leave it out");
       return;
     }
     for (const YamlNode* item : node.items) {
       if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
-        this->message(*item, *message.GetReflection()->AddMessage(&message, &field), item->place);
+        this->message(*item, *message.GetReflection()->AddMessage(&message, &field), item->place,
+                      fmt::format("a {}", noun_of(*field.message_type())));
       } else {
         scalar(*item, message, field);
       }
@@ -447,13 +452,14 @@ class Decoder {
       open_.back().key = entry.key->text;
       if (value.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
         this->message(*entry.value, *pair.GetReflection()->MutableMessage(&pair, &value),
-                      entry.key->place);
+                      entry.key->place, fmt::format("a {}", noun_of(*value.message_type())));
         continue;
       }
       if (entry.value->kind != YamlNode::Kind::kScalar) {
         out_.error(
             entry.value->kind == YamlNode::Kind::kNull ? entry.key->place : entry.value->place,
-            fmt::format("{} is not a text", shown(entry.key->text)), "write \"\" for an empty one");
+            fmt::format("{} is not a text", shown(entry.key->text)),
+            entry.value->kind == YamlNode::Kind::kNull ? "write \"\" for an empty one" : "");
         continue;
       }
       if (const auto problem = misshapen_value(entry.value->text, field)) {
@@ -518,7 +524,7 @@ class Decoder {
     if (node.kind != YamlNode::Kind::kScalar) {
       const bool is_expectation = rules_of(*message.GetDescriptor()).form() == v1::EXPECTATION;
       out_.error(node.kind == YamlNode::Kind::kNull ? where : node.place,
-                 fmt::format("{} is written as one text", noun(*message.GetDescriptor())),
+                 fmt::format("{} is written as one text", noun_of(*message.GetDescriptor())),
                  is_expectation ? "put it in quotes if it holds \": \", brackets or \"#\"" : "");
       return;
     }
@@ -582,7 +588,11 @@ class Decoder {
         const EnumValueDescriptor* value = value_named(*field.enum_type(), node.text);
         if (value == nullptr) {
           const std::vector<std::string> known = spellings(*field.enum_type());
-          const std::string near = nearest(node.text, known);
+          std::string near = nearest(node.text, known);
+          // SIGKILL for KILL: longer than a slip, and still plain.
+          for (const std::string& word : known) {
+            if (near.empty() && lower_case(node.text).ends_with(lower_case(word))) near = word;
+          }
           out_.error(node.place, fmt::format("unknown {} {}", field.name(), shown(node.text)),
                      near.empty() ? fmt::format("it may be {}", one_of(known))
                                   : fmt::format("did you mean \"{}\"?", near));
@@ -679,8 +689,22 @@ class Decoder {
     }
     if (auto problem = doubtful(node.text, field)) {
       out_.warning(node.place, std::move(problem->summary), std::move(problem->hint));
+      hide(node);
     }
     return true;
+  }
+
+  /// Stars for what stands between :// and @ in a URL, so that no terminal and no log shows it.
+  void hide(const YamlNode& node) {
+    std::string& text = out_.text;
+    std::size_t at = 0;
+    for (std::size_t line = 1; line < node.place.line; ++line) at = text.find('\n', at) + 1;
+    at += node.place.column - 1;
+    const std::size_t end = std::min(at + node.place.length, text.size());
+    std::size_t from = text.find("://", at);
+    const std::size_t to = text.rfind('@', end);
+    if (from == std::string::npos || to == std::string::npos) return;
+    for (from += 3; from < to && from < end; ++from) text[from] = '*';
   }
 
   static inline const Level kNoLevel{};
@@ -695,7 +719,9 @@ class Decoder {
 
 Tainted decode(const YamlTree& tree, Message& message, Diagnostics& diagnostics) {
   Tainted tainted;
-  Decoder(diagnostics, tainted).message(*tree.root, message, tree.root->place);
+  Decoder(diagnostics, tainted)
+      .message(*tree.root, message, tree.root->place,
+               fmt::format("the {}", noun_of(*message.GetDescriptor())));
   return tainted;
 }
 

@@ -60,17 +60,40 @@ struct Operation {
   std::string_view spelling;
   v1::Operator op;
 };
-// Longer before shorter: <= is not < and =.
-constexpr std::array<Operation, 6> kSigns = {{{"<=", v1::LESS_OR_EQUAL},
-                                              {">=", v1::GREATER_OR_EQUAL},
-                                              {"==", v1::EQUAL},
-                                              {"!=", v1::NOT_EQUAL},
-                                              {"<", v1::LESS},
-                                              {">", v1::GREATER}}};
-constexpr std::array<Operation, 4> kWords = {{{"between", v1::BETWEEN},
-                                              {"in", v1::IN},
-                                              {"matches", v1::MATCHES},
-                                              {"contains", v1::CONTAINS}}};
+constexpr std::array<Operation, 10> kOperations = {{{"<=", v1::LESS_OR_EQUAL},
+                                                    {">=", v1::GREATER_OR_EQUAL},
+                                                    {"==", v1::EQUAL},
+                                                    {"!=", v1::NOT_EQUAL},
+                                                    {"<", v1::LESS},
+                                                    {">", v1::GREATER},
+                                                    {"between", v1::BETWEEN},
+                                                    {"in", v1::IN},
+                                                    {"matches", v1::MATCHES},
+                                                    {"contains", v1::CONTAINS}}};
+
+/// How other languages write ours.
+struct Foreign {
+  std::string_view theirs;
+  std::string_view ours;
+};
+constexpr std::array<Foreign, 8> kForeign = {{{"=", "=="},
+                                              {"===", "=="},
+                                              {"is", "=="},
+                                              {"<>", "!="},
+                                              {"=<", "<="},
+                                              {"=>", ">="},
+                                              {"=~", "matches"},
+                                              {"~", "matches"}}};
+
+std::string operator_near(std::string_view word) {
+  std::string near;
+  for (const Foreign& known : kForeign) {
+    if (known.theirs == word) near = known.ours;
+  }
+  if (near.empty()) near = nearest(word, {"between", "in", "matches", "contains"});
+  if (!near.empty()) return fmt::format("did you mean {}?", near);
+  return "it may be <, <=, >, >=, ==, !=, between, in, matches or contains";
+}
 
 bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
 bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
@@ -137,33 +160,22 @@ class Reader {
 
   std::optional<ProblemAt> operation() {
     skip();
-    const std::string_view rest = text_.substr(at_);
     std::size_t length = 0;
-    for (const Operation& sign : kSigns) {
-      if (rest.starts_with(sign.spelling)) {
-        out_.set_op(sign.op);
-        length = sign.spelling.size();
-        break;
-      }
+    const auto sign_end = std::min(text_.find_first_not_of("<>=!~", at_), text_.size());
+    const std::string_view sign = text_.substr(at_, sign_end - at_);
+    const std::string_view found = sign.empty() ? word() : sign;
+    for (const Operation& known : kOperations) {
+      if (known.spelling != found) continue;
+      out_.set_op(known.op);
+      length = found.size();
     }
     if (length == 0) {
-      for (const Operation& known : kWords) {
-        if (word() != known.spelling) continue;
-        out_.set_op(known.op);
-        length = known.spelling.size();
-      }
-    }
-    if (length == 0) {
-      const std::string_view found = word();
       if (found.empty()) {
         return wrong(text_.size(), 1, "an operator is missing",
                      fmt::format("write it as {}", metric_->example));
       }
-      if (found == "=") return wrong(at_, 1, "unknown operator \"=\"", "did you mean ==?");
-      const std::string near = nearest(found, {"between", "in", "matches", "contains"});
       return wrong(at_, found.size(), fmt::format("unknown operator \"{}\"", found),
-                   near.empty() ? "it may be <, <=, >, >=, ==, !=, between, in, matches or contains"
-                                : fmt::format("did you mean \"{}\"?", near));
+                   operator_near(found));
     }
     const bool for_texts = out_.op() == v1::MATCHES || out_.op() == v1::CONTAINS;
     const bool for_both =
@@ -232,17 +244,22 @@ class Reader {
     if (first == "baseline") {
       return wrong(begin, first.size(), "how many times the baseline?", "write 1.5 x baseline");
     }
-    // A blank may stand between a number and its unit, as elsewhere in a plan.
+    if (metric_->unit == v1::UNIT_NONE) return number(begin, first);
+    return number(begin, with_unit(begin, first));
+  }
+
+  /// A number's text, which the reading has just passed, with its unit if that follows behind a
+  /// blank.
+  std::string_view with_unit(std::size_t begin, std::string_view number) {
     double ignored = 0;
-    if (metric_->unit != v1::UNIT_NONE && decimal(first, ignored) && !word().empty() &&
-        (is_letter(word()[0]) || word()[0] == '%') && word() != "over" && word() != "for" &&
-        word() != "and") {
-      const std::size_t end = at_ + word().size();
-      at_ = end;
-      skip();
-      return number(begin, text_.substr(begin, end - begin));
-    }
-    return number(begin, first);
+    const std::string_view next = word();
+    const bool is_unit = !next.empty() && (is_letter(next[0]) || next[0] == '%') &&
+                         next != "over" && next != "for" && next != "and";
+    if (!decimal(number, ignored) || !is_unit) return number;
+    const std::size_t end = at_ + next.size();
+    at_ = end;
+    skip();
+    return text_.substr(begin, end - begin);
   }
 
   /// A decimal number, whole of the text, finite, maybe negative; no exponent.
@@ -272,12 +289,8 @@ class Reader {
       const auto read = parse_number(text, metric_->unit);
       if (!read.ok()) {
         const Problem told = problem_of(read.status());
-        const bool of_what = told.summary.ends_with("of what?");
-        return wrong(
-            offset, text.size(),
-            of_what ? told.summary
-                    : fmt::format("{} is {}: {}", metric_->name, noun_of(*metric_), told.summary),
-            told.hint);
+        return wrong(offset, text.size(), told.summary,
+                     fmt::format("{} is {}; {}", metric_->name, noun_of(*metric_), told.hint));
       }
       value.set_number(*read);
       value.set_unit(metric_->unit);
@@ -389,7 +402,10 @@ class Reader {
       at_ += found.size();
       skip();
       const std::size_t value_at = at_;
-      const std::string_view value = word();
+      std::string_view value = word();
+      at_ += value.size();
+      skip();
+      value = with_unit(value_at, value);
       const auto duration = parse_duration(value);
       if (!duration.ok()) {
         const Problem told = problem_of(duration.status());
@@ -405,8 +421,6 @@ class Reader {
                      fmt::format("{} is of one answer and has no window", metric_->name),
                      fmt::format("leave it out; `for {}` says how long it must be false", value));
       }
-      at_ += value.size();
-      skip();
       (over ? has_over : has_for) = true;
       if (over) {
         out_.set_over(duration->count());

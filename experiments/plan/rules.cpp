@@ -20,7 +20,9 @@ class Weighing {
   void observed(const YamlNode& root, bool unobserved) {
     if (unobserved || root.find_key("steady_state") != nullptr) return;
     const YamlNode* method = root.find_key("method");
-    out_.error(method != nullptr ? method->place : root.place,
+    out_.error(method != nullptr      ? method->place
+               : root.entries.empty() ? root.place
+                                      : root.entries.front().key->place,
                "no steady state: nothing would see what the faults do",
                "add `steady_state:` with at least one check, or run with --unobserved");
   }
@@ -80,7 +82,9 @@ class Weighing {
       const YamlNode* exec = node.find("exec");
       if (check.has_exec() && exec != nullptr && check.exec().run_size() > 0 &&
           check.exec().run(0).empty()) {
-        out_.error(exec->place, "run names no program", "write run: [program, argument]");
+        const YamlNode* run = exec->find("run");
+        out_.error(run != nullptr ? run->place : exec->place, "run names no program",
+                   "write run: [program, argument]");
       }
     }
   }

@@ -51,6 +51,10 @@ class Builder final : public YAML::EventHandler {
       node.place.length = length;
     } else if (!open_.empty() && open_.back().key != nullptr) {
       node.place = open_.back().key->place;
+    } else if (const auto dash =
+                   std::string_view(out_.text).substr(0, at).find_last_not_of(" \r\n");
+               dash != std::string_view::npos && out_.text[dash] == '-') {
+      node.place = place_at(dash);
     }
     add(node);
   }
@@ -227,13 +231,17 @@ class Builder final : public YAML::EventHandler {
 
   void tell_unclosed(std::size_t at, Place place) {
     if (at != std::string::npos && at < out_.text.size()) {
-      const std::string_view before = std::string_view(out_.text).substr(0, at);
-      const auto line_start = before.rfind('\n');
-      place.line = static_cast<std::size_t>(std::count(before.begin(), before.end(), '\n')) + 1;
-      place.column = at - (line_start == std::string_view::npos ? 0 : line_start + 1) + 1;
+      place = place_at(at);
       place.length = rest_of_line(at);
     }
     out_.error(place, "this quote is never closed", "");
+  }
+
+  Place place_at(std::size_t at) const {
+    const std::string_view before = std::string_view(out_.text).substr(0, at);
+    const auto line_end = before.rfind('\n');
+    return {static_cast<std::size_t>(std::count(before.begin(), before.end(), '\n')) + 1,
+            at - (line_end == std::string_view::npos ? 0 : line_end + 1) + 1, 1};
   }
 
   void refuse_tag(Place place, std::size_t at) {
