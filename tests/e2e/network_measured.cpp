@@ -87,7 +87,7 @@ void check_asked_is_measured(v1::Direction direction) {
   CHECK(six.passes_untouched(released, kUntouched, 5s));
   for (Stream* stream : {&four, &six}) {
     const std::vector<Probe> probes = stream->finish(2s);
-    CHECK(answered(probes) == probes.size());
+    CHECK_MESSAGE(answered(probes) == probes.size(), losses(probes, released));
   }
   scene.check_same();
 }

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/support/holder.h"
 #include "tests/support/measure.h"
 #include "tests/support/namespace.h"
 #include "tests/support/process.h"
@@ -106,7 +107,8 @@ TEST_CASE("every change moves the fingerprint, and taking it back brings back th
     act(hosts.node, change.make);
     CHECK(read(hosts.node) != before);
     act(hosts.node, change.take_back);
-    CHECK(read(hosts.node) == before);
+    const std::vector<std::string> after = read(hosts.node);
+    CHECK_MESSAGE(after == before, difference(before, after));
   }
 }
 
@@ -116,6 +118,7 @@ TEST_CASE("a fingerprint is of the namespace that the thread is in") {
   const std::vector<std::string> client = read(hosts.client);
   CHECK(node != client);
   act(hosts.client, "ip address add 10.78.0.1/24 dev eth0");
-  CHECK(read(hosts.node) == node);
+  const std::vector<std::string> again = read(hosts.node);
+  CHECK_MESSAGE(again == node, difference(node, again));
   CHECK(read(hosts.client) != client);
 }

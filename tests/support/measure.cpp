@@ -194,6 +194,23 @@ Duration median_round_trip(const std::vector<Probe>& probes) {
   return *middle;
 }
 
+std::string losses(const std::vector<Probe>& probes, MonotonicTime origin) {
+  std::string text;
+  const auto since = [&](const Probe& probe) {
+    return std::to_string(
+               std::chrono::duration_cast<std::chrono::milliseconds>(probe.sent - origin).count()) +
+           " ms";
+  };
+  for (std::size_t first = 0, end = 0; first < probes.size(); first = end + 1) {
+    for (end = first; end < probes.size() && !probes[end].round_trip; ++end) {
+    }
+    if (end == first) continue;
+    text += std::to_string(end - first) + " lost from " + since(probes[first]) + " to " +
+            since(probes[end - 1]) + "; ";
+  }
+  return text;
+}
+
 std::optional<MonotonicTime> untouched_from(const std::vector<Probe>& probes, Duration limit) {
   std::optional<MonotonicTime> from;
   for (auto probe = probes.rbegin(); probe != probes.rend(); ++probe) {

@@ -39,6 +39,10 @@ std::size_t answered(const std::vector<Probe>& probes);
 /// Of the answered ones; zero if there are none.
 Duration median_round_trip(const std::vector<Probe>& probes);
 
+/// The stretches without answers, by when they were sent: "12 lost from -3 ms to 57 ms; ", with
+/// times since `origin`.
+std::string losses(const std::vector<Probe>& probes, MonotonicTime origin);
+
 /// When the first probe left after which none was lost or took longer than `limit`; nothing if the
 /// last one did.
 std::optional<MonotonicTime> untouched_from(const std::vector<Probe>& probes, Duration limit);

@@ -34,6 +34,25 @@ int open_own() {
   return fd;
 }
 
+/// Whether the interface has its link-local address, and all its IPv6 addresses their routes.
+bool has_settled(const std::string& interface) {
+  std::string routes;
+  std::ifstream routes_file("/proc/thread-self/net/ipv6_route");
+  for (std::string to, prefix, rest;
+       routes_file >> to >> prefix && std::getline(routes_file, rest);) {
+    if (prefix == "80") routes += to + ' ';
+  }
+  bool has_link_local = false;
+  std::ifstream addresses("/proc/thread-self/net/if_inet6");
+  for (std::string address, index, prefix, scope, flags, name;
+       addresses >> address >> index >> prefix >> scope >> flags >> name;) {
+    if (name != interface) continue;
+    if (routes.find(address) == std::string::npos) return false;
+    has_link_local = has_link_local || address.starts_with("fe80");
+  }
+  return has_link_local;
+}
+
 /// A netlink socket of the namespace that the calling thread is in.
 class Netlink {
  public:
@@ -62,9 +81,11 @@ class Netlink {
   /// The kernel looks at a cable only so often: for up to a second after both ends are raised,
   /// packets vanish.
   void wait_until_up(const std::string& name) {
-    const bool up =
-        eventually([&] { return rtnl_link_get_operstate(find(name).get()) == IF_OPER_UP; },
-                   std::chrono::seconds(5));
+    const bool up = eventually(
+        [&] {
+          return rtnl_link_get_operstate(find(name).get()) == IF_OPER_UP && has_settled(name);
+        },
+        std::chrono::seconds(5));
     if (!up) throw std::runtime_error(name + " does not come up");
   }
 
