@@ -1,0 +1,47 @@
+/// \file
+/// The commands of squall: what the command line said, and what each does with it. The line itself
+/// is read in main.cpp, by one table.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace squall::cli {
+
+/// What was written on the command line, or in the environment where it was silent.
+struct Invocation {
+  std::vector<std::string> files;  ///< validate: the plans. run, nodes: the first of them.
+  std::string word;                ///< explain.
+  std::string run;                 ///< report: a run's id, or a path.
+  std::string output = "text";     ///< text or json: the result, on standard output.
+  std::string format = "text";     ///< report: text, json or junit.
+  std::string tls_dir;
+  std::string runs_dir;  ///< Empty: `runs` in the state directory.
+  std::string json_file;
+  std::string junit_file;
+  std::optional<std::uint64_t> seed;
+  bool unobserved = false;
+};
+
+/// All return the exit code. Results go to standard output, all else to standard error.
+int run_plan(const Invocation& said);
+int validate(const Invocation& said);
+int explain(const Invocation& said);
+int nodes(const Invocation& said);
+int report(const Invocation& said);
+
+/// Exit codes that more than one command has.
+inline constexpr int kSuccess = 0;
+inline constexpr int kRefused = 2;
+inline constexpr int kUnreachable = 4;
+inline constexpr int kInternal = 70;
+
+/// The folder of all runs.
+std::string runs_folder(const Invocation& said);
+
+/// squall: message, on standard error.
+void complain(const std::string& message);
+
+}  // namespace squall::cli

@@ -1,0 +1,206 @@
+#include <signal.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <array>
+#include <exception>
+#include <iostream>
+#include <string>
+#include <vector>
+
+#include "controller/cli/commands.h"
+#include "experiments/base/diagnostic.h"
+
+namespace squall::cli {
+namespace {
+
+void add_output(CLI::App& app, Invocation& said) {
+  app.add_option("-o,--output", said.output, "the result on standard output: text or json")
+      ->check(CLI::IsMember({"text", "json"}))
+      ->envname("SQUALL_OUTPUT")
+      ->type_name("FORMAT");
+}
+
+void add_tls(CLI::App& app, Invocation& said) {
+  app.add_option("--tls-dir", said.tls_dir,
+                 "with ca.pem, cert.pem and key.pem; needed for nodes reached over TCP")
+      ->envname("SQUALL_TLS_DIR")
+      ->type_name("DIR");
+}
+
+void add_runs(CLI::App& app, Invocation& said) {
+  app.add_option("--runs-dir", said.runs_dir,
+                 "where runs are kept (default: runs in the state directory)")
+      ->envname("SQUALL_RUNS_DIR")
+      ->type_name("DIR");
+}
+
+void add_plan(CLI::App& app, Invocation& said) {
+  app.add_option("plan", said.files, "the plan")->required()->expected(1)->type_name("FILE");
+}
+
+void declare_run(CLI::App& app, Invocation& said) {
+  add_plan(app, said);
+  add_output(app, said);
+  add_tls(app, said);
+  add_runs(app, said);
+  app.add_option("--seed", said.seed,
+                 "of every random choice (default: the plan's, else drawn and told)")
+      ->envname("SQUALL_SEED")
+      ->type_name("NUMBER");
+  app.add_option("--json", said.json_file, "write the JSON report here too")->type_name("FILE");
+  app.add_option("--junit", said.junit_file, "write the JUnit report here too")->type_name("FILE");
+  app.add_flag("--unobserved", said.unobserved, "run a plan that has no steady state");
+}
+
+void declare_validate(CLI::App& app, Invocation& said) {
+  app.add_option("plans", said.files, "the plans")->required()->type_name("FILE");
+  add_output(app, said);
+}
+
+void declare_explain(CLI::App& app, Invocation& said) {
+  app.add_option("word", said.word, "of the plan language; without it, all there are")
+      ->type_name("WORD");
+}
+
+void declare_nodes(CLI::App& app, Invocation& said) {
+  add_plan(app, said);
+  add_output(app, said);
+  add_tls(app, said);
+}
+
+void declare_report(CLI::App& app, Invocation& said) {
+  app.add_option("run", said.run, "a run's id, its folder or its log")
+      ->required()
+      ->type_name("RUN");
+  app.add_option("--format", said.format, "text, json or junit")
+      ->check(CLI::IsMember({"text", "json", "junit"}))
+      ->type_name("FORMAT");
+  add_runs(app, said);
+}
+
+struct Command {
+  const char* name;
+  const char* help;
+  const char* examples;
+  void (*declare)(CLI::App&, Invocation&);
+  int (*call)(const Invocation&);
+};
+
+constexpr std::array<Command, 5> kCommands = {{
+    {"run", "walk a plan: prove the steady state, inject, watch, revert, prove recovery",
+     "  squall run examples/quickstart.yaml\n"
+     "  squall run plan.yaml --tls-dir ~/.squall/tls --seed 42\n"
+     "  squall run plan.yaml -o json > result.json\n",
+     declare_run, run_plan},
+    {"validate", "say everything that is wrong with plans; contacts nothing",
+     "  squall validate plan.yaml\n"
+     "  squall validate plans/*.yaml -o json\n",
+     declare_validate, validate},
+    {"explain", "tell what a word of the plan language means",
+     "  squall explain network\n"
+     "  squall explain expectation\n",
+     declare_explain, explain},
+    {"nodes", "reach a plan's nodes and say what they are",
+     "  squall nodes plan.yaml --tls-dir ~/.squall/tls\n", declare_nodes, nodes},
+    {"report", "tell a run again from its log",
+     "  squall report 20261122-071549-k3x9\n"
+     "  squall report 20261122-071549-k3x9 --format junit > junit.xml\n",
+     declare_report, report},
+}};
+
+constexpr const char* kExamples =
+    "  squall run examples/quickstart.yaml      on this machine; needs nothing started first\n"
+    "  squall validate plan.yaml                everything wrong with it, each with its place\n"
+    "  squall explain network                   what a fault may be asked\n"
+    "  squall report 20261122-071549-k3x9       a run, told again\n";
+
+/// A person who asks for help wants to see it done, then the details.
+class ExamplesFirst : public CLI::Formatter {
+ public:
+  std::string make_help(const CLI::App* app, std::string name,
+                        CLI::AppFormatMode mode) const override {
+    const std::string examples = app->get_footer();
+    std::string rest = CLI::Formatter::make_help(app, std::move(name), mode);
+    return examples.empty() ? rest : "Examples:\n" + examples + "\n" + rest;
+  }
+  std::string make_footer(const CLI::App*) const override { return ""; }
+};
+
+std::string suggestion(const std::string& word, const std::vector<std::string>& known) {
+  const std::string near = nearest(word, known);
+  return near.empty() ? "" : "; did you mean " + near + "?";
+}
+
+/// What of the line is no word of ours, in words.
+std::string unknown(const CLI::App& app, const std::string& word) {
+  if (!word.starts_with("-")) return "unexpected argument " + escape_controls(word);
+  std::vector<std::string> known;
+  for (const CLI::Option* option : app.get_options()) {
+    for (const std::string& name : option->get_lnames()) known.push_back("--" + name);
+    for (const std::string& name : option->get_snames()) known.push_back("-" + name);
+  }
+  const std::string flag = word.substr(0, word.find('='));
+  return "unknown option " + escape_controls(flag) + suggestion(flag, known);
+}
+
+int start(int argc, char** argv) {
+  CLI::App app("chaos engineering: faults that always end", "squall");
+  app.formatter(std::make_shared<ExamplesFirst>());
+  app.footer(kExamples);
+  app.set_version_flag("--version", "squall " SQUALL_VERSION);
+  app.set_help_flag("-h,--help", "this text");
+  app.require_subcommand(1);
+  std::array<Invocation, kCommands.size()> said;
+  std::vector<std::string> names;
+  for (std::size_t n = 0; n < kCommands.size(); ++n) {
+    const Command& command = kCommands[n];
+    CLI::App* sub = app.add_subcommand(command.name, command.help);
+    sub->footer(command.examples);
+    command.declare(*sub, said[n]);
+    names.emplace_back(command.name);
+  }
+  if (argc < 2) {
+    std::cerr << app.help();
+    return kRefused;
+  }
+  const std::string first = argv[1];
+  if (!first.starts_with("-") && std::find(names.begin(), names.end(), first) == names.end()) {
+    complain("unknown command " + escape_controls(first) + suggestion(first, names));
+    return kRefused;
+  }
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp& asked) {
+    return app.exit(asked);
+  } catch (const CLI::CallForVersion& asked) {
+    return app.exit(asked);
+  } catch (const CLI::ExtrasError& wrong) {
+    const CLI::App* sub = app.get_subcommands().empty() ? &app : app.get_subcommands().front();
+    const auto extras = app.remaining(true);
+    complain(extras.empty() ? wrong.what() : unknown(*sub, extras.front()));
+    return kRefused;
+  } catch (const CLI::ParseError& wrong) {
+    complain(wrong.what());
+    return kRefused;
+  }
+  for (std::size_t n = 0; n < kCommands.size(); ++n) {
+    if (app.got_subcommand(kCommands[n].name)) return kCommands[n].call(said[n]);
+  }
+  return kInternal;
+}
+
+}  // namespace
+
+}  // namespace squall::cli
+
+int main(int argc, char** argv) {
+  // Neither a closed terminal nor a closed pipe may keep a run from reverting.
+  signal(SIGPIPE, SIG_IGN);
+  try {
+    return squall::cli::start(argc, argv);
+  } catch (const std::exception& failed) {
+    squall::cli::complain(std::string("a fault of squall's own: ") + failed.what());
+    return squall::cli::kInternal;
+  }
+}

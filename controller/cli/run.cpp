@@ -1,0 +1,394 @@
+// The commands that contact nodes: run and nodes.
+#include <fmt/format.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <array>
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/buffer.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <utility>
+
+#include "controller/cli/commands.h"
+#include "controller/cli/keys.h"
+#include "controller/fleet/fleet.h"
+#include "controller/fleet/wake.h"
+#include "controller/report/event_log.h"
+#include "controller/report/reports.h"
+#include "controller/report/screen.h"
+#include "controller/report/style.h"
+#include "controller/run/engine.h"
+#include "controller/run/schedule.h"
+#include "experiments/base/diagnostic.h"
+#include "experiments/base/ids.h"
+#include "experiments/checks/check.h"
+#include "experiments/plan/load.h"
+
+namespace squall::cli {
+namespace {
+
+namespace asio = boost::asio;
+namespace fs = std::filesystem;
+using Nodes = std::vector<std::unique_ptr<fleet::Node>>;
+
+/// A live view moves; ten pictures a second look smooth.
+constexpr Duration kTick = std::chrono::milliseconds(100);
+
+void print(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
+
+/// Says what is wrong with the plan; none if it cannot be walked.
+std::optional<v1::Plan> load_plan(const std::string& file) {
+  plan::Loaded loaded = plan::load_file(file);
+  const std::string text =
+      format_diagnostics(loaded.diagnostics, report::style_of(STDERR_FILENO).colour);
+  std::fwrite(text.data(), 1, text.size(), stderr);
+  return std::move(loaded.plan);
+}
+
+std::uint64_t draw_seed() {
+  std::random_device device;
+  // Small enough to be typed again.
+  return device();
+}
+
+/// SIGINT, SIGTERM, SIGHUP and the q key, for as long as a run goes on.
+class Interrupts {
+ public:
+  Interrupts(asio::io_context& loop, std::function<void(const char*)> interrupt, bool keys)
+      : signals_(loop, SIGINT, SIGTERM, SIGHUP), input_(loop), interrupt_(std::move(interrupt)) {
+    await_signal();
+    if (auto taken = keys ? Keys::take() : std::nullopt) keys_.emplace(*std::move(taken));
+    // A duplicate: closing it must leave standard input open.
+    if (keys_) input_.assign(dup(STDIN_FILENO));
+    if (keys_) await_key();
+  }
+
+  /// The terminal as it was.
+  void restore() {
+    if (keys_) keys_->restore();
+  }
+
+ private:
+  void await_signal() {
+    signals_.async_wait([this](const boost::system::error_code& cancelled, int number) {
+      if (cancelled) return;
+      await_signal();
+      interrupt_(number == SIGINT ? "SIGINT" : number == SIGTERM ? "SIGTERM" : "SIGHUP");
+    });
+  }
+
+  void await_key() {
+    input_.async_wait(asio::posix::stream_descriptor::wait_read,
+                      [this](const boost::system::error_code& cancelled) {
+                        if (cancelled) return;
+                        char key = 0;
+                        const ssize_t got = read(input_.native_handle(), &key, 1);
+                        if (got <= 0) return;  // the terminal is gone; SIGHUP says so
+                        await_key();
+                        if (key == 'q' || key == 'Q') interrupt_("the q key");
+                      });
+  }
+
+  asio::signal_set signals_;
+  asio::posix::stream_descriptor input_;
+  std::function<void(const char*)> interrupt_;
+  std::optional<Keys> keys_;
+};
+
+/// Redraws the live view until told to stop.
+asio::awaitable<void> tick(report::Screen& screen, const bool& done, fleet::Wake& stop) {
+  while (!done) {
+    screen.tick(monotonic_now());
+    if (!co_await stop.wait(monotonic_now() + kTick)) co_return;
+  }
+}
+
+asio::awaitable<void> close_all(const Nodes& nodes) {
+  std::size_t open = nodes.size();
+  fleet::Wake closed;
+  const auto executor = co_await asio::this_coro::executor;
+  for (const auto& node : nodes) {
+    asio::co_spawn(executor, node->close(), [&open, &closed](const std::exception_ptr&) {
+      --open;
+      closed.notify();
+    });
+  }
+  while (open > 0) {
+    if (!co_await closed.wait()) co_return;
+  }
+}
+
+Status write_reports(const fs::path& folder, const Invocation& said,
+                     const std::vector<v1::Event>& events,
+                     std::vector<std::pair<std::string, fs::path>>& files) {
+  const std::string json = report::json_report(events);
+  const std::string junit = report::junit_report(events);
+  files.emplace_back("json", folder / "report.json");
+  files.emplace_back("junit", folder / "junit.xml");
+  std::vector<std::pair<fs::path, const std::string*>> wanted = {{folder / "report.json", &json},
+                                                                 {folder / "junit.xml", &junit}};
+  if (!said.json_file.empty()) wanted.emplace_back(said.json_file, &json);
+  if (!said.junit_file.empty()) wanted.emplace_back(said.junit_file, &junit);
+  for (const auto& [path, text] : wanted) {
+    const Status written = report::write_report(path, *text);
+    if (!written.ok()) return written;
+  }
+  return ok();
+}
+
+/// Everything of one run that its end has to wait for.
+struct Session {
+  asio::io_context loop{1};
+  Nodes nodes;  // gone before the loop is: their timers are its own
+  v1::RunEnded ended;
+  bool over = false;      // the engine has ended
+  bool in_haste = false;  // a second signal: nothing more is waited for
+  bool done = false;
+  fleet::Wake wake;
+};
+
+}  // namespace
+
+int run_plan(const Invocation& said) {
+  const std::string& file = said.files.front();
+  const auto plan = load_plan(file);
+  if (!plan) return kRefused;
+  if (plan->steady_state().empty() && !said.unobserved) {
+    complain(file +
+             ": the plan has no steady_state: chaos without observation is just chaos; say "
+             "--unobserved to run it all the same");
+    return kRefused;
+  }
+  const std::uint64_t seed = said.seed ? *said.seed : plan->has_seed() ? plan->seed() : draw_seed();
+  auto schedule = run::make_schedule(*plan, seed);
+  if (!schedule.ok()) {
+    complain(file + ": " + message_of(schedule.status()));
+    return kRefused;
+  }
+  Session session;
+  fleet::Options options;
+  options.tls_dir = said.tls_dir;
+  auto made = fleet::make_nodes(*plan, options);
+  if (!made.ok()) {
+    complain(file + ": " + message_of(made.status()));
+    return kRefused;
+  }
+  session.nodes = *std::move(made);
+
+  const std::string id = new_run_id();
+  const fs::path folder = fs::path(runs_folder(said)) / id;
+  auto log = report::EventLog::create(folder);
+  if (!log.ok()) {
+    complain(message_of(log.status()) + "; --runs-dir names another place for runs");
+    return kRefused;
+  }
+  const report::Style style = report::style_of(STDERR_FILENO);
+  const auto screen = report::make_screen(STDERR_FILENO, style);
+  (*log)->tell(*screen);
+
+  run::Parts parts;
+  parts.plan = *plan;
+  parts.run = id;
+  parts.file = file;
+  parts.seed = seed;
+  parts.version = SQUALL_VERSION;
+  parts.schedule = *std::move(schedule);
+  for (const auto& node : session.nodes) parts.nodes.push_back(node.get());
+  parts.make_check = checks::make_check;
+  parts.tell = [&log](v1::Event event) { (*log)->write(std::move(event)); };
+  run::Engine engine(std::move(parts));
+
+  std::optional<Interrupts> interrupts;
+  int signals = 0;
+  interrupts.emplace(
+      session.loop,
+      [&](const char* by) {
+        // Even what comes after the run, ending a private daemon, is not waited for twice.
+        if (session.over || ++signals > 1) session.in_haste = true;
+        if (session.over) session.loop.stop();
+        engine.interrupt(by);
+      },
+      style.live);
+
+  const auto walk = [&]() -> asio::awaitable<void> {
+    session.ended = co_await engine.run();
+    session.over = true;
+    if (!session.in_haste) co_await close_all(session.nodes);
+    session.done = true;
+    // Renewals, keys and pictures would go on for ever.
+    session.loop.stop();
+  };
+  std::string thrown;
+  asio::co_spawn(session.loop, walk(), [&](const std::exception_ptr& failed) {
+    if (!failed) return;
+    try {
+      std::rethrow_exception(failed);
+    } catch (const std::exception& what) {
+      thrown = what.what();
+    }
+    session.loop.stop();
+  });
+  if (style.live) {
+    asio::co_spawn(session.loop, tick(*screen, session.done, session.wake), asio::detached);
+  }
+  session.loop.run();
+  interrupts->restore();
+  screen->finish();
+  if (!thrown.empty()) {
+    complain("a fault of squall's own: " + thrown);
+    return kInternal;
+  }
+
+  std::vector<std::pair<std::string, fs::path>> files = {{"log", (*log)->path()}};
+  if (!(*log)->status().ok()) {
+    complain("the log is incomplete: " + message_of((*log)->status()));
+  }
+  const auto events = report::read_events((*log)->path());
+  if (!events.ok()) {
+    complain(message_of(events.status()));
+  } else {
+    const Status written = write_reports(folder, said, *events, files);
+    if (!written.ok()) complain(message_of(written));
+    print(said.output == "json"
+              ? report::json_report(*events)
+              : report::text_report(*events, report::style_of(STDOUT_FILENO), files));
+  }
+  const int code = static_cast<int>(session.ended.exit_code());
+  if (session.in_haste) {
+    // No destructor may wait for a node that does not answer. A private daemon is told by its
+    // parent's death, and reverts.
+    std::fflush(nullptr);
+    std::_Exit(code);
+  }
+  return code;
+}
+
+namespace {
+
+/// One node as `squall nodes` tells it.
+struct Line {
+  std::string name;
+  std::string address;
+  Status reached;
+  v1::Description description;
+};
+
+asio::awaitable<void> reach_all(const Nodes& nodes, std::vector<Line>& lines) {
+  std::size_t waiting = nodes.size();
+  fleet::Wake changed;
+  const auto executor = co_await asio::this_coro::executor;
+  for (std::size_t n = 0; n < nodes.size(); ++n) {
+    asio::co_spawn(executor, nodes[n]->connect(),
+                   [&, n](const std::exception_ptr& failed, StatusOr<v1::Description> described) {
+                     Line& line = lines[n];
+                     if (failed) {
+                       line.reached = error(StatusCode::kInternal, "a fault of squall's own");
+                     } else if (described.ok()) {
+                       line.description = *std::move(described);
+                     } else {
+                       line.reached = described.status();
+                     }
+                     line.address = nodes[n]->address();
+                     --waiting;
+                     changed.notify();
+                   });
+  }
+  while (waiting > 0) {
+    if (!co_await changed.wait()) co_return;
+  }
+  co_await close_all(nodes);
+}
+
+std::string table_of(const std::vector<Line>& lines) {
+  std::vector<std::array<std::string, 6>> rows = {
+      {"NAME", "ADDRESS", "VERSION", "KERNEL", "DELAYS BY", "FAULTS HELD"}};
+  for (const Line& line : lines) {
+    if (!line.reached.ok()) {
+      rows.push_back({line.name, line.address, "-", "-", "-", "-"});
+      continue;
+    }
+    const v1::Description& is = line.description;
+    rows.push_back({line.name, line.address, is.version(), is.kernel(),
+                    is.netem() ? "netem" : "relay", fmt::format("{}", is.faults())});
+  }
+  std::array<std::size_t, 6> widths{};
+  for (const auto& row : rows) {
+    for (std::size_t n = 0; n < row.size(); ++n) widths[n] = std::max(widths[n], row[n].size());
+  }
+  std::string text;
+  for (const auto& row : rows) {
+    std::string told;
+    for (std::size_t n = 0; n < row.size(); ++n) {
+      told += fmt::format("{:<{}}  ", escape_controls(row[n]), widths[n]);
+    }
+    text += told.substr(0, told.find_last_not_of(' ') + 1) + "\n";
+  }
+  return text;
+}
+
+std::string json_of(const std::vector<Line>& lines) {
+  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+  for (const Line& line : lines) {
+    nlohmann::ordered_json one = {{"name", line.name}, {"address", line.address}};
+    one["reached"] = line.reached.ok();
+    if (line.reached.ok()) {
+      const v1::Description& is = line.description;
+      one["version"] = is.version();
+      one["kernel"] = is.kernel();
+      one["netem"] = is.netem();
+      one["kinds"] = std::vector<std::string>(is.kinds().begin(), is.kinds().end());
+      one["faults"] = is.faults();
+    } else {
+      one["error"] = message_of(line.reached);
+    }
+    list.push_back(std::move(one));
+  }
+  const nlohmann::ordered_json json = {{"nodes", std::move(list)}};
+  return json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace
+
+int nodes(const Invocation& said) {
+  const auto plan = load_plan(said.files.front());
+  if (!plan) return kRefused;
+  Session session;
+  fleet::Options options;
+  options.tls_dir = said.tls_dir;
+  auto made = fleet::make_nodes(*plan, options);
+  if (!made.ok()) {
+    complain(said.files.front() + ": " + message_of(made.status()));
+    return kRefused;
+  }
+  session.nodes = *std::move(made);
+  std::vector<Line> lines;
+  for (const auto& node : session.nodes) lines.push_back({node->name(), "", ok(), {}});
+  asio::co_spawn(session.loop, reach_all(session.nodes, lines), asio::detached);
+  session.loop.run();
+  print(said.output == "json" ? json_of(lines) : table_of(lines));
+  bool all = true;
+  for (const Line& line : lines) {
+    if (line.reached.ok()) continue;
+    all = false;
+    complain(fmt::format("node {}: {}", line.name, message_of(line.reached)));
+  }
+  return all ? kSuccess : kUnreachable;
+}
+
+}  // namespace squall::cli

@@ -1,0 +1,100 @@
+// The commands that contact nothing: validate, explain, report.
+#include <unistd.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <utility>
+
+#include "controller/cli/commands.h"
+#include "controller/cli/diagnostics_json.h"
+#include "controller/fleet/local_node.h"
+#include "controller/report/event_log.h"
+#include "controller/report/reports.h"
+#include "controller/report/style.h"
+#include "controller/run/schedule.h"
+#include "experiments/base/ids.h"
+#include "experiments/plan/explain.h"
+#include "experiments/plan/load.h"
+
+namespace squall::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
+
+/// The log that is meant by a run's id, a run's folder or a log's path.
+fs::path log_of(const Invocation& said) {
+  std::error_code failed;
+  if (is_run_id(said.run) && !fs::exists(said.run, failed)) {
+    return fs::path(runs_folder(said)) / said.run / "events.jsonl";
+  }
+  if (fs::is_directory(said.run, failed)) return fs::path(said.run) / "events.jsonl";
+  return said.run;
+}
+
+}  // namespace
+
+std::string runs_folder(const Invocation& said) {
+  return said.runs_dir.empty() ? (fleet::state_dir() / "runs").string() : said.runs_dir;
+}
+
+void complain(const std::string& message) { std::fprintf(stderr, "squall: %s\n", message.c_str()); }
+
+int validate(const Invocation& said) {
+  std::vector<Diagnostics> files;
+  for (const std::string& file : said.files) {
+    plan::Loaded loaded = plan::load_file(file);
+    if (loaded.plan) {
+      // Any seed will do: how many nodes a step takes does not depend on it.
+      const auto schedule = run::make_schedule(*loaded.plan, 0);
+      if (!schedule.ok()) loaded.diagnostics.error({}, message_of(schedule.status()));
+    }
+    files.push_back(std::move(loaded.diagnostics));
+  }
+  bool valid = true;
+  for (const Diagnostics& file : files) valid = valid && !file.has_errors();
+  if (said.output == "json") {
+    print(diagnostics_json(files));
+    return valid ? kSuccess : kRefused;
+  }
+  for (const Diagnostics& file : files) {
+    const std::string text = format_diagnostics(file, report::style_of(STDERR_FILENO).colour);
+    std::fwrite(text.data(), 1, text.size(), stderr);
+    if (!file.has_errors()) print(escape_controls(file.file) + " is valid\n");
+  }
+  return valid ? kSuccess : kRefused;
+}
+
+int explain(const Invocation& said) {
+  if (said.word.empty()) {
+    for (const std::string& word : plan::explainable()) print(word + "\n");
+    return kSuccess;
+  }
+  const auto page = plan::explain(said.word);
+  if (!page.ok()) {
+    complain(message_of(page.status()));
+    return kRefused;
+  }
+  print(page->ends_with("\n") ? *page : *page + "\n");
+  return kSuccess;
+}
+
+int report(const Invocation& said) {
+  const fs::path log = log_of(said);
+  const auto events = report::read_events(log);
+  if (!events.ok()) {
+    complain(message_of(events.status()));
+    return kRefused;
+  }
+  if (said.format == "json") {
+    print(report::json_report(*events));
+  } else if (said.format == "junit") {
+    print(report::junit_report(*events));
+  } else {
+    print(report::text_report(*events, report::style_of(STDOUT_FILENO), {{"log", log}}));
+  }
+  return kSuccess;
+}
+
+}  // namespace squall::cli

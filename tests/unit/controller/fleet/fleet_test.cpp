@@ -1,0 +1,434 @@
+#include "controller/fleet/fleet.h"
+
+#include <doctest/doctest.h>
+#include <grpcpp/grpcpp.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
+#include <chrono>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "certificates.h"
+#include "controller/fleet/grpc_node.h"
+#include "controller/fleet/wake.h"
+#include "squall/v1/node.grpc.pb.h"
+
+namespace squall::fleet {
+namespace {
+
+namespace asio = boost::asio;
+namespace fs = std::filesystem;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+/// A folder of this test's own, gone with it.
+struct Folder {
+  Folder() {
+    std::string name = (fs::temp_directory_path() / "sqt-fleet-XXXXXX").string();
+    REQUIRE(mkdtemp(name.data()) != nullptr);
+    path = name;
+  }
+  ~Folder() {
+    std::error_code ignored;
+    fs::remove_all(path, ignored);
+  }
+  Folder(const Folder&) = delete;
+  Folder& operator=(const Folder&) = delete;
+  fs::path path;
+};
+
+/// A daemon that writes down what it is told.
+class Daemon final : public v1::Injector::Service {
+ public:
+  Daemon(const std::string& address, std::shared_ptr<grpc::ServerCredentials> credentials) {
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort(address, std::move(credentials), &port);
+    builder.RegisterService(this);
+    server_ = builder.BuildAndStart();
+    REQUIRE(server_);
+  }
+  ~Daemon() override { stop(); }
+
+  void stop() {
+    if (!server_) return;
+    server_->Shutdown(std::chrono::system_clock::now());
+    server_.reset();
+  }
+
+  grpc::Status Describe(grpc::ServerContext*, const v1::DescribeRequest*,
+                        v1::Description* reply) override {
+    reply->set_version("fake");
+    return grpc::Status::OK;
+  }
+
+  grpc::Status Lease(grpc::ServerContext*,
+                     grpc::ServerReaderWriter<v1::LeaseEvent, v1::LeaseRequest>* stream) override {
+    v1::LeaseRequest request;
+    while (stream->Read(&request)) {
+      {
+        const std::lock_guard lock(mutex);
+        told.push_back(request);
+        at.push_back(monotonic_now());
+      }
+      if (request.has_open()) {
+        if (!refuses.ok()) return refuses;
+        v1::LeaseEvent event;
+        event.mutable_opened()->add_recovered("a device of an earlier run");
+        stream->Write(event);
+        for (int n = 0; n < events; ++n) {
+          event.mutable_evidence();
+          event.set_fault(std::to_string(n));
+          stream->Write(event);
+        }
+      }
+      if (request.has_revert_all()) {
+        v1::LeaseEvent event;
+        event.mutable_settled();
+        stream->Write(event);
+      }
+      if (request.has_inject()) return {grpc::StatusCode::FAILED_PRECONDITION, "the lease lapsed"};
+    }
+    half_closed = true;
+    return grpc::Status::OK;
+  }
+
+  int port = 0;
+  int events = 0;
+  grpc::Status refuses;
+  std::mutex mutex;
+  std::vector<v1::LeaseRequest> told;
+  std::vector<MonotonicTime> at;
+  std::atomic<bool> half_closed = false;
+
+ private:
+  std::unique_ptr<grpc::Server> server_;
+};
+
+/// Runs a coroutine to its end on a loop of its own; fails the test after ten seconds.
+template <typename Function>
+void on_loop(asio::io_context& loop, Function function) {
+  bool done = false;
+  asio::co_spawn(loop, std::move(function), [&](const std::exception_ptr& thrown) {
+    CHECK_FALSE(thrown);
+    done = true;
+    loop.stop();
+  });
+  loop.restart();
+  loop.run_for(seconds(10));
+  REQUIRE(done);
+}
+
+Status reach(Node& node) {
+  asio::io_context loop;
+  Status reached;
+  on_loop(loop, [&]() -> asio::awaitable<void> {
+    const auto description = co_await node.connect();
+    reached = description.status();
+  });
+  return reached;
+}
+
+v1::Open open_for(Duration lease) {
+  v1::Open open;
+  open.set_run("20260101-000000-test");
+  open.set_epoch(1);
+  open.set_lease(lease.count());
+  return open;
+}
+
+/// A TCP port of the loopback that is bound; listens if told to, but never accepts.
+struct Port {
+  explicit Port(bool listens) : fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof(address);
+    REQUIRE(bind(fd, reinterpret_cast<const sockaddr*>(&address), size) == 0);
+    REQUIRE(getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) == 0);
+    if (listens) REQUIRE(listen(fd, 8) == 0);
+    number = ntohs(address.sin_port);
+  }
+  ~Port() { close(fd); }
+  Port(const Port&) = delete;
+  Port& operator=(const Port&) = delete;
+  int fd;
+  int number = 0;
+};
+
+std::string at_port(int port, const std::string& host = "127.0.0.1") {
+  return host + ":" + std::to_string(port);
+}
+
+std::shared_ptr<grpc::ServerCredentials> mutual_tls(const test::Authority& authority,
+                                                    const test::Pair& pair) {
+  grpc::SslServerCredentialsOptions options(
+      GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
+  options.pem_root_certs = authority.pem();
+  options.pem_key_cert_pairs.push_back({pair.key, pair.certificate});
+  return grpc::SslServerCredentials(options);
+}
+
+Credentials client_of(const test::Authority& ours, const test::Authority& trusted) {
+  const test::Pair pair = ours.issue("controller", "127.0.0.1");
+  return {trusted.pem(), pair.certificate, pair.key};
+}
+
+}  // namespace
+
+TEST_CASE("a node where nobody listens cannot be reached, and is told so at once") {
+  const test::Authority authority;
+  const Port port(false);
+  const auto node = make_grpc_node("db-1", at_port(port.number), client_of(authority, authority));
+  const MonotonicTime before = monotonic_now();
+  const Status reached = reach(*node);
+  CHECK(reached.code() == StatusCode::kUnavailable);
+  CHECK(message_of(reached) ==
+        at_port(port.number) + " cannot be reached: connection refused; is squalld running there?");
+  CHECK(monotonic_now() - before < seconds(1));
+}
+
+TEST_CASE("a node that never answers is given up after three seconds") {
+  const test::Authority authority;
+  const Port port(true);
+  const auto node = make_grpc_node("db-1", at_port(port.number), client_of(authority, authority));
+  const MonotonicTime before = monotonic_now();
+  const Status reached = reach(*node);
+  CHECK(message_of(reached) == at_port(port.number) + " cannot be reached: no answer within 3 s");
+  CHECK(monotonic_now() - before < milliseconds(3500));
+}
+
+TEST_CASE("a unix socket that is not there is told so") {
+  const Folder folder;
+  const std::string address = "unix:" + (folder.path / "no.sock").string();
+  const auto node = make_grpc_node("local", address, std::nullopt);
+  CHECK(message_of(reach(*node)) == address + " cannot be reached: there is no such socket");
+}
+
+TEST_CASE("over mTLS a node answers those whom its ca.pem signed") {
+  const test::Authority authority;
+  Daemon daemon("127.0.0.1:0", mutual_tls(authority, authority.issue("db-1", "127.0.0.1")));
+  const auto node = make_grpc_node("db-1", at_port(daemon.port), client_of(authority, authority));
+  CHECK(message_of(reach(*node)) == "");
+}
+
+TEST_CASE("what TLS refuses is told in words") {
+  const test::Authority authority;
+  const test::Authority stranger;
+  SUBCASE("a node that we do not trust") {
+    Daemon daemon("127.0.0.1:0", mutual_tls(authority, authority.issue("db-1", "127.0.0.1")));
+    const auto node = make_grpc_node("db-1", at_port(daemon.port), client_of(authority, stranger));
+    const Status reached = reach(*node);
+    CHECK(reached.code() == StatusCode::kUnauthenticated);
+    CHECK(message_of(reached) ==
+          at_port(daemon.port) +
+              ": TLS handshake refused: its certificate is not signed by our "
+              "ca.pem, or has expired");
+  }
+  SUBCASE("a node that does not trust us") {
+    Daemon daemon("127.0.0.1:0", mutual_tls(authority, authority.issue("db-1", "127.0.0.1")));
+    const auto node = make_grpc_node("db-1", at_port(daemon.port), client_of(stranger, authority));
+    const Status reached = reach(*node);
+    CHECK(reached.code() == StatusCode::kUnauthenticated);
+    CHECK(message_of(reached) == at_port(daemon.port) +
+                                     ": TLS handshake refused: it closed the connection; our "
+                                     "certificate is not signed by its ca.pem, or has expired");
+  }
+  SUBCASE("a node whose certificate is another's") {
+    Daemon daemon("127.0.0.1:0", mutual_tls(authority, authority.issue("db-1", "10.99.0.1")));
+    const auto node = make_grpc_node("db-1", at_port(daemon.port), client_of(authority, authority));
+    const Status reached = reach(*node);
+    CHECK(reached.code() == StatusCode::kUnauthenticated);
+    CHECK(message_of(reached) ==
+          at_port(daemon.port) + ": TLS handshake refused: its certificate is not for this name");
+  }
+  SUBCASE("a node that speaks no TLS") {
+    Daemon daemon("127.0.0.1:0", grpc::InsecureServerCredentials());
+    const auto node = make_grpc_node("db-1", at_port(daemon.port), client_of(authority, authority));
+    const Status reached = reach(*node);
+    CHECK(reached.code() == StatusCode::kUnauthenticated);
+    CHECK(message_of(reached) ==
+          at_port(daemon.port) + ": TLS handshake refused: it does not speak TLS");
+  }
+}
+
+TEST_CASE("a lease is renewed every third of it, also while the loop has much to do") {
+  const Folder folder;
+  const std::string address = "unix:" + (folder.path / "d.sock").string();
+  Daemon daemon(address, grpc::InsecureServerCredentials());
+  daemon.events = 20'000;
+  asio::io_context loop;
+  const auto node = make_grpc_node("local", address, std::nullopt);
+  std::size_t heard = 0;
+  bool in_order = true;
+  on_loop(loop, [&]() -> asio::awaitable<void> {
+    CHECK((co_await node->connect()).ok());
+    Listener listener;
+    listener.event = [&](const v1::LeaseEvent& event) {
+      in_order = in_order && event.fault() == std::to_string(heard);
+      ++heard;
+    };
+    const auto opened = co_await node->open(open_for(milliseconds(300)), std::move(listener));
+    CHECK(opened.ok());
+    if (opened.ok()) CHECK(opened->recovered(0) == "a device of an earlier run");
+    Wake never;
+    const MonotonicTime end = monotonic_now() + milliseconds(1500);
+    // Work that is always ready: a timer that waits for its turn would never come.
+    std::function<void()> busy = [&] {
+      if (monotonic_now() < end) asio::post(loop, busy);
+    };
+    busy();
+    while (monotonic_now() < end) co_await never.wait(end);
+    co_await node->close();
+  });
+  CHECK(heard == 20'000);
+  CHECK(in_order);
+  const std::lock_guard lock(daemon.mutex);
+  REQUIRE(daemon.told.size() >= 10);
+  CHECK(daemon.told[0].has_open());
+  for (std::size_t n = 1; n < daemon.told.size(); ++n) {
+    CHECK(daemon.told[n].has_renew());
+    CHECK(daemon.at[n] - daemon.at[n - 1] < milliseconds(250));
+  }
+}
+
+TEST_CASE(
+    "commands arrive in the order they were given, and closing ends the stream in good order") {
+  const Folder folder;
+  const std::string address = "unix:" + (folder.path / "d.sock").string();
+  Daemon daemon(address, grpc::InsecureServerCredentials());
+  asio::io_context loop;
+  const auto node = make_grpc_node("local", address, std::nullopt);
+  bool lost = false;
+  on_loop(loop, [&]() -> asio::awaitable<void> {
+    CHECK((co_await node->connect()).ok());
+    Wake changed;
+    bool settled = false;
+    Listener listener;
+    listener.event = [&](const v1::LeaseEvent& event) {
+      settled = event.has_settled();
+      changed.notify();
+    };
+    listener.lost = [&](const Status&) { lost = true; };
+    CHECK((co_await node->open(open_for(seconds(5)), std::move(listener))).ok());
+    node->revert("one");
+    node->revert("two");
+    node->revert_all();
+    const MonotonicTime deadline = monotonic_now() + seconds(5);
+    while (!settled && monotonic_now() < deadline) co_await changed.wait(deadline);
+    CHECK(settled);
+    co_await node->close();
+  });
+  CHECK_FALSE(lost);
+  CHECK(daemon.half_closed);
+  const std::lock_guard lock(daemon.mutex);
+  REQUIRE(daemon.told.size() == 4);
+  CHECK(daemon.told[1].revert().fault() == "one");
+  CHECK(daemon.told[2].revert().fault() == "two");
+  CHECK(daemon.told[3].has_revert_all());
+}
+
+TEST_CASE("a lease that the node ends is told as lost, once, with the node's reason") {
+  const Folder folder;
+  const std::string address = "unix:" + (folder.path / "d.sock").string();
+  Daemon daemon(address, grpc::InsecureServerCredentials());
+  asio::io_context loop;
+  const auto node = make_grpc_node("local", address, std::nullopt);
+  std::vector<std::string> lost;
+  on_loop(loop, [&]() -> asio::awaitable<void> {
+    CHECK((co_await node->connect()).ok());
+    Wake changed;
+    Listener listener;
+    listener.lost = [&](const Status& why) {
+      lost.push_back(message_of(why));
+      changed.notify();
+    };
+    CHECK((co_await node->open(open_for(seconds(5)), std::move(listener))).ok());
+    node->inject({});
+    const MonotonicTime deadline = monotonic_now() + seconds(5);
+    while (lost.empty() && monotonic_now() < deadline) co_await changed.wait(deadline);
+    // Commands to nobody do no harm.
+    node->revert_all();
+    co_await node->close();
+  });
+  CHECK(lost == std::vector<std::string>{"the lease lapsed"});
+}
+
+TEST_CASE("a lease that is refused says why") {
+  const Folder folder;
+  const std::string address = "unix:" + (folder.path / "d.sock").string();
+  Daemon daemon(address, grpc::InsecureServerCredentials());
+  daemon.refuses = {grpc::StatusCode::FAILED_PRECONDITION, "epoch 1 is over"};
+  asio::io_context loop;
+  const auto node = make_grpc_node("local", address, std::nullopt);
+  Status refused;
+  on_loop(loop, [&]() -> asio::awaitable<void> {
+    CHECK((co_await node->connect()).ok());
+    refused = (co_await node->open(open_for(seconds(5)), {})).status();
+    co_await node->close();
+  });
+  CHECK(refused.code() == StatusCode::kFailedPrecondition);
+  CHECK(message_of(refused) == "epoch 1 is over");
+}
+
+TEST_CASE("the local node is the daemon that runs already") {
+  const Folder folder;
+  const std::string address = "unix:" + (folder.path / "squalld.sock").string();
+  Daemon daemon(address, grpc::InsecureServerCredentials());
+  LocalOptions options;
+  options.state = folder.path;
+  options.squalld = "/nonexistent/squalld";
+  const auto node = make_local_node("local", options);
+  CHECK(message_of(reach(*node)) == "");
+  CHECK(node->address() == address);
+}
+
+TEST_CASE("a private daemon that ends at once is told with its last word") {
+  const Folder folder;
+  LocalOptions options;
+  options.state = folder.path;
+  options.squalld = "/bin/cat";  // knows no --state-dir, and says so
+  const auto node = make_local_node("local", options);
+  const Status reached = reach(*node);
+  CHECK(reached.code() == StatusCode::kFailedPrecondition);
+  CHECK(message_of(reached) ==
+        "the local node: the squalld started for this run ended: Try '/bin/cat --help' for more "
+        "information.");
+}
+
+TEST_CASE("nodes come sorted by name, and those over TCP need a --tls-dir") {
+  v1::Plan plan;
+  (*plan.mutable_nodes())["b"].set_address("unix:/b");
+  (*plan.mutable_nodes())["a"];
+  (*plan.mutable_nodes())["c"].set_address("10.0.0.1:7411");
+  CHECK(message_of(make_nodes(plan, {}).status()) ==
+        "node c is reached over TCP, which takes mTLS: name the folder with ca.pem, cert.pem and "
+        "key.pem by --tls-dir");
+  const Folder folder;
+  Options options;
+  options.tls_dir = folder.path.string();
+  CHECK(message_of(make_nodes(plan, options).status()) ==
+        "--tls-dir: " + (folder.path / "ca.pem").string() + ": cannot be read");
+  plan.mutable_nodes()->erase("c");
+  const auto nodes = make_nodes(plan, options);
+  REQUIRE(nodes.ok());
+  REQUIRE(nodes->size() == 2);
+  CHECK((*nodes)[0]->name() == "a");
+  CHECK((*nodes)[1]->address() == "unix:/b");
+  (*plan.mutable_nodes())["d"];
+  CHECK(
+      message_of(make_nodes(plan, options).status()) ==
+      "a and d are both without an address, but there is only one node that squall itself runs on");
+}
+
+}  // namespace squall::fleet

@@ -1,0 +1,486 @@
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <boost/asio/post.hpp>
+#include <chrono>
+#include <optional>
+#include <random>
+#include <stdexcept>
+#include <utility>
+
+#include "fakes.h"
+
+namespace squall::test {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+bool has(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+std::size_t count(const std::vector<Command>& told, const std::string& what) {
+  return static_cast<std::size_t>(std::count_if(
+      told.begin(), told.end(), [&what](const Command& command) { return command.what == what; }));
+}
+
+/// Healthy until the method has begun, then broken for as long as `until_reverted` says.
+Answers broken_under_fault(World& world, std::int64_t broken = 500) {
+  return [&world, broken](MonotonicTime) -> std::int64_t {
+    const bool acting = std::any_of(world.nodes.begin(), world.nodes.end(),
+                                    [](const auto& node) { return node->acting() > 0; });
+    return acting ? broken : 200;
+  };
+}
+
+/// The first inject that any node was told after any node was told to revert everything.
+bool injected_after_the_barrier(const World& world) {
+  bool barrier = false;
+  for (const Command& command : world.told()) {
+    if (command.what == "revert_all") barrier = true;
+    if (command.what == "inject" && barrier) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+TEST_CASE("a plan whose checks hold walks every phase and ends with 0") {
+  World world(2);
+  world.add_check("shop");
+  world.add_fault(milliseconds(30));
+  world.add_wait(milliseconds(5));
+  world.add_kill("node-1");
+  const v1::RunEnded ended = world.run();
+  CHECK(ended.exit_code() == 0);
+  CHECK(ended.verdict() == v1::HELD);
+  CHECK(world.phases() == "preflight steady method revert recovery verdict");
+  CHECK(count(world.told(), "inject") == 3);
+  CHECK(world.of(v1::Event::kFaultReverted).size() == 3);
+  CHECK(world.of(v1::Event::kNodeSettled).size() == 2);
+  CHECK(world.of(v1::Event::kRecovered).size() == 1);
+  CHECK_FALSE(ended.has_abort());
+  CHECK(world.events.front().has_run_started());
+  CHECK(world.events.back().has_run_ended());
+}
+
+TEST_CASE("a run takes no longer than its own waits and a few milliseconds") {
+  World world(1);
+  world.add_check("shop", seconds(1));
+  world.add_fault(milliseconds(20));
+  const v1::RunEnded ended = world.run();
+  CHECK(ended.exit_code() == 0);
+  CHECK(ended.duration_ms() >= 20);
+  CHECK(ended.duration_ms() < 80);
+}
+
+TEST_CASE("a step lasts as long as its fault") {
+  World world(1);
+  world.add_check("shop");
+  world.add_fault(milliseconds(50));
+  world.add_kill();
+  CHECK(world.run().exit_code() == 0);
+  const auto told = world.nodes[0]->told;
+  REQUIRE(told.size() >= 2);
+  const auto second = std::find_if(told.begin() + 1, told.end(),
+                                   [](const Command& command) { return command.what == "inject"; });
+  REQUIRE(second != told.end());
+  CHECK(second->at - told[0].at >= milliseconds(50));
+  CHECK(second->at - told[0].at < milliseconds(120));
+}
+
+TEST_CASE("a breach in the middle of a step aborts at once") {
+  World world(3);
+  world.add_check("shop");
+  world.answers["shop"] = broken_under_fault(world);
+  world.add_fault(seconds(10));
+  const v1::RunEnded ended = world.run();
+  CHECK(ended.exit_code() == 1);
+  CHECK(ended.verdict() == v1::BREACHED);
+  CHECK(ended.duration_ms() < 1000);
+  CHECK(world.phases() == "preflight steady method revert recovery verdict");
+  CHECK(world.of(v1::Event::kRecovered).size() == 1);
+  REQUIRE(ended.has_abort());
+  CHECK(ended.abort().decided_ms() >= 0);
+  CHECK(ended.abort().decided_ms() <= ended.abort().effect_ended_ms());
+  CHECK(ended.abort().effect_ended_ms() <= ended.abort().verified_clean_ms());
+  CHECK(ended.abort().effect_ended_ms() < 50);
+  CHECK(has(ended.sentence(), "check \"shop\" was breached"));
+  CHECK(has(ended.sentence(), "expected status == 200"));
+  CHECK(has(ended.sentence(), "on node-1, node-2, node-3"));
+  CHECK(world.of(v1::Event::kCheckBreached).size() == 1);
+  CHECK(world.of(v1::Event::kAbortDecided).size() == 1);
+}
+
+TEST_CASE("a breach that is only to be noted is told and the run goes on") {
+  World world(1);
+  world.add_check("shop").set_on_breach(v1::NOTE);
+  world.answers["shop"] = broken_under_fault(world);
+  world.add_fault(milliseconds(50));
+  world.add_kill();
+  const v1::RunEnded ended = world.run();
+  CHECK(ended.exit_code() == 1);
+  CHECK(count(world.told(), "inject") == 2);
+  CHECK(world.of(v1::Event::kAbortDecided).empty());
+  CHECK(world.of(v1::Event::kCheckHeldAgain).size() >= 1);
+}
+
+TEST_CASE("reverts go to all nodes at once") {
+  World world(100);
+  world.add_check("shop");
+  world.answers["shop"] = broken_under_fault(world);
+  world.add_fault(seconds(10));
+  for (const auto& node : world.nodes) node->revert_takes = milliseconds(30);
+  const v1::RunEnded ended = world.run();
+  CHECK(ended.exit_code() == 1);
+  MonotonicTime first = MonotonicTime::max();
+  MonotonicTime last = MonotonicTime::min();
+  for (const Command& command : world.told()) {
+    if (command.what != "revert_all") continue;
+    first = std::min(first, command.at);
+    last = std::max(last, command.at);
+  }
+  CHECK(count(world.told(), "revert_all") == 100);
+  CHECK(last - first < milliseconds(10));
+  // A hundred nodes that take 30 ms each take 30 ms together.
+  CHECK(ended.abort().effect_ended_ms() < 300);
+}
+
+TEST_CASE("a steady state that does not hold lets nothing be injected") {
+  World world(2);
+  world.add_check("shop");
+  world.answers["shop"] = [](MonotonicTime) { return 503; };
+  world.add_fault(milliseconds(10));
+  const v1::RunEnded ended = world.run();
+  CHECK(ended.exit_code() == 3);
+  CHECK(count(world.told(), "inject") == 0);
+  CHECK(world.phases() == "preflight steady verdict");
+  CHECK(has(ended.sentence(), "did not hold before the method"));
+}
+
+TEST_CASE("a check that throws aborts, reverts and is a fault of squall's own") {
+  World world(2);
+  world.add_check("shop");
+  world.answers["shop"] = broken_under_fault(world, 0);
+  world.add_fault(seconds(10));
+  const v1::RunEnded ended = world.run();
+  CHECK(ended.exit_code() == 70);
+  CHECK(ended.duration_ms() < 1000);
+  CHECK(world.of(v1::Event::kFaultReverted).size() == 2);
+  CHECK(has(ended.sentence(), "the check's own code broke"));
+}
+
+TEST_CASE("a check that throws before the method lets nothing be injected") {
+  World world(1);
+  world.add_check("shop");
+  world.answers["shop"] = [](MonotonicTime) { return 0; };
+  world.add_fault(milliseconds(10));
+  CHECK(world.run().exit_code() == 70);
+  CHECK(count(world.told(), "inject") == 0);
+}
+
+TEST_CASE("a walk that throws aborts and reverts") {
+  World world(2);
+  world.add_check("shop");
+  world.add_fault(seconds(10), "node-1");
+  world.plan.mutable_method(0)->set_name("first");
+  v1::Step& both = *world.plan.add_method();
+  v1::Step held = world.plan.method(0);
+  v1::Step throws = world.plan.method(0);
+  throws.set_name("throws");
+  *both.mutable_parallel()->add_steps() = held;
+  *both.mutable_parallel()->add_steps() = throws;
+  world.plan.mutable_method()->DeleteSubrange(0, 1);
+  world.on_event = [](const v1::Event& event) {
+    if (event.step_started().step() == "throws") throw std::runtime_error("the walk broke");
+  };
+  const v1::RunEnded ended = world.run();
+  CHECK(ended.exit_code() == 70);
+  CHECK(ended.duration_ms() < 1000);
+  CHECK(has(ended.sentence(), "the walk broke"));
+  CHECK(world.nodes[0]->acting() == 0);
+}
+
+TEST_CASE("a fault that fails on one node of three is reverted on all") {
+  World world(3);
+  world.add_check("shop");
+  world.nodes[1]->fails_to_apply = true;
+  world.add_fault(seconds(10));
+  const v1::RunEnded ended = world.run();
+  CHECK(ended.exit_code() == 4);
+  CHECK(ended.duration_ms() < 1000);
+  CHECK(has(ended.sentence(), "failed on node-2: no such device"));
+  for (const auto& node : world.nodes) {
+    CHECK(node->acting() == 0);
+    CHECK(count(node->told, "revert_all") == 1);
+  }
+}
+
+TEST_CASE("a fault without effect is no success, but one that was aborted is not blamed") {
+  SUBCASE("to its end") {
+    World world(2);
+    world.add_check("shop");
+    world.nodes[1]->shows_effect = false;
+    world.add_fault(milliseconds(20));
+    const v1::RunEnded ended = world.run();
+    CHECK(ended.exit_code() == 4);
+    CHECK(has(ended.sentence(), "showed no effect on node-2"));
+  }
+  SUBCASE("aborted") {
+    World world(1);
+    world.add_check("shop");
+    world.nodes[0]->shows_effect = false;
+    world.answers["shop"] = broken_under_fault(world);
+    world.add_fault(seconds(10));
+    CHECK(world.run().exit_code() == 1);
+  }
+}
+
+TEST_CASE("a node that is lost ends the run, and is asked again until its end is proven") {
+  World world(3);
+  world.add_check("shop");
+  world.add_fault(seconds(10));
+  bool lost = false;
+  world.on_event = [&](const v1::Event& event) {
+    if (!event.has_fault_applied() || std::exchange(lost, true)) return;
+    world.nodes[2]->lose("socket closed");
+  };
+  SUBCASE("it comes back") {
+    const v1::RunEnded ended = world.run();
+    CHECK(ended.exit_code() == 4);
+    CHECK(world.nodes[2]->opened == 2);
+    CHECK(has(ended.sentence(), "node node-3 (fake:node-3) was lost: socket closed"));
+    CHECK(ended.duration_ms() < 2000);
+  }
+  SUBCASE("it does not") {
+    world.nodes[2]->stays_lost = true;
+    // The lease of a second, and what is allowed beyond it.
+    const v1::RunEnded ended = world.run();
+    CHECK(ended.exit_code() == 5);
+    CHECK(has(ended.sentence(), "node-3 (fake:node-3) is not proven"));
+    CHECK(has(ended.sentence(), "the lease ends it by "));
+    CHECK(has(ended.sentence(), "start squalld there anew"));
+  }
+  CHECK(world.nodes[0]->acting() == 0);
+  CHECK(world.nodes[1]->acting() == 0);
+  CHECK(world.of(v1::Event::kNodeLost).size() == 1);
+  CHECK_FALSE(injected_after_the_barrier(world));
+  const auto decided = world.of(v1::Event::kAbortDecided);
+  REQUIRE(decided.size() == 1);
+  CHECK(decided[0].abort_decided().cause() == "node lost");
+}
+
+TEST_CASE("one signal aborts and reverts, two leave at once") {
+  World world(2);
+  world.add_check("shop");
+  world.add_fault(seconds(10));
+  std::size_t applied = 0;
+  SUBCASE("one") {
+    world.on_event = [&](const v1::Event& event) {
+      if (event.has_fault_applied() && ++applied == 2) world.engine->interrupt("SIGINT");
+    };
+    const v1::RunEnded ended = world.run();
+    CHECK(ended.exit_code() == 130);
+    CHECK(ended.duration_ms() < 1000);
+    CHECK(world.phases() == "preflight steady method revert verdict");
+    CHECK(world.of(v1::Event::kNodeSettled).size() == 2);
+    CHECK(has(ended.sentence(), "stopped by SIGINT"));
+  }
+  SUBCASE("two") {
+    world.nodes[0]->settles = world.nodes[1]->settles = false;
+    world.nodes[0]->revert_takes = world.nodes[1]->revert_takes = seconds(30);
+    world.on_event = [&](const v1::Event& event) {
+      if (event.has_fault_applied() && ++applied == 2) world.engine->interrupt("SIGINT");
+      if (event.phase_started().phase() == v1::REVERT) world.engine->interrupt("SIGINT");
+    };
+    const v1::RunEnded ended = world.run();
+    CHECK(ended.exit_code() == 5);
+    CHECK(ended.duration_ms() < 1000);
+    CHECK(has(ended.sentence(), "the run was left before it was told"));
+  }
+}
+
+TEST_CASE("a signal ends a run in every phase") {
+  for (const v1::Phase phase : {v1::PREFLIGHT, v1::STEADY, v1::METHOD, v1::REVERT, v1::RECOVERY}) {
+    CAPTURE(v1::Phase_Name(phase));
+    World world(2);
+    world.add_check("shop");
+    world.add_fault(milliseconds(20));
+    if (phase == v1::RECOVERY) {
+      // Nothing holds again, so that it has to be waited for.
+      world.plan.mutable_recovery()->set_within(Duration(seconds(10)).count());
+      world.answers["shop"] = [&world](MonotonicTime) -> std::int64_t {
+        return world.of(v1::Event::kNodeSettled).empty() ? 200 : 500;
+      };
+    }
+    world.on_event = [&](const v1::Event& event) {
+      if (!event.has_phase_started() || event.phase_started().phase() != phase) return;
+      boost::asio::post(world.loop, [&world] { world.engine->interrupt("SIGTERM"); });
+    };
+    const v1::RunEnded ended = world.run();
+    CHECK(ended.exit_code() == 130);
+    CHECK(ended.duration_ms() < 2000);
+    CHECK(world.nodes[0]->acting() == 0);
+    CHECK_FALSE(injected_after_the_barrier(world));
+  }
+}
+
+TEST_CASE("what cannot be injected is told of every node, and nothing is started") {
+  World world(3);
+  world.add_check("shop");
+  world.add_fault(milliseconds(10));
+  SUBCASE("unreachable") {
+    world.nodes[0]->unreachable = error(StatusCode::kUnavailable, "fake:node-1 cannot be reached");
+    world.nodes[2]->unreachable = error(StatusCode::kUnavailable, "fake:node-3 cannot be reached");
+    const v1::RunEnded ended = world.run();
+    CHECK(ended.exit_code() == 4);
+    CHECK(ended.sentence() == "node node-1: fake:node-1 cannot be reached (and 1 more)");
+  }
+  SUBCASE("an unknown kind") {
+    world.nodes[1]->kinds = {"cpu"};
+    const v1::RunEnded ended = world.run();
+    CHECK(ended.exit_code() == 4);
+    CHECK(ended.sentence() == "node node-2: its squalld fake does not know the fault network");
+  }
+  SUBCASE("a refusal of this kernel") {
+    world.nodes[1]->looked.set_code(static_cast<int>(StatusCode::kUnimplemented));
+    world.nodes[1]->looked.set_message("no sch_netem here");
+    const v1::RunEnded ended = world.run();
+    CHECK(ended.exit_code() == 4);
+    CHECK(has(ended.sentence(), "no sch_netem here"));
+  }
+  SUBCASE("a refusal by a guardrail") {
+    world.nodes[1]->looked.set_code(static_cast<int>(StatusCode::kPermissionDenied));
+    world.nodes[1]->looked.set_message("guardrail: no network faults here");
+    CHECK(world.run().exit_code() == 2);
+  }
+  SUBCASE("another environment") {
+    world.nodes[1]->environment = "production";
+    const v1::RunEnded ended = world.run();
+    CHECK(ended.exit_code() == 2);
+    CHECK(ended.sentence() ==
+          "node node-2 is of the environment \"production\", the plan names \"\"");
+  }
+  CHECK(count(world.told(), "inject") == 0);
+  CHECK(world.phases() == "preflight verdict");
+}
+
+TEST_CASE("residue is graver than a breach") {
+  World world(2);
+  world.add_check("shop");
+  world.answers["shop"] = broken_under_fault(world);
+  world.nodes[0]->residue = {"device sq123 is still there"};
+  world.add_fault(seconds(10));
+  const v1::RunEnded ended = world.run();
+  CHECK(ended.exit_code() == 5);
+  CHECK(has(ended.sentence(), "left on node-1: device sq123 is still there; also: check \"shop\""));
+}
+
+TEST_CASE("checks that do not hold again in time are a breach") {
+  World world(1);
+  world.add_check("shop");
+  bool injected = false;
+  world.answers["shop"] = [&](MonotonicTime) -> std::int64_t { return injected ? 500 : 200; };
+  world.add_kill();
+  world.on_event = [&](const v1::Event& event) {
+    if (event.phase_started().phase() == v1::RECOVERY) injected = true;
+  };
+  const v1::RunEnded ended = world.run();
+  CHECK(ended.exit_code() == 1);
+  CHECK(has(ended.sentence(), "did not hold again within 300ms of the last revert"));
+}
+
+TEST_CASE("a slow apply that is answered after the abort is not told twice, and ends") {
+  World world(2);
+  world.add_check("shop");
+  world.add_fault(seconds(10));
+  world.nodes[1]->apply_takes = milliseconds(100);
+  world.answers["shop"] = broken_under_fault(world);
+  const v1::RunEnded ended = world.run();
+  CHECK(ended.exit_code() == 1);
+  CHECK(world.nodes[1]->acting() == 0);
+  CHECK(world.of(v1::Event::kNodeSettled).size() == 2);
+}
+
+TEST_CASE("steps that are parallel begin together and end with the last") {
+  World world(2);
+  world.add_check("shop");
+  v1::Step& both = *world.plan.add_method();
+  world.add_fault(milliseconds(20), "node-1");
+  world.add_fault(milliseconds(60), "node-2");
+  for (int n = 1; n <= 2; ++n) *both.mutable_parallel()->add_steps() = world.plan.method(n);
+  world.plan.mutable_method()->DeleteSubrange(1, 2);
+  world.add_kill("node-1");
+  CHECK(world.run().exit_code() == 0);
+  const auto told = world.told();
+  REQUIRE(told.size() >= 3);
+  CHECK(told[0].what == "inject");
+  CHECK(told[1].what == "inject");
+  CHECK(told[1].at - told[0].at < milliseconds(15));
+  const auto third = std::find_if(told.begin() + 2, told.end(),
+                                  [](const Command& command) { return command.what == "inject"; });
+  REQUIRE(third != told.end());
+  CHECK(third->at - told[0].at >= milliseconds(60));
+}
+
+TEST_CASE("a thousand parallel steps are walked and aborted like one") {
+  World world(1);
+  world.add_check("shop");
+  world.add_fault(seconds(10));
+  const v1::Step one = world.plan.method(0);
+  v1::Step& all = *world.plan.mutable_method(0);
+  all.Clear();
+  for (int n = 0; n < 1000; ++n) *all.mutable_parallel()->add_steps() = one;
+  world.answers["shop"] = broken_under_fault(world);
+  const v1::RunEnded ended = world.run();
+  CHECK(ended.exit_code() == 1);
+  CHECK(world.nodes[0]->acting() == 0);
+  CHECK(count(world.told(), "inject") == 1000);
+}
+
+TEST_CASE("whenever a breach comes, nothing is injected after the decision") {
+  std::mt19937_64 random(20261122);
+  const auto up_to = [&random](std::uint64_t most) { return random() % (most + 1); };
+  std::size_t aborted = 0;
+  std::size_t unfinished = 0;
+  for (int interleaving = 0; interleaving < 150; ++interleaving) {
+    CAPTURE(interleaving);
+    World world(3);
+    world.add_check("shop", milliseconds(1));
+    const std::size_t steps = 4;
+    for (std::size_t n = 0; n < steps; ++n) {
+      if (up_to(3) == 0) {
+        world.add_kill();
+      } else {
+        world.add_fault(std::chrono::microseconds(500 + up_to(3000)));
+      }
+    }
+    for (const auto& node : world.nodes) {
+      node->apply_takes = std::chrono::microseconds(up_to(1500));
+      node->revert_takes = std::chrono::microseconds(up_to(1500));
+    }
+    // At a random time after the method began, often on a boundary of two steps.
+    const Duration breach = std::chrono::microseconds(up_to(9000));
+    std::optional<MonotonicTime> method;
+    bool reverting = false;
+    world.on_event = [&](const v1::Event& event) {
+      if (event.phase_started().phase() == v1::METHOD) method = monotonic_now();
+      if (event.phase_started().phase() == v1::REVERT) reverting = true;
+    };
+    world.answers["shop"] = [&](MonotonicTime now) -> std::int64_t {
+      return method && !reverting && now - *method >= breach ? 500 : 200;
+    };
+    const v1::RunEnded ended = world.run();
+    CHECK_FALSE(injected_after_the_barrier(world));
+    CHECK((ended.exit_code() == 0 || ended.exit_code() == 1));
+    for (const auto& node : world.nodes) CHECK(node->acting() == 0);
+    if (ended.exit_code() == 1) ++aborted;
+    if (count(world.told(), "inject") < 3 * steps) ++unfinished;
+  }
+  // Else nothing was tried.
+  CHECK(aborted > 20);
+  CHECK(unfinished > 10);
+}
+
+}  // namespace squall::test
