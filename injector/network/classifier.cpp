@@ -167,6 +167,12 @@ int Classifier::program_fd(Program program) const {
   return -1;
 }
 
+std::uint32_t Classifier::program_id(Program program) const {
+  bpf_prog_info about{};
+  __u32 length = sizeof(about);
+  return bpf_obj_get_info_by_fd(program_fd(program), &about, &length) == 0 ? about.id : 0;
+}
+
 StatusOr<Lost> Classifier::lost() const {
   const int processors = libbpf_num_possible_cpus();
   if (processors <= 0) return from_errno("cannot count the processors", -processors);

@@ -55,6 +55,9 @@ class Classifier {
 
   int program_fd(Program program) const;
 
+  /// The kernel's own number of the program, 0 if it cannot be read.
+  std::uint32_t program_id(Program program) const;
+
   /// What lose_egress and lose_ingress have dropped.
   StatusOr<Lost> lost() const;
 

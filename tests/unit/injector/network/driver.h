@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -13,7 +14,9 @@
 #include "tests/support/eventually.h"
 #include "tests/support/faults.h"
 #include "tests/support/holder.h"
+#include "tests/support/measure.h"
 #include "tests/support/namespace.h"
+#include "tests/support/process.h"
 
 namespace squall::support {
 
@@ -76,6 +79,25 @@ inline std::unique_ptr<Held> inject(const Namespace& where, const v1::Fault& fau
   auto held = std::make_unique<Held>(where, fault, std::move(spared));
   held->apply(std::chrono::minutes(5));
   return held;
+}
+
+/// Runs a program of the host's owner to its end.
+inline void run_in(const Namespace& where, std::vector<std::string> argv) {
+  Command command;
+  command.argv = std::move(argv);
+  command.where = &where;
+  run(command);
+}
+
+/// The quickest answer: what the path itself takes, whoever else wants the processor. Throws if
+/// there was none.
+inline double quickest_ms(const std::vector<Probe>& probes) {
+  std::optional<Duration> best;
+  for (const Probe& probe : probes) {
+    if (probe.round_trip && (!best || *probe.round_trip < *best)) best = probe.round_trip;
+  }
+  if (!best) throw std::runtime_error("not one probe was answered");
+  return to_ms(*best);
 }
 
 /// The fingerprint once it stands still: the kernel adds the routes of new IPv6 addresses a little

@@ -1,0 +1,204 @@
+#include <doctest/doctest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+
+#include "tests/unit/injector/network/driver.h"
+
+namespace squall::support {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr std::uint16_t kPort = 7001;
+constexpr milliseconds kBrief(10);
+
+/// A fault whose process was killed with SIGKILL after it was applied, and what the ledger has of
+/// it.
+std::vector<v1::Undo> abandon(const Namespace& where, const v1::Fault& fault, Duration lease) {
+  int pipe_ends[2];
+  REQUIRE(pipe(pipe_ends) == 0);
+  const pid_t child = fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    v1::Undos undos;
+    try {
+      auto* held = new Held(where, fault);
+      held->apply(lease);
+      undos.mutable_undos()->Assign(held->undos().begin(), held->undos().end());
+    } catch (const std::exception&) {
+      _exit(1);
+    }
+    const std::string text = undos.SerializeAsString();
+    if (write(pipe_ends[1], text.data(), text.size()) < 0) _exit(1);
+    close(pipe_ends[1]);
+    for (;;) pause();
+  }
+  close(pipe_ends[1]);
+  std::string text;
+  std::array<char, 4096> part{};
+  for (ssize_t got = 0; (got = read(pipe_ends[0], part.data(), part.size())) > 0;) {
+    text.append(part.data(), static_cast<std::size_t>(got));
+  }
+  close(pipe_ends[0]);
+  kill(child, SIGKILL);
+  waitpid(child, nullptr, 0);
+  v1::Undos undos;
+  REQUIRE(undos.ParseFromString(text));
+  REQUIRE_FALSE(undos.undos().empty());
+  return {undos.undos().begin(), undos.undos().end()};
+}
+
+void undo_all(const Namespace& where, const std::vector<v1::Undo>& undos) {
+  for (const v1::Undo& undo : undos) {
+    const Status undone = where.run([&] { return network::run_undo(undo); });
+    CHECK_MESSAGE(undone.ok(), message_of(undone));
+  }
+}
+
+std::vector<v1::Undo> tagged(const Namespace& where, const std::string& state_id) {
+  const StatusOr<std::vector<v1::Undo>> found =
+      where.run([&] { return network::find_tagged(state_id); });
+  require_ok(found.status());
+  return *found;
+}
+
+v1::Fault on_lo(v1::Fault fault) {
+  fault.mutable_network()->set_interface("lo");
+  return fault;
+}
+
+}  // namespace
+
+TEST_CASE("what was merely delayed when the fault ended still arrives, in order of its time") {
+  TwoHosts hosts;
+  const Echo echo(hosts.node, kPort);
+  for (const v1::Direction direction : {v1::EGRESS, v1::INGRESS}) {
+    const auto held = inject(hosts.node, delay_fault(kPort, milliseconds(400), direction));
+    Stream stream(hosts.client, TwoHosts::kNode4, kPort);
+    REQUIRE(eventually([&] { return stream.probes().size() >= 40; }, std::chrono::seconds(20)));
+    const MonotonicTime end = monotonic_now();
+    CHECK(held->end().ok());
+    CHECK(stream.passes_untouched(monotonic_now(), milliseconds(100), std::chrono::seconds(5)));
+    CHECK(held->clean_up() == std::vector<std::string>());
+    CHECK(monotonic_now() - end < std::chrono::seconds(5));
+    const std::vector<Probe> probes = stream.finish(std::chrono::seconds(2));
+    CHECK(answered(probes) == probes.size());
+    CHECK(held->evidence().network().overflow_packets() == 0);
+  }
+}
+
+TEST_CASE("past its deadline a fault that nobody ends lets every packet pass") {
+  TwoHosts hosts;
+  const Echo echo(hosts.node, kPort);
+  for (const double loss : {0.0, 100.0}) {
+    v1::Fault fault = delay_fault(kPort, milliseconds(300));
+    if (loss > 0) fault.mutable_network()->set_loss(loss);
+    Held held(hosts.node, fault);
+    Stream stream(hosts.client, TwoHosts::kNode4, kPort);
+    held.apply(milliseconds(500));
+    const MonotonicTime applied = monotonic_now();
+    REQUIRE(stream.is_disturbed(applied, milliseconds(150), std::chrono::seconds(10)));
+    CHECK(stream.passes_untouched(applied + milliseconds(500), milliseconds(150),
+                                  std::chrono::seconds(5)));
+  }
+}
+
+TEST_CASE("a fault whose process was killed ends in the kernel alone") {
+  TwoHosts hosts;
+  const Echo echo(hosts.node, kPort);
+  Stream stream(hosts.client, TwoHosts::kNode4, kPort);
+  const auto undos = abandon(hosts.node, loss_fault(kPort, 100), milliseconds(300));
+  const MonotonicTime killed = monotonic_now();
+  CHECK(stream.passes_untouched(killed + milliseconds(300), milliseconds(100),
+                                std::chrono::seconds(5)));
+}
+
+TEST_CASE("the ledger's undos alone, carried out twice, leave everything as it was") {
+  TwoHosts hosts;
+  const std::vector<std::string> before = settled_fingerprint(hosts.node);
+  for (const v1::Direction direction : {v1::EGRESS, v1::BOTH}) {
+    for (const v1::Fault& fault :
+         {delay_fault(kPort, kBrief, direction), loss_fault(kPort, 100, direction),
+          on_lo(delay_fault(kPort, kBrief, direction))}) {
+      const std::vector<v1::Undo> undos = abandon(hosts.node, fault, std::chrono::minutes(5));
+      undo_all(hosts.node, undos);
+      CHECK(difference(before, settled_fingerprint(hosts.node)) == "");
+      undo_all(hosts.node, undos);
+      CHECK(difference(before, settled_fingerprint(hosts.node)) == "");
+    }
+  }
+}
+
+TEST_CASE("without a ledger the tags alone lead back to how it was") {
+  TwoHosts hosts;
+  const std::vector<std::string> before = settled_fingerprint(hosts.node);
+  CHECK(tagged(hosts.node, "").empty());
+  for (const v1::Fault& fault :
+       {delay_fault(kPort, kBrief, v1::BOTH), loss_fault(kPort, 100, v1::BOTH),
+        on_lo(delay_fault(kPort, kBrief, v1::BOTH))}) {
+    abandon(hosts.node, fault, std::chrono::minutes(5));
+    CHECK(tagged(hosts.node, "notthisone").empty());
+    const std::vector<v1::Undo> undos = tagged(hosts.node, kStateId);
+    CHECK_FALSE(undos.empty());
+    undo_all(hosts.node, undos);
+    CHECK(tagged(hosts.node, "").empty());
+    CHECK(difference(before, settled_fingerprint(hosts.node)) == "");
+  }
+}
+
+TEST_CASE("an undo is refused in another namespace than its own") {
+  TwoHosts hosts;
+  const auto held = inject(hosts.node, delay_fault(kPort, kBrief));
+  for (const v1::Undo& undo : held->undos()) {
+    const Status undone = hosts.client.run([&] { return network::run_undo(undo); });
+    CHECK(undone.code() == StatusCode::kFailedPrecondition);
+  }
+}
+
+TEST_CASE("an undo leaves alone what bears its name but not its tag") {
+  TwoHosts hosts;
+  const v1::Fault fault = delay_fault(kPort, kBrief);
+  const Held prepared(hosts.node, fault);
+  const auto link = std::find_if(prepared.undos().begin(), prepared.undos().end(),
+                                 [](const v1::Undo& undo) { return undo.has_remove_link(); });
+  REQUIRE(link != prepared.undos().end());
+  const std::string name = link->remove_link().name();
+  run_in(hosts.node, {"ip", "link", "add", name, "type", "ifb"});
+  run_in(hosts.node, {"ip", "link", "set", name, "alias", "the owner's", "up"});
+  undo_all(hosts.node, prepared.undos());
+  run_in(hosts.node, {"ip", "link", "show", name});
+  run_in(hosts.node, {"ip", "link", "del", name});
+}
+
+TEST_CASE("a fault that cannot be applied leaves nothing behind") {
+  TwoHosts hosts;
+  const std::vector<std::string> before = settled_fingerprint(hosts.node);
+  Held held(hosts.node, delay_fault(kPort, kBrief));
+  const auto link = std::find_if(held.undos().begin(), held.undos().end(),
+                                 [](const v1::Undo& undo) { return undo.has_remove_link(); });
+  REQUIRE(link != held.undos().end());
+  const std::string name = link->remove_link().name();
+  // The place of its device is taken.
+  run_in(hosts.node, {"ip", "link", "add", name, "type", "veth"});
+  CHECK_THROWS_AS(held.apply(std::chrono::seconds(5)), std::runtime_error);
+  CHECK(held.end().ok());
+  CHECK(held.clean_up() == std::vector<std::string>());
+  run_in(hosts.node, {"ip", "link", "del", name});
+  CHECK(difference(before, settled_fingerprint(hosts.node)) == "");
+}
+
+TEST_CASE("an interface that goes in mid-fault ends it without residue") {
+  ThreeHosts hosts;
+  v1::Fault fault = delay_fault(kPort, kBrief, v1::BOTH);
+  fault.mutable_network()->set_interface("eth1");
+  const auto held = inject(hosts.node, fault);
+  run_in(hosts.node, {"ip", "link", "del", "eth1"});
+  CHECK(held->end().ok());
+  CHECK(held->clean_up() == std::vector<std::string>());
+  CHECK(tagged(hosts.node, "").empty());
+}
+
+}  // namespace squall::support
