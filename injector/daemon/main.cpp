@@ -40,7 +40,7 @@ int run(int argc, char** argv) {
   std::string level = "info";
 
   CLI::App app("squalld: the node daemon of Squall", "squalld");
-  app.usage(std::string(kExamples) + "\nusage: squalld [options]");
+  app.footer(kExamples);
   app.set_version_flag("--version", "squalld " SQUALL_VERSION);
   app.add_option(
       "--state-dir", options.state_dir,
