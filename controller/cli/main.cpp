@@ -6,6 +6,7 @@
 #include <exception>
 #include <iostream>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "controller/cli/commands.h"
@@ -167,6 +168,17 @@ int start(int argc, char** argv) {
   const std::string first = argv[1];
   if (!first.starts_with("-") && std::find(names.begin(), names.end(), first) == names.end()) {
     complain("unknown command " + escape_controls(first) + suggestion(first, names));
+    return kRefused;
+  }
+  // Before the parser, which would take the value of an option it does not know for a plan.
+  for (int n = 2; n < argc && std::string_view(argv[n]) != "--"; ++n) {
+    const CLI::App* sub = app.get_subcommand_no_throw(first);
+    const std::string word = argv[n];
+    if (sub == nullptr || !word.starts_with("-") || word == "-") continue;
+    const std::string flag = word.substr(0, word.find('='));
+    if (sub->get_option_no_throw(flag.starts_with("--") ? flag : flag.substr(0, 2)) != nullptr)
+      continue;
+    complain(unknown(*sub, word));
     return kRefused;
   }
   try {

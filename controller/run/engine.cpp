@@ -318,7 +318,12 @@ class Engine::Run {
     while (!site.settled && monotonic_now() < deadline) {
       site.lost = false;
       const auto described = co_await site.node->connect();
-      if (described.ok() && (co_await open(site)).ok()) {
+      Status reached = described.status();
+      if (reached.ok()) {
+        const auto opened = co_await open(site);
+        reached = opened.status();
+      }
+      if (reached.ok()) {
         site.node->revert_all();
         while (!site.settled && !site.lost && monotonic_now() < deadline) {
           if (!co_await site.changed.wait(deadline)) co_return;
@@ -402,13 +407,21 @@ class Engine::Run {
 
   asio::awaitable<void> decided() {
     co_await asio::this_coro::throw_if_cancelled(false);
-    while (!decision_ && co_await decided_.wait()) {
-    }
+    co_await until([this] { return decision_.has_value(); });
   }
 
   asio::awaitable<void> left() {
     co_await asio::this_coro::throw_if_cancelled(false);
-    while (!left_ && co_await decided_.wait()) {
+    co_await until([this] { return left_; });
+  }
+
+  /// Until it is so, or until cancelled. (g++ 12 miscompiles a co_await behind && or || in a loop's
+  /// condition; nowhere in this file is one written there.)
+  template <typename Condition>
+  asio::awaitable<void> until(Condition condition) {
+    while (!condition()) {
+      const bool going = co_await decided_.wait();
+      if (!going) co_return;
     }
   }
 
@@ -434,15 +447,18 @@ class Engine::Run {
   // ----------------------------------------------------------------------------------
 
   asio::awaitable<void> walk(const std::vector<Step>& steps) {
+    co_await asio::this_coro::throw_if_cancelled(false);
     for (const Step& step : steps) {
-      if (!co_await take(step)) co_return;
+      const bool goes_on = co_await take(step);
+      if (!goes_on) co_return;
     }
   }
 
   /// Whether the walk may go on. Never throws.
   asio::awaitable<bool> take(const Step& step) {
     co_await asio::this_coro::throw_if_cancelled(false);
-    if (decision_ || co_await fleet::is_cancelled()) co_return false;
+    const bool cancelled = co_await fleet::is_cancelled();
+    if (decision_ || cancelled) co_return false;
     bool done = false;
     try {
       tell_step(step);
@@ -696,8 +712,8 @@ class Engine::Run {
     co_await for_each(0, watched_.size(), [this](std::size_t n) { return watch(*watched_[n]); });
     // Where there is nothing to ask, or nothing can ask any more, the phases still go on.
     fleet::Wake never;
-    while (co_await never.wait()) {
-    }
+    bool going = true;
+    while (going) going = co_await never.wait();
   }
 
   asio::awaitable<void> watch(Watched& watched) {
@@ -767,7 +783,9 @@ class Engine::Run {
         return watched->judge.ready(now) && watched->judge.holds(now);
       });
       if (all) co_return true;
-      if (now >= deadline || !co_await judged_.wait(deadline)) co_return false;
+      if (now >= deadline) co_return false;
+      const bool going = co_await judged_.wait(deadline);
+      if (!going) co_return false;
     }
   }
 

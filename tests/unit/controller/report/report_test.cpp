@@ -1,0 +1,479 @@
+#include <doctest/doctest.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "controller/report/event_log.h"
+#include "controller/report/picture.h"
+#include "controller/report/reports.h"
+#include "controller/report/screen.h"
+#include "controller/report/text.h"
+#include "told_runs.h"
+
+namespace squall::report {
+namespace {
+
+using namespace testing;
+namespace fs = std::filesystem;
+
+constexpr std::array kRuns = {"held", "breached", "residue", "not_steady", "refused", "nasty"};
+constexpr Style kPlainStyle{.utf8 = true, .width = 100};
+
+/// A folder of its own, gone with the test.
+class Folder {
+ public:
+  Folder() {
+    std::string name = (fs::temp_directory_path() / "squall-report-XXXXXX").string();
+    REQUIRE(mkdtemp(name.data()) != nullptr);
+    path = name;
+  }
+  ~Folder() {
+    std::error_code ignored;
+    fs::remove_all(path, ignored);
+  }
+  fs::path path;
+};
+
+std::string text_of(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+/// Compares with a file of tests/unit/controller/report/golden; SQUALL_WRITE_GOLDEN=1 writes it
+/// instead, to be looked at.
+void check_golden(const std::string& name, const std::string& text) {
+  const fs::path path = fs::path(SQUALL_GOLDEN_DIR) / name;
+  if (std::getenv("SQUALL_WRITE_GOLDEN") != nullptr) {
+    fs::create_directories(path.parent_path());
+    std::ofstream(path, std::ios::binary) << text;
+  }
+  INFO(name);
+  CHECK(text_of(path) == text);
+}
+
+std::string lines_of(const std::vector<std::string>& lines) {
+  std::string text;
+  for (const std::string& line : lines) text += line + "\n";
+  return text;
+}
+
+std::vector<v1::Event> first_seconds(std::vector<v1::Event> events, double seconds) {
+  std::erase_if(events, [&](const v1::Event& event) { return event.elapsed() > seconds; });
+  return events;
+}
+
+/// Well-formed XML with every element closed, read by hand, so that the test needs no program.
+std::string xml_fault(const std::string& xml) {
+  std::vector<std::string> open;
+  for (std::size_t at = 0; at < xml.size();) {
+    const auto byte = static_cast<unsigned char>(xml[at]);
+    if (byte < 0x20 && byte != '\n' && byte != '\t') return "control character";
+    if (xml[at] == '&') {
+      const std::string_view rest = std::string_view(xml).substr(at);
+      const auto known = {"&amp;", "&lt;", "&gt;", "&quot;", "&#10;"};
+      if (std::ranges::none_of(known, [&](const char* one) { return rest.starts_with(one); }))
+        return "bare &";
+    }
+    if (xml[at] != '<') {
+      ++at;
+      continue;
+    }
+    const std::size_t end = xml.find('>', at);
+    if (end == std::string::npos) return "no end of tag";
+    const std::string tag = xml.substr(at + 1, end - at - 1);
+    at = end + 1;
+    if (tag.find('<') != std::string::npos) return "< in a tag";
+    if (std::ranges::count(tag, '"') % 2 != 0) return "open quote in " + tag;
+    if (tag.starts_with("?")) continue;
+    const std::string name = tag.substr(
+        tag.starts_with("/") ? 1 : 0, tag.find_first_of(" /", 1) - (tag.starts_with("/") ? 1 : 0));
+    if (tag.starts_with("/")) {
+      if (open.empty() || open.back() != name) return "closes " + name;
+      open.pop_back();
+    } else if (!tag.ends_with("/")) {
+      open.push_back(name);
+    }
+  }
+  return open.empty() ? "" : "never closed: " + open.back();
+}
+
+std::size_t occurrences(const std::string& text, const std::string& what) {
+  std::size_t count = 0;
+  for (auto at = text.find(what); at != std::string::npos; at = text.find(what, at + 1)) ++count;
+  return count;
+}
+
+TEST_CASE("the reports of a run are what they were") {
+  for (const std::string name : kRuns) {
+    const auto events = run_named(name);
+    check_golden(name + ".txt",
+                 text_report(events, kPlainStyle,
+                             {{"log", "runs/1/events.jsonl"}, {"json", "runs/1/report.json"}}));
+    check_golden(name + ".json", json_report(events));
+    check_golden(name + ".xml", junit_report(events));
+  }
+}
+
+TEST_CASE("an event log keeps every event, and reads back the same") {
+  const Folder folder;
+  for (const std::string name : kRuns) {
+    auto log = EventLog::create(folder.path / name);
+    REQUIRE(log.ok());
+    const auto events = run_named(name);
+    for (const v1::Event& event : events) (*log)->write(event);
+    CHECK((*log)->status().ok());
+    const auto read = read_events((*log)->path());
+    REQUIRE(read.ok());
+    REQUIRE(read->size() == events.size());
+    for (std::size_t index = 0; index < events.size(); ++index) {
+      v1::Event expected = events[index];
+      expected.set_at((*read)[index].at());
+      expected.set_elapsed((*read)[index].elapsed());
+      if (name != "nasty")
+        CHECK((*read)[index].SerializeAsString() == expected.SerializeAsString());
+    }
+  }
+}
+
+TEST_CASE("an event is stamped with the time of day and the time since the first") {
+  const Folder folder;
+  auto log = EventLog::create(folder.path);
+  REQUIRE(log.ok());
+  (*log)->write({});
+  (*log)->write({});
+  const auto events = read_events((*log)->path());
+  REQUIRE(events.ok());
+  REQUIRE(events->size() == 2);
+  CHECK((*events)[0].elapsed() == 0);
+  CHECK((*events)[1].elapsed() > 0);
+  CHECK((*events)[1].elapsed() < 60);
+  const std::string& at = (*events)[0].at();
+  CHECK(at.size() == std::string("2026-11-22T07:15:49.123456Z").size());
+  CHECK(at[10] == 'T');
+  CHECK(at.back() == 'Z');
+  CHECK((*events)[1].at() >= at);
+}
+
+TEST_CASE("a line of the log reads without the contract beside it") {
+  v1::Event event;
+  event.set_at("2026-11-22T07:15:49.000001Z");
+  event.set_elapsed(1.5);
+  v1::FaultActed& acted = *event.mutable_fault_evidence();
+  acted.set_fault("aaaaaaaaaaaa");
+  acted.mutable_evidence()->mutable_network()->set_matched_bytes(1ULL << 60);
+  CHECK(
+      to_json_line(event) ==
+      R"({"at":"2026-11-22T07:15:49.000001Z","elapsed":1.5,"fault_evidence":{"fault":"aaaaaaaaaaaa","evidence":)"
+      R"({"effect":false,"network":{"engine":"AUTO","matched_packets":0,"matched_bytes":1152921504606846976,)"
+      R"("dropped_packets":0,"overflow_packets":0}},"took_ms":0.0}})");
+  const auto read = from_json_line(to_json_line(event));
+  REQUIRE(read.ok());
+  CHECK(read->SerializeAsString() == event.SerializeAsString());
+}
+
+TEST_CASE("a log that was torn by a crash is read up to there") {
+  const Folder folder;
+  const fs::path path = folder.path / "events.jsonl";
+  const std::string line = to_json_line(held_run().front());
+  for (std::size_t length = 0; length <= line.size(); ++length) {
+    std::ofstream(path, std::ios::binary) << line << "\n" << line.substr(0, length);
+    const auto events = read_events(path);
+    REQUIRE(events.ok());
+    CHECK(events->size() == (length == line.size() ? 2 : 1));
+  }
+  std::ofstream(path, std::ios::binary) << line << "\n"
+                                        << line.substr(0, 20) << "\n"
+                                        << line << "\n";
+  const auto events = read_events(path);
+  CHECK(events.status().code() == StatusCode::kDataLoss);
+  CHECK(message_of(events.status()) == path.string() + ": line 2: not an event");
+  CHECK(read_events(folder.path / "none").status().code() == StatusCode::kNotFound);
+}
+
+TEST_CASE("a log of a later version is still read") {
+  const auto event =
+      from_json_line(R"({"at":"x","moon":1,"run_ended":{"verdict":"HELD","phase_of_moon":3}})");
+  REQUIRE(event.ok());
+  CHECK(event->has_run_ended());
+}
+
+TEST_CASE("a second log is never written over the first") {
+  const Folder folder;
+  REQUIRE(EventLog::create(folder.path).ok());
+  CHECK(EventLog::create(folder.path).status().code() == StatusCode::kAlreadyExists);
+}
+
+TEST_CASE("a log that cannot be written stops no sink, and says so") {
+  struct Counter : Sink {
+    void on(const v1::Event&) override { ++events; }
+    int events = 0;
+  } counter;
+  const Folder folder;
+  auto log = EventLog::create(folder.path);
+  REQUIRE(log.ok());
+  (*log)->tell(counter);
+  (*log)->write({});
+  CHECK((*log)->status().ok());
+  // The log's own descriptor becomes one that takes nothing, as on a full disk.
+  for (const auto& entry : fs::directory_iterator("/proc/self/fd")) {
+    std::error_code failed;
+    if (fs::read_symlink(entry.path(), failed) != (*log)->path()) continue;
+    const int full = open("/dev/full", O_WRONLY | O_CLOEXEC);
+    REQUIRE(full >= 0);
+    REQUIRE(dup2(full, std::stoi(entry.path().filename().string())) >= 0);
+    close(full);
+    break;
+  }
+  (*log)->write({});
+  CHECK((*log)->status().code() == StatusCode::kResourceExhausted);
+  CHECK(counter.events == 2);
+}
+
+TEST_CASE("the JSON report names the four times of an abort, and has Chaos Toolkit's keys") {
+  const auto json = nlohmann::json::parse(json_report(breached_run()));
+  for (const char* key : {"experiment", "status", "deviated", "start", "end", "duration",
+                          "steady_states", "run", "rollbacks", "squall"}) {
+    CHECK(json.contains(key));
+  }
+  CHECK(json["deviated"] == true);
+  CHECK(json["status"] == "failed");
+  CHECK(json["steady_states"]["before"]["steady_state_met"] == true);
+  CHECK(json["steady_states"]["during"][0]["steady_state_met"] == false);
+  CHECK(json["steady_states"]["after"]["steady_state_met"] == true);
+  const auto& abort = json["squall"]["abort"];
+  CHECK(abort["breach_seen_ms"] == 0);
+  CHECK(abort["decided_ms"] == 1.2);
+  CHECK(abort["effect_ended_ms"] == 8);
+  CHECK(abort["verified_clean_ms"] == 340);
+  CHECK(json["squall"]["verdict"] == "breached");
+  CHECK(json["squall"]["exit_code"] == 1);
+  CHECK(json["squall"]["faults"][0]["evidence"]["network"]["matched_packets"] == 412);
+}
+
+TEST_CASE("a time that was never reached is null, not zero") {
+  const auto json = nlohmann::json::parse(json_report(residue_run()));
+  CHECK(json["squall"]["abort"]["verified_clean_ms"].is_null());
+  CHECK(text_report(residue_run(), kPlainStyle).find("verified clean unproven") !=
+        std::string::npos);
+}
+
+TEST_CASE("a run whose log ends without a verdict is told as lost, and never as completed") {
+  auto events = held_run();
+  events.pop_back();
+  const auto json = nlohmann::json::parse(json_report(events));
+  CHECK(json["status"] == "aborted");
+  CHECK(json["squall"]["verdict"] == "lost");
+  CHECK(json["squall"]["exit_code"].is_null());
+  CHECK(text_report(events, kPlainStyle).find("✗ lost: the log ends without a verdict") !=
+        std::string::npos);
+  CHECK(occurrences(junit_report(events), "<error ") == 1);
+}
+
+TEST_CASE("no report needs the whole of a log") {
+  for (const std::string name : kRuns) {
+    auto events = run_named(name);
+    while (!events.empty()) {
+      events.pop_back();
+      CHECK(nlohmann::json::accept(json_report(events)));
+      CHECK(xml_fault(junit_report(events)) == "");
+      CHECK_FALSE(text_report(events, kPlainStyle).empty());
+      CHECK_FALSE(picture(Story(events), 1, kPlainStyle).empty());
+    }
+    // Nor its beginning.
+    events = run_named(name);
+    events.erase(events.begin());
+    CHECK(nlohmann::json::accept(json_report(events)));
+    CHECK(xml_fault(junit_report(events)) == "");
+  }
+}
+
+TEST_CASE("JUnit has one testcase per check, per fault applied and per fault reverted") {
+  const std::string xml = junit_report(breached_run());
+  CHECK(occurrences(xml, "<testcase ") == 2 + 2 + 2);
+  CHECK(occurrences(xml, "classname=\"squall.checks\"") == 2);
+  CHECK(occurrences(xml, "classname=\"squall.faults.applied\"") == 2);
+  CHECK(occurrences(xml, "classname=\"squall.faults.reverted\"") == 2);
+  CHECK(occurrences(xml, "<failure ") == 1);
+}
+
+TEST_CASE("JUnit is never green where the exit code is not 0") {
+  for (const std::string name : kRuns) {
+    const std::string xml = junit_report(run_named(name));
+    INFO(name);
+    CHECK((occurrences(xml, "<failure ") + occurrences(xml, "<error ") == 0) == (name == "held"));
+    CHECK(xml_fault(xml) == "");
+  }
+}
+
+TEST_CASE("nothing from a plan or a node reaches the terminal as a control") {
+  const auto events = nasty_run();
+  std::string all =
+      text_report(events, kPlainStyle) + lines_of(picture(Story(events), 1, kPlainStyle));
+  Story story;
+  for (const v1::Event& event : events) {
+    story.take(event);
+    all += plain_line(story, event, kPlainStyle) + "\n";
+  }
+  for (const char c : all) CHECK((c == '\n' || static_cast<unsigned char>(c) >= 0x20));
+  CHECK(all.find('\x7f') == std::string::npos);
+  CHECK(all.find("\xff") == std::string::npos);
+}
+
+TEST_CASE("where the locale has no more, everything is ASCII") {
+  Style ascii = kPlainStyle;
+  ascii.utf8 = false;
+  for (const std::string name : kRuns) {
+    const auto events = run_named(name);
+    std::string all = text_report(events, ascii) + lines_of(picture(Story(events), 2, ascii));
+    Story story;
+    for (const v1::Event& event : events) {
+      story.take(event);
+      all += plain_line(story, event, ascii);
+    }
+    CHECK(std::ranges::all_of(all, [](char c) { return static_cast<unsigned char>(c) < 0x80; }));
+  }
+}
+
+TEST_CASE("colour only paints: without it the words are the same") {
+  Style colour = kPlainStyle;
+  colour.colour = true;
+  for (const std::string name : kRuns) {
+    const auto events = run_named(name);
+    std::string painted = text_report(events, colour) + lines_of(picture(Story(events), 2, colour));
+    CHECK(painted.find("\x1b[") != std::string::npos);
+    std::string bare;
+    for (std::size_t at = 0; at < painted.size(); ++at) {
+      if (painted[at] == '\x1b') {
+        at = painted.find('m', at);
+      } else {
+        bare += painted[at];
+      }
+    }
+    CHECK(bare ==
+          text_report(events, kPlainStyle) + lines_of(picture(Story(events), 2, kPlainStyle)));
+  }
+}
+
+TEST_CASE("the live view shows a run as it goes on") {
+  const auto events = breached_run();
+  check_golden("picture_steady.txt",
+               lines_of(picture(Story(first_seconds(events, 0.6)), 0.6, kPlainStyle)));
+  check_golden("picture_method.txt",
+               lines_of(picture(Story(first_seconds(events, 3)), 3, kPlainStyle)));
+  const auto aborted = std::ranges::find_if(
+      events, [](const v1::Event& event) { return event.has_abort_decided(); });
+  check_golden(
+      "picture_abort.txt",
+      lines_of(picture(Story(std::vector(events.begin(), aborted + 2)), 3.6, kPlainStyle)));
+  check_golden("picture_end.txt", lines_of(picture(Story(events), 5, kPlainStyle)));
+}
+
+TEST_CASE("the live view fits its terminal, whatever the size") {
+  for (const std::string name : kRuns) {
+    const auto events = run_named(name);
+    for (const int width : {20, 40, 71, 72, 80, 200}) {
+      for (const int height : {2, 5, 10, 24}) {
+        const Style style{.utf8 = true, .width = width, .height = height};
+        const auto lines = picture(Story(events), 2, style);
+        CHECK(lines.size() < static_cast<std::size_t>(height));
+        CHECK(std::ranges::all_of(
+            lines, [&](const std::string& line) { return columns_of(line) <= width; }));
+      }
+    }
+  }
+}
+
+TEST_CASE("where there is no terminal, every event worth a line gets one, with its time") {
+  std::array<int, 2> ends{};
+  REQUIRE(pipe2(ends.data(), O_CLOEXEC) == 0);
+  {
+    const auto screen = make_screen(ends[1], kPlainStyle);
+    for (const v1::Event& event : breached_run()) {
+      screen->on(event);
+      screen->tick(monotonic_now());
+    }
+    screen->finish();
+  }
+  close(ends[1]);
+  std::string text;
+  std::array<char, 4096> buffer;
+  for (ssize_t length = 0; (length = read(ends[0], buffer.data(), buffer.size())) > 0;) {
+    text.append(buffer.data(), static_cast<std::size_t>(length));
+  }
+  close(ends[0]);
+  check_golden("plain_breached.txt", text);
+}
+
+TEST_CASE("a terminal's style follows the environment") {
+  const auto with = [](std::initializer_list<std::pair<const char*, const char*>> variables) {
+    for (const char* name :
+         {"NO_COLOR", "CLICOLOR_FORCE", "TERM", "CI", "COLUMNS", "LC_ALL", "LC_CTYPE", "LANG"}) {
+      unsetenv(name);
+    }
+    for (const auto& [name, value] : variables) setenv(name, value, 1);
+    std::array<int, 2> ends{};
+    REQUIRE(pipe2(ends.data(), O_CLOEXEC) == 0);
+    const Style style = style_of(ends[1]);
+    close(ends[0]);
+    close(ends[1]);
+    return style;
+  };
+  CHECK(with({{"TERM", "xterm"}, {"LANG", "C.UTF-8"}}) == Style{.utf8 = true});
+  CHECK(with({{"TERM", "xterm"}, {"LANG", "C"}}) == Style{});
+  CHECK(with({{"LANG", "C.UTF-8"}, {"LC_ALL", "C"}}) == Style{});
+  CHECK(with({{"CLICOLOR_FORCE", "1"}}).colour);
+  CHECK_FALSE(with({{"CLICOLOR_FORCE", "0"}}).colour);
+  CHECK_FALSE(with({{"CLICOLOR_FORCE", "1"}, {"NO_COLOR", "1"}}).colour);
+  CHECK(with({{"COLUMNS", "132"}}).width == 132);
+  CHECK(with({{"COLUMNS", "many"}}).width == 80);
+}
+
+TEST_CASE("a terminal is live, but not when it is dumb or a CI's") {
+  const int terminal = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+  REQUIRE(terminal >= 0);
+  const auto with = [&](const char* term, const char* ci, const char* no_color) {
+    setenv("TERM", term, 1);
+    setenv("CI", ci, 1);
+    setenv("NO_COLOR", no_color, 1);
+    unsetenv("CLICOLOR_FORCE");
+    return style_of(terminal);
+  };
+  CHECK(with("xterm", "", "").live);
+  CHECK(with("xterm", "", "").colour);
+  CHECK_FALSE(with("dumb", "", "").live);
+  CHECK_FALSE(with("dumb", "", "").colour);
+  CHECK_FALSE(with("xterm", "true", "").live);
+  CHECK(with("xterm", "", "1").live);
+  CHECK_FALSE(with("xterm", "", "1").colour);
+  close(terminal);
+}
+
+TEST_CASE("a report is written whole or not at all") {
+  const Folder folder;
+  const fs::path path = folder.path / "report.json";
+  REQUIRE(write_report(path, "first").ok());
+  REQUIRE(write_report(path, "second").ok());
+  CHECK(text_of(path) == "second");
+  CHECK(std::distance(fs::directory_iterator(folder.path), {}) == 1);
+  CHECK(write_report(folder.path / "none" / "report.json", "x").code() == StatusCode::kNotFound);
+}
+
+TEST_CASE("wide characters and combining ones are counted as a terminal shows them") {
+  CHECK(columns_of("shop") == 4);
+  CHECK(columns_of("é") == 1);
+  CHECK(columns_of("e\u0301") == 1);
+  CHECK(columns_of("漢字") == 4);
+  CHECK(Line().add("漢字漢字").text(kPlainStyle, 5) == "漢字…");
+  CHECK(Line().add("shop answers").text({}, 8) == "shop ...");
+}
+
+}  // namespace
+}  // namespace squall::report

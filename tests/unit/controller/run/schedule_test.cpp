@@ -1,6 +1,7 @@
 #include "controller/run/schedule.h"
 
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 
 #include <set>
 
@@ -14,8 +15,8 @@ v1::Plan plan_of(int nodes) {
   for (int n = 0; n < nodes; ++n) {
     v1::Node node;
     node.set_address("fake");
-    (*node.mutable_labels())["zone"] = n % 2 == 0 ? "a" : "b";
-    (*plan.mutable_nodes())["node-" + std::to_string(n)] = node;
+    (*node.mutable_labels())["zone"] = std::string(1, n % 2 == 0 ? 'a' : 'b');
+    (*plan.mutable_nodes())[fmt::format("node-{}", n)] = node;
   }
   return plan;
 }
