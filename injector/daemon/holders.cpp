@@ -28,11 +28,12 @@ HolderProcess::HolderProcess(Loop& loop, Spawned spawned)
   pidfd_ = std::make_unique<Watch>(loop, std::move(spawned.pidfd), [this] { ended(); });
 }
 
-HolderProcess::~HolderProcess() {
-  if (gone_) return;
-  kill();
-  siginfo_t info{};
-  ::waitid(P_PIDFD, static_cast<id_t>(pidfd_->number()), &info, WEXITED);
+// Not killed: where the daemon goes in haste, its holders must still undo.
+HolderProcess::~HolderProcess() = default;
+
+void HolderProcess::hang_up() {
+  silent_ = true;
+  socket_.reset();
 }
 
 Status HolderProcess::send(const v1::ToHolder& message) {
@@ -56,8 +57,7 @@ void HolderProcess::read_all() {
     }
     // Closed, or nonsense: whatever it is now, it is no holder any more. Its end is told by the
     // pidfd.
-    silent_ = true;
-    socket_.reset();
+    hang_up();
     kill();
   }
 }
@@ -154,9 +154,9 @@ void Holders::ask(const v1::ToHolder& request, Duration patience, Answered answe
   question->limit.at(monotonic_now() + patience, [finish] {
     finish(error(StatusCode::kDeadlineExceeded, "the holder did not answer in time"));
   });
-  take([question, finish, request](StatusOr<std::unique_ptr<HolderProcess>> holder) {
+  take([this, question, finish, request](StatusOr<std::unique_ptr<HolderProcess>> holder) {
     if (!holder.ok()) return finish(holder.status());
-    if (!question->answered) return;  // too late; the holder goes with this call
+    if (!question->answered) return retire(*std::move(holder));  // too late
     question->holder = *std::move(holder);
     question->holder->on_message = [question = question.get(), finish](const v1::FromHolder& part) {
       question->answer.MergeFrom(part);
@@ -175,7 +175,7 @@ void Holders::ask(const v1::ToHolder& request, Duration patience, Answered answe
 }
 
 void Holders::retire(std::unique_ptr<HolderProcess> holder) {
-  holder->on_message = nullptr;
+  holder->hang_up();
   retired_.emplace_front(loop_, std::move(holder));
   const auto place = retired_.begin();
   const auto drop = [this, place] {

@@ -22,7 +22,7 @@ class HolderProcess {
   HolderProcess(Loop& loop, Spawned spawned);
   HolderProcess(const HolderProcess&) = delete;
   HolderProcess& operator=(const HolderProcess&) = delete;
-  ~HolderProcess();  ///< Kills and reaps it if it still lives.
+  ~HolderProcess();  ///< Closes the socket; a holder that still lives then ends its fault and goes.
 
   /// Neither may destroy this object; retire it instead.
   std::function<void(const v1::FromHolder&)> on_message;
@@ -31,6 +31,9 @@ class HolderProcess {
 
   /// Errors: kUnavailable when it is gone; kResourceExhausted when it does not read.
   Status send(const v1::ToHolder& message);
+
+  /// Nothing more is said or heard; a holder that waits goes.
+  void hang_up();
 
   void kill();
   pid_t pid() const { return pid_; }

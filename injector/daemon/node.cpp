@@ -471,8 +471,8 @@ void Node::start(const std::shared_ptr<HeldFault>& fault) {
       fault->failure = in_context("no holder", holder.status());
       return close(fault);
     }
-    if (fault->revert_asked) return close(fault);  // the holder, still idle, goes with this call
     fault->holder = *std::move(holder);
+    if (fault->revert_asked) return close(fault);
     fault->holder->on_message = [this, weak = std::weak_ptr(fault)](const v1::FromHolder& message) {
       if (const auto held = weak.lock()) heard(held, message);
     };
@@ -639,6 +639,11 @@ void Node::expect(const std::shared_ptr<HeldFault>& fault, Duration patience,
 void Node::lost(const std::shared_ptr<HeldFault>& fault, const std::string& how) {
   using State = HeldFault::State;
   if (fault->state == State::kGone || fault->state == State::kSweeping) return;
+  if (fault->holder && !fault->holder->is_gone()) {
+    // Two at once must not touch the node: it dies first, and its end is told here again.
+    if (fault->late.empty()) fault->late = "does not listen";
+    return fault->holder->kill();
+  }
   const std::string why =
       fault->late.empty() ? how : "the holder " + fault->late + " and was killed";
   log(LogLevel::kError, fmt::format("event=holder_lost fault={} why={}", fault->id, quoted(why)));
