@@ -59,6 +59,13 @@ class Child : public std::enable_shared_from_this<Child> {
     if (!reaped_) kill(-pid_, SIGKILL);
   }
 
+  /// Asks the kernel: a wait for the pidfd was seen to end before the program did.
+  bool is_over() const {
+    siginfo_t how{};
+    const int options = WEXITED | WNOHANG | WNOWAIT;
+    return waitid(P_PID, static_cast<id_t>(pid_), &how, options) != 0 || how.si_pid == pid_;
+  }
+
   /// Its exit code, 128 + the signal that ended it as a shell has it; nothing while it runs.
   std::optional<int> reap() {
     if (reaped_) return std::nullopt;
@@ -75,11 +82,18 @@ class Child : public std::enable_shared_from_this<Child> {
   /// Ends it and its group now; the loop reaps it when it is gone, which nobody waits for.
   void abandon() {
     kill_group();
-    ended_.async_wait(Descriptor::wait_read,
-                      [self = shared_from_this()](boost::system::error_code) { self->reap(); });
+    reap_later();
   }
 
  private:
+  void reap_later() {
+    ended_.async_wait(Descriptor::wait_read,
+                      [self = shared_from_this()](boost::system::error_code failed) {
+                        self->reap();
+                        if (!failed && !self->reaped_) self->reap_later();
+                      });
+  }
+
   pid_t pid_;
   Descriptor ended_;
   bool reaped_ = false;
@@ -134,10 +148,14 @@ asio::awaitable<void> drain(Descriptor& pipe, std::string& output) {
   co_await never.async_wait(kToken);
 }
 
-asio::awaitable<boost::system::error_code> wait_readable(Descriptor& descriptor) {
-  const auto [failed] =
-      co_await descriptor.async_wait(Descriptor::wait_read, asio::as_tuple(asio::use_awaitable));
-  co_return failed;
+/// True when the program is over, false when the wait was cancelled.
+asio::awaitable<bool> wait_for_end(Child& child) {
+  do {
+    const auto [failed] = co_await child.ended().async_wait(Descriptor::wait_read,
+                                                            asio::as_tuple(asio::use_awaitable));
+    if (failed) co_return false;
+  } while (!child.is_over());
+  co_return true;
 }
 
 class Exec final : public Check {
@@ -164,10 +182,10 @@ class Exec final : public Check {
     }
 
     asio::steady_timer late(executor, sample.asked + timeout_);
-    const auto first = co_await (wait_readable(child->ended()) || drain(pipe, sample.output) ||
+    const auto first = co_await (wait_for_end(*child) || drain(pipe, sample.output) ||
                                  late.async_wait(asio::as_tuple(asio::use_awaitable)));
     sample.latency = monotonic_now() - sample.asked;
-    if (first.index() == 0 && !std::get<0>(first)) {
+    if (first.index() == 0 && std::get<0>(first)) {
       child->kill_group();
       sample.exit = child->reap();
       // What it wrote before its end is in the pipe, complete. Bounded, as a stranger that escaped

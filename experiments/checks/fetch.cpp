@@ -99,6 +99,7 @@ std::string tls_words(const Transfer& transfer, CURLcode code) {
 std::string error_words(const Transfer& transfer, CURLcode code, Duration timeout) {
   long system = 0;
   curl_easy_getinfo(transfer.easy.get(), CURLINFO_OS_ERRNO, &system);
+  const std::string_view detail = transfer.detail.data();
   if (transfer.too_large) return "answer larger than 10 MB";
   switch (code) {
     case CURLE_COULDNT_RESOLVE_HOST:
@@ -114,8 +115,10 @@ std::string error_words(const Transfer& transfer, CURLcode code, Duration timeou
     case CURLE_PARTIAL_FILE:
       return "answer cut short";
     case CURLE_WEIRD_SERVER_REPLY:
-    case CURLE_UNSUPPORTED_PROTOCOL:
       return "not an HTTP answer";
+    case CURLE_UNSUPPORTED_PROTOCOL:  // of the URL, or of an answer that does not even say HTTP
+      return detail.find("HTTP/0.9") != std::string_view::npos ? "not an HTTP answer"
+                                                               : "neither http nor https";
     case CURLE_URL_MALFORMAT:
       return "not a URL";
     case CURLE_SSL_CONNECT_ERROR:

@@ -1,0 +1,162 @@
+#include <fcntl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <boost/asio/bind_cancellation_slot.hpp>
+#include <boost/asio/cancellation_signal.hpp>
+#include <cerrno>
+#include <fstream>
+#include <set>
+#include <sstream>
+#include <vector>
+
+#include "asking.h"
+#include "tests/support/eventually.h"
+
+namespace squall::checks {
+namespace {
+
+using namespace testing;
+
+v1::Check exec_check(const std::vector<std::string>& run, Duration timeout = 10s) {
+  v1::Check check;
+  check.set_timeout(timeout.count());
+  for (const std::string& word : run) check.mutable_exec()->add_run(word);
+  return check;
+}
+
+Sample ask_exec(const std::vector<std::string>& run, Duration timeout = 10s) {
+  asio::io_context loop;
+  const auto check = make_check(exec_check(run, timeout));
+  return ask(loop, *check);
+}
+
+/// Whether it runs. What is dead but unreaped does not: PID 1 of a container takes its time.
+bool runs(long pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
+  std::string line;
+  if (!std::getline(file, line)) return false;
+  const auto state = line.find(") ");
+  return state != std::string::npos && line[state + 2] != 'Z' && line[state + 2] != 'X';
+}
+
+/// No child of this process is left, not even a zombie.
+bool childless() {
+  siginfo_t info{};
+  return waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) != 0 && errno == ECHILD;
+}
+
+TEST_CASE("an exec check tells the exit code and standard output") {
+  const Sample sample = ask_exec({"echo", "queue", "17; rm -rf $HOME"});
+  CHECK(sample.error == "");
+  CHECK(sample.exit == 0);
+  CHECK(sample.output == "queue 17; rm -rf $HOME\n");
+  CHECK(ask_exec({"perl", "-e", "exit 3"}).exit == 3);
+  CHECK(ask_exec({"perl", "-e", "kill 9, $$"}).exit == 128 + 9);
+  CHECK(childless());
+}
+
+TEST_CASE("a program that is not there is told by name") {
+  const Sample sample = ask_exec({"no-such-program"});
+  CHECK(sample.error == "cannot run no-such-program: no such file or directory");
+  CHECK_FALSE(sample.exit.has_value());
+}
+
+TEST_CASE("a checked program sees PATH and its own environment only") {
+  setenv("SQUALL_TEST_SECRET", "1", 1);
+  asio::io_context loop;
+  v1::Check wanted = exec_check({"env"});
+  (*wanted.mutable_exec()->mutable_env())["QUEUE"] = "orders";
+  const Sample sample = ask(loop, *make_check(wanted));
+  unsetenv("SQUALL_TEST_SECRET");
+  std::set<std::string> names;
+  std::istringstream lines(sample.output);
+  for (std::string line; std::getline(lines, line);) names.insert(line.substr(0, line.find('=')));
+  CHECK(names == std::set<std::string>{"PATH", "QUEUE"});
+}
+
+TEST_CASE("a checked program inherits no descriptor and reads an empty input") {
+  const int leaky =
+      open("/dev/null", O_RDONLY);  // not close-on-exec, as a careless library's would be
+  const Sample sample =
+      ask_exec({"perl", "-e", "print join ' ', grep { -e \"/proc/self/fd/$_\" } 0..99"});
+  close(leaky);
+  CHECK(sample.output == "0 1 2");
+  CHECK(ask_exec({"cat"}).exit == 0);
+}
+
+TEST_CASE("output is kept up to 64 KiB, and a program that writes more still ends") {
+  const Sample sample = ask_exec({"perl", "-e", "print 'a' x 300000"});
+  CHECK(sample.exit == 0);
+  CHECK(sample.output == std::string(64 * 1024, 'a'));
+}
+
+TEST_CASE("a program that is late is ended with all that it started") {
+  const Sample sample = ask_exec(
+      {"perl", "-e",
+       "$| = 1; my $child = fork; if (!$child) { sleep 60; exit } print \"$$ $child\"; sleep 60"},
+      400ms);
+  CHECK(sample.error == "timeout after 400ms");
+  CHECK_FALSE(sample.exit.has_value());
+  CHECK(sample.latency >= 400ms);
+  std::istringstream pids(sample.output);
+  long parent = 0;
+  long child = 0;
+  pids >> parent >> child;
+  REQUIRE(parent > 1);
+  REQUIRE(child > 1);
+  CHECK(support::eventually([&] { return !runs(parent) && !runs(child); }, kBound));
+}
+
+TEST_CASE("a program that is late is reaped by the loop") {
+  asio::io_context loop;
+  const auto check = make_check(exec_check({"sleep", "60"}, 50ms));
+  for (int round = 0; round < 3; ++round) CHECK(ask(loop, *check).error == "timeout after 50ms");
+  run_until(loop, childless);
+}
+
+TEST_CASE("what a program leaves running is ended, and is not waited for") {
+  const Sample sample = ask_exec(
+      {"perl", "-e", "$| = 1; my $child = fork; if (!$child) { sleep 60; exit } print $child"});
+  CHECK(sample.exit == 0);
+  CHECK(sample.latency < kBound);
+  const long child = std::stol(sample.output);
+  CHECK(support::eventually([&] { return !runs(child); }, kBound));
+}
+
+TEST_CASE("an exec asking that is cancelled ends its program at once") {
+  asio::io_context loop;
+  const auto check = make_check(exec_check({"sleep", "60"}, 60s));
+  asio::cancellation_signal stop;
+  std::optional<Sample> answer;
+  asio::co_spawn(loop, check->ask(),
+                 asio::bind_cancellation_slot(
+                     stop.slot(), [&](std::exception_ptr, Sample sample) { answer = sample; }));
+  loop.poll();
+  CHECK_FALSE(childless());
+  stop.emit(asio::cancellation_type::terminal);
+  run_until(loop, [&] { return answer.has_value(); });
+  CHECK(answer->error == "cancelled");
+  run_until(loop, childless);
+}
+
+TEST_CASE("a loop that ends in the middle of an exec asking leaves no program running") {
+  const auto check = make_check(exec_check({"sleep", "60"}, 60s));
+  {
+    asio::io_context loop;
+    const auto answer = begin(loop, *check);
+    loop.poll();
+    CHECK_FALSE(childless());
+  }
+  // Nobody is left to reap it, but it does not run on.
+  CHECK(support::eventually(
+      [] {
+        siginfo_t info{};
+        if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG) != 0) return errno == ECHILD;
+        return false;
+      },
+      kBound));
+}
+
+}  // namespace
+}  // namespace squall::checks
