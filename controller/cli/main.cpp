@@ -172,7 +172,7 @@ int start(int argc, char** argv) {
   }
   // Before the parser, which would take the value of an option it does not know for a plan.
   for (int n = 2; n < argc && std::string_view(argv[n]) != "--"; ++n) {
-    const CLI::App* sub = app.get_subcommand_no_throw(first);
+    const CLI::App* sub = first.starts_with("-") ? nullptr : app.get_subcommand(first);
     const std::string word = argv[n];
     if (sub == nullptr || !word.starts_with("-") || word == "-") continue;
     const std::string flag = word.substr(0, word.find('='));

@@ -1,6 +1,7 @@
 #include "controller/fleet/grpc_node.h"
 
 #include <fmt/format.h>
+#include <grpc/support/log.h>
 #include <grpcpp/grpcpp.h>
 
 #include <algorithm>
@@ -8,6 +9,7 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/this_coro.hpp>
+#include <cstdlib>
 #include <deque>
 #include <fstream>
 #include <functional>
@@ -17,6 +19,7 @@
 #include <utility>
 
 #include "controller/fleet/wake.h"
+#include "experiments/base/units.h"
 #include "squall/v1/node.grpc.pb.h"
 
 namespace squall::fleet {
@@ -76,14 +79,15 @@ Status explain(const std::string& address, bool tls, const grpc::Status& status)
   if (status.error_code() != grpc::StatusCode::UNAVAILABLE) {
     return in_context(address, from_grpc(status));
   }
-  if (contains(text, "CERTIFICATE_VERIFY_FAILED")) {
+  // "asn1 encoding routines": an authority of the same name, but with another key.
+  if (contains(text, "certificate verify failed") || contains(text, "asn1 encoding routines")) {
     return refused("its certificate is not signed by our ca.pem, or has expired");
   }
   if (contains(text, "is not in peer certificate") || contains(text, "Peer name") ||
       contains(text, "Hostname Verification")) {
     return refused("its certificate is not for this name");
   }
-  if (contains(text, "WRONG_VERSION_NUMBER")) return refused("it does not speak TLS");
+  if (contains(text, "wrong version number")) return refused("it does not speak TLS");
   if (contains(text, "Ssl handshake failed") || contains(text, "handshak")) return refused(text);
   if (contains(text, "Connection refused")) {
     return unreachable("connection refused; is squalld running there?");
@@ -123,7 +127,11 @@ class Poller {
     return poller;
   }
 
-  Poller() : thread_([this] { poll(); }) {}
+  Poller() : thread_([this] { poll(); }) {
+    // What it would say on standard error, it also says in the status. For its own debugging its
+    // environment still holds.
+    if (std::getenv("GRPC_VERBOSITY") == nullptr) gpr_set_log_function([](gpr_log_func_args*) {});
+  }
 
   ~Poller() {
     queue_.Shutdown();
@@ -351,8 +359,14 @@ class GrpcNode final : public Node {
         },
         [this, opening](const Status& status) {
           renewal_.reset();
-          const Status why =
-              status.ok() ? error(StatusCode::kUnavailable, "it ended the lease") : status;
+          Status why = status.ok() ? error(StatusCode::kUnavailable, "it ended the lease") : status;
+          const Duration silent = monotonic_now() - renewed_at_;
+          if (silent > lease_) {
+            why =
+                error(why.code(), fmt::format("this controller stood still for {}, longer than the "
+                                              "lease ({})",
+                                              format_measured(silent), message_of(why)));
+          }
           if (!opening->opened) {
             opening->failed = why;
             opening->changed.notify();
@@ -361,13 +375,14 @@ class GrpcNode final : public Node {
           }
         });
     stream_->start(*stub_, poller_->queue());
-    const Duration lease(wanted.lease());
+    lease_ = Duration(wanted.lease());
     v1::LeaseRequest request;
     *request.mutable_open() = std::move(wanted);
     stream_->send(std::move(request));
+    renewed_at_ = monotonic_now();
     // The node counts from the arrival of this first word, so renewing starts now.
     renewal_ = std::make_shared<asio::steady_timer>(co_await asio::this_coro::executor);
-    renew_at(renewal_, monotonic_now() + lease / 3, lease / 3);
+    renew_at(renewal_, renewed_at_ + lease_ / 3, lease_ / 3);
 
     const MonotonicTime deadline = monotonic_now() + kAnswerWithin;
     while (!opening->opened && opening->failed.ok()) {
@@ -458,6 +473,9 @@ class GrpcNode final : public Node {
                        interval](const boost::system::error_code& failed) {
       const auto alive = weak.lock();
       if (failed || !alive) return;
+      const MonotonicTime now = monotonic_now();
+      // The lapse is the node's to tell; until then a late word is better than none.
+      if (now - renewed_at_ <= lease_) renewed_at_ = now;
       if (stream_) stream_->renew();
       renew_at(alive, std::max(due + interval, monotonic_now()), interval);
     });
@@ -476,6 +494,8 @@ class GrpcNode final : public Node {
   std::shared_ptr<Stream> stream_;
   std::shared_ptr<asio::steady_timer> renewal_;
   Listener listener_;
+  Duration lease_{};
+  MonotonicTime renewed_at_;  ///< The last time that was within the lease.
 };
 
 StatusOr<std::string> read_pem(const std::string& folder, const char* name) {

@@ -737,7 +737,9 @@ class Engine::Run {
   }
 
   void judge(Watched& watched, const checks::Sample& sample, MonotonicTime seen) {
-    if (sample.asked >= watched.since) watched.judge.add(sample);
+    // Asked before the method began, or before the last revert: it speaks of neither.
+    if (sample.asked < watched.since) return;
+    watched.judge.add(sample);
     v1::Event event;
     auto& asked = *event.mutable_check_asked();
     asked.set_check(watched.declared.name());

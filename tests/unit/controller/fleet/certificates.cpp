@@ -58,11 +58,13 @@ Certificate new_certificate(const std::string& name, EVP_PKEY* key) {
 }  // namespace
 
 struct Authority::State {
-  Key key = new_key();
-  Certificate certificate = new_certificate("authority of a test", key.get());
+  Key key;
+  Certificate certificate;
 };
 
-Authority::Authority() : state_(std::make_unique<State>()) {
+Authority::Authority(const std::string& name) : state_(std::make_unique<State>()) {
+  state_->key = new_key();
+  state_->certificate = new_certificate(name, state_->key.get());
   X509* own = state_->certificate.get();
   X509_set_issuer_name(own, X509_get_subject_name(own));
   extend(own, own, NID_basic_constraints, "critical,CA:TRUE");

@@ -14,7 +14,7 @@ struct Pair {
 
 class Authority {
  public:
-  Authority();
+  explicit Authority(const std::string& name = "authority of a test");
   ~Authority();
   Authority(const Authority&) = delete;
   Authority& operator=(const Authority&) = delete;

@@ -17,6 +17,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "certificates.h"
@@ -75,6 +76,13 @@ class Daemon final : public v1::Injector::Service {
   grpc::Status Lease(grpc::ServerContext*,
                      grpc::ServerReaderWriter<v1::LeaseEvent, v1::LeaseRequest>* stream) override {
     v1::LeaseRequest request;
+    struct Joined {
+      ~Joined() {
+        if (thread.joinable()) thread.join();
+      }
+      std::thread thread;
+    } flooding;
+    std::thread& flood = flooding.thread;
     while (stream->Read(&request)) {
       {
         const std::lock_guard lock(mutex);
@@ -86,11 +94,15 @@ class Daemon final : public v1::Injector::Service {
         v1::LeaseEvent event;
         event.mutable_opened()->add_recovered("a device of an earlier run");
         stream->Write(event);
-        for (int n = 0; n < events; ++n) {
-          event.mutable_evidence();
-          event.set_fault(std::to_string(n));
-          stream->Write(event);
-        }
+        // Beside the reading, as a node's faults do.
+        flood = std::thread([this, stream] {
+          v1::LeaseEvent one;
+          one.mutable_evidence();
+          for (int n = 0; n < events; ++n) {
+            one.set_fault(std::to_string(n));
+            stream->Write(one);
+          }
+        });
       }
       if (request.has_revert_all()) {
         v1::LeaseEvent event;
@@ -224,16 +236,20 @@ TEST_CASE("over mTLS a node answers those whom its ca.pem signed") {
 
 TEST_CASE("what TLS refuses is told in words") {
   const test::Authority authority;
-  const test::Authority stranger;
+  const test::Authority stranger("a stranger");
+  const test::Authority renewed;  // of the same name, with another key
   SUBCASE("a node that we do not trust") {
-    Daemon daemon("127.0.0.1:0", mutual_tls(authority, authority.issue("db-1", "127.0.0.1")));
-    const auto node = make_grpc_node("db-1", at_port(daemon.port), client_of(authority, stranger));
-    const Status reached = reach(*node);
-    CHECK(reached.code() == StatusCode::kUnauthenticated);
-    CHECK(message_of(reached) ==
-          at_port(daemon.port) +
-              ": TLS handshake refused: its certificate is not signed by our "
-              "ca.pem, or has expired");
+    for (const test::Authority* trusted : {&stranger, &renewed}) {
+      Daemon daemon("127.0.0.1:0", mutual_tls(authority, authority.issue("db-1", "127.0.0.1")));
+      const auto node =
+          make_grpc_node("db-1", at_port(daemon.port), client_of(authority, *trusted));
+      const Status reached = reach(*node);
+      CHECK(reached.code() == StatusCode::kUnauthenticated);
+      CHECK(message_of(reached) ==
+            at_port(daemon.port) +
+                ": TLS handshake refused: its certificate is not signed by our "
+                "ca.pem, or has expired");
+    }
   }
   SUBCASE("a node that does not trust us") {
     Daemon daemon("127.0.0.1:0", mutual_tls(authority, authority.issue("db-1", "127.0.0.1")));
