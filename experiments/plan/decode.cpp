@@ -273,7 +273,7 @@ class Decoder {
         if (rules_of(*group).or_field() == slot.inside->name() && found->second.choice == group &&
             !found->second.more) {
           out_.error(given[i]->key->place,
-                     fmt::format("{} is a {}'s, and this {} has none", slot.field->name(),
+                     fmt::format("`{}` is a {}'s, and this {} has none", slot.field->name(),
                                  slot.inside->name(), noun_of(*here.type)),
                      fmt::format("leave `{}` out", slot.field->name()));
         }

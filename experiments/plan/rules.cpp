@@ -41,10 +41,10 @@ class Weighing {
     std::unordered_map<std::string, const YamlNode*> by_address;
     for (const YamlNode::Entry& entry : nodes->entries) {
       const auto found = plan_.nodes().find(entry.key->text);
-      if (found == plan_.nodes().end()) continue;
+      if (found == plan_.nodes().end() || tainted_.contains(entry.value)) continue;
       const std::string& address = found->second.address();
       const auto [first, fresh] = by_address.emplace(address, entry.key);
-      if (fresh || tainted_.contains(entry.value)) continue;
+      if (fresh) continue;
       if (address.empty()) {
         out_.error(
             entry.key->place,
@@ -132,7 +132,7 @@ class Weighing {
         if (key == nullptr) continue;
         out_.error(
             key->place,
-            fmt::format("{} says where a fault goes, and this step has none of its own", word),
+            fmt::format("`{}` says where a fault goes, and this step has none of its own", word),
             step.has_parallel() ? "write it in the steps below `parallel`"
                                 : fmt::format("leave `{}` out", word));
       }

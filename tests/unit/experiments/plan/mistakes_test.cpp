@@ -1,0 +1,1256 @@
+#include <doctest/doctest.h>
+
+#include <string>
+
+#include "experiments/plan/load.h"
+
+// Whole texts: what a person reads is what is tested.
+
+namespace squall::plan {
+namespace {
+
+std::string told(const std::string& text) {
+  return format_diagnostics(load(text, "plan.yaml").diagnostics, false);
+}
+
+TEST_CASE("five mistakes in one file are told at once, each with its place") {
+  CHECK(told(R"(plan: five mistakes
+nodes: {local: {}}
+steady_state:
+  - name: shop
+    http: {url: "http://127.0.0.1/"}
+    expect: [status = 200]
+method:
+  - on: lcal
+    network: {dealy: 200ms}
+    for: 10s
+  - wait: 100
+  - kill: {process: {pid: 1}}
+)") ==
+        R"(plan.yaml:6:21: error: unknown operator "="
+      expect: [status = 200]
+                      ^
+  did you mean ==?
+plan.yaml:8:9: error: there is no node "lcal"
+    - on: lcal
+          ^^^^
+  did you mean "local"?
+plan.yaml:9:15: error: unknown key "dealy"
+      network: {dealy: 200ms}
+                ^^^^^
+  did you mean "delay"?
+plan.yaml:11:11: error: 100 of what?
+    - wait: 100
+            ^^^
+  write 100ms
+plan.yaml:12:27: error: pid 1 is too small
+    - kill: {process: {pid: 1}}
+                            ^
+  write 2 to 4194304
+)");
+}
+
+TEST_CASE("duplicate keys are told") {
+  CHECK(told(R"(plan: a
+plan: b
+nodes: {local: {}}
+steady_state: [{name: a, tcp: {address: "h:1"}, expect: [state == open]}]
+method: [{wait: 1s, wait: 2s}]
+)") ==
+        R"(plan.yaml:2:1: error: "plan" is given twice
+  plan: b
+  ^^^^
+  it stands in line 1 already
+plan.yaml:5:21: error: "wait" is given twice
+  method: [{wait: 1s, wait: 2s}]
+                      ^^^^
+  it stands in line 5 already
+)");
+}
+
+TEST_CASE("a file is one document") {
+  CHECK(told(R"(plan: a
+---
+plan: b
+)") ==
+        R"(plan.yaml:2:1: error: a second document
+  ---
+  ^
+  one file is one plan
+)");
+}
+
+TEST_CASE("an unclosed quote is told where it opens") {
+  CHECK(told(R"(plan: "abc
+nodes: {}
+)") ==
+        R"(plan.yaml:1:7: error: this quote is never closed
+  plan: "abc
+        ^^^^
+)");
+}
+
+TEST_CASE("an unclosed bracket is told where it opens") {
+  CHECK(
+      told(R"(plan: a
+nodes: {local: {}
+method: []
+)") ==
+      R"(plan.yaml:2:8: error: this { is never closed, or something in it is not separated by a comma
+  nodes: {local: {}
+         ^
+  close it with }
+)");
+}
+
+TEST_CASE("a tab that indents is told") {
+  CHECK(told(R"(nodes:
+	local: {}
+)") ==
+        R"(plan.yaml:2:1: error: a tab indents this line
+  \x09local: {}
+  ^^^^
+  indent with blanks
+)");
+}
+
+TEST_CASE("an alias to what it stands in is refused") {
+  CHECK(told(R"(plan: &a {b: *a}
+)") ==
+        R"(plan.yaml:1:14: error: an alias to what it stands in
+  plan: &a {b: *a}
+               ^^
+  it would go on for ever
+)");
+}
+
+TEST_CASE("an alias to nothing is refused") {
+  CHECK(told(R"(plan: *nope
+)") ==
+        R"(plan.yaml:1:7: error: nothing before this is marked &nope
+  plan: *nope
+        ^^^^^
+  an alias repeats what an anchor marked further up
+)");
+}
+
+TEST_CASE("tags and merge keys are refused") {
+  CHECK(told(R"(plan: !foo a
+nodes: &n {local: {}}
+steady_state: []
+method: [{<<: *n}]
+)") ==
+        R"(plan.yaml:1:7: error: a plan has no tags
+  plan: !foo a
+        ^^^^
+  write the value alone
+plan.yaml:3:1: error: steady_state is empty
+  steady_state: []
+  ^^^^^^^^^^^^
+  give it an item, or leave it out
+plan.yaml:4:11: error: merge keys are not supported
+  method: [{<<: *n}]
+            ^^
+  write the keys out, or alias a whole value
+)");
+}
+
+TEST_CASE("a value that YAML would take for something else wants quotes") {
+  CHECK(told(R"(plan: a: b
+)") ==
+        R"(plan.yaml:1:8: error: a mapping cannot begin here
+  plan: a: b
+         ^
+  put a value that holds ": " in quotes; else look at the indentation, and at the line above
+)");
+}
+
+TEST_CASE("numbers without a unit, and units that are none, are told") {
+  CHECK(told(R"(plan: t
+nodes: {local: {}}
+steady_state:
+  - name: up
+    tcp: {address: "127.0.0.1:80"}
+    expect: [state == open]
+method:
+  - wait: 100
+  - wait: 010ms
+  - wait: -1ms
+  - wait: 1e400s
+  - wait: .5s
+  - wait: NaN
+  - wait: 0x10ms
+  - wait: 1:30
+  - wait: 200 parsecs
+  - wait: 5 sec
+  - wait: 0s
+  - wait: 25h
+  - wait: ~
+  - wait: [1s]
+  - wait: 200MS
+)") ==
+        R"(plan.yaml:8:11: error: 100 of what?
+    - wait: 100
+            ^^^
+  write 100ms
+plan.yaml:9:11: error: "010ms" has a leading zero
+    - wait: 010ms
+            ^^^^^
+  write 10ms
+plan.yaml:10:11: error: "-1ms" has a sign
+    - wait: -1ms
+            ^^^^
+  write 1ms
+plan.yaml:11:11: error: "1e400s" has an exponent
+    - wait: 1e400s
+            ^^^^^^
+  write it out, as 200ms
+plan.yaml:12:11: error: ".5s" begins with a point
+    - wait: .5s
+            ^^^
+  write 0.5s
+plan.yaml:13:11: error: "NaN" is not a duration
+    - wait: NaN
+            ^^^
+  write 200ms
+plan.yaml:14:11: error: "0x10ms" is not a duration
+    - wait: 0x10ms
+            ^^^^^^
+  write 200ms
+plan.yaml:15:11: error: "1:30" is not a duration
+    - wait: 1:30
+            ^^^^
+  write 200ms
+plan.yaml:16:11: error: unknown unit "parsecs"
+    - wait: 200 parsecs
+            ^^^^^^^^^^^
+  write 200 with ns, us, ms, s, m or h
+plan.yaml:17:11: error: "sec" is not a unit here
+    - wait: 5 sec
+            ^^^^^
+  write 5s
+plan.yaml:18:11: error: wait 0s is too small
+    - wait: 0s
+            ^^
+  write 1ms to 24h
+plan.yaml:19:11: error: wait 25h is too large
+    - wait: 25h
+            ^^^
+  write 1ms to 24h
+plan.yaml:20:11: error: wait has no value
+    - wait: ~
+            ^
+  write wait: 10s
+plan.yaml:21:11: error: wait is one value
+    - wait: [1s]
+            ^
+  write wait: 10s
+plan.yaml:22:11: error: "MS" is not a unit here
+    - wait: 200MS
+            ^^^^^
+  write 200ms
+)");
+}
+
+TEST_CASE("percentages keep their bounds") {
+  CHECK(told(R"(plan: t
+nodes: {local: {}}
+steady_state:
+  - name: up
+    tcp: {address: "127.0.0.1:80"}
+    expect: [state == open]
+method:
+  - {network: {loss: 1}, for: 1s}
+  - {network: {loss: 0%}, for: 1s}
+  - {network: {loss: 101%}, for: 1s}
+  - {network: {loss: 0.00000001%}, for: 1s}
+  - {network: {loss: NaN%}, for: 1s}
+)") ==
+        R"(plan.yaml:8:22: error: 1 of what?
+    - {network: {loss: 1}, for: 1s}
+                       ^
+  write 1%
+plan.yaml:9:22: error: loss 0% is too small
+    - {network: {loss: 0%}, for: 1s}
+                       ^^
+  write 0.0001% to 100%
+plan.yaml:10:22: error: "101%" is more than the whole
+    - {network: {loss: 101%}, for: 1s}
+                       ^^^^
+  write at most 100%
+plan.yaml:11:22: error: loss 0.00000001% is too small
+    - {network: {loss: 0.00000001%}, for: 1s}
+                       ^^^^^^^^^^^
+  write 0.0001% to 100%
+plan.yaml:12:22: error: "NaN%" is not a percentage
+    - {network: {loss: NaN%}, for: 1s}
+                       ^^^^
+  write 1%
+)");
+}
+
+TEST_CASE("known words at the wrong level are sent to the right one") {
+  CHECK(told(R"(plan: t
+nodes: {local: {}}
+steady_state:
+  - name: up
+    tcp: {address: "127.0.0.1:80"}
+    expect: [state == open]
+for: 10s
+timeout: 1s
+method:
+  - {delay: 1ms, for: 1s}
+  - {network: {delay: 1ms, ports: [1], for: 5s}}
+  - {ports: [1]}
+  - {network: {delay: 1ms, to: {ports: [1], for: 2s}}, for: 1s}
+)") ==
+        R"(plan.yaml:7:1: error: unknown key "for"
+  for: 10s
+  ^^^
+  `for` belongs to a step, inside `method`
+plan.yaml:8:1: error: unknown key "timeout"
+  timeout: 1s
+  ^^^^^^^
+  `timeout` belongs to a check, inside `steady_state`
+plan.yaml:10:6: error: unknown key "delay"
+    - {delay: 1ms, for: 1s}
+       ^^^^^
+  `delay` belongs inside `network`
+plan.yaml:11:28: error: unknown key "ports"
+    - {network: {delay: 1ms, ports: [1], for: 5s}}
+                             ^^^^^
+  `ports` belongs inside `to`
+plan.yaml:11:40: error: unknown key "for"
+    - {network: {delay: 1ms, ports: [1], for: 5s}}
+                                         ^^^
+  `for` belongs to the step, beside `network`
+plan.yaml:12:6: error: unknown key "ports"
+    - {ports: [1]}
+       ^^^^^
+  `ports` belongs inside `to`, inside `network`
+plan.yaml:13:45: error: unknown key "for"
+    - {network: {delay: 1ms, to: {ports: [1], for: 2s}}, for: 1s}
+                                              ^^^
+  `for` belongs to the step, beside `network`
+)");
+}
+
+TEST_CASE("words of other versions are unknown here") {
+  CHECK(told(R"(plan: t
+nodes: {local: {}}
+steady_state:
+  - name: up
+    tcp: {address: "127.0.0.1:80"}
+    expect: [state == open]
+params: {a: 1}
+load: [{name: x}]
+method:
+  - partition: {between: [a, b]}
+  - ask: has it
+  - repeat: {times: 3}
+)") ==
+        R"(plan.yaml:7:1: error: unknown key "params"
+  params: {a: 1}
+  ^^^^^^
+  known here: plan, hypothesis, environment, tags, nodes, steady_state, method, recovery, lease, seed
+plan.yaml:8:1: error: unknown key "load"
+  load: [{name: x}]
+  ^^^^
+  known here: plan, hypothesis, environment, tags, nodes, steady_state, method, recovery, lease, seed
+plan.yaml:10:5: error: unknown key "partition"
+    - partition: {between: [a, b]}
+      ^^^^^^^^^
+  known here: name, on, pick, for, network, kill, cpu, wait, parallel
+plan.yaml:11:5: error: unknown key "ask"
+    - ask: has it
+      ^^^
+  known here: name, on, pick, for, network, kill, cpu, wait, parallel
+plan.yaml:12:5: error: unknown key "repeat"
+    - repeat: {times: 3}
+      ^^^^^^
+  known here: name, on, pick, for, network, kill, cpu, wait, parallel
+)");
+}
+
+TEST_CASE("a step does exactly one thing") {
+  CHECK(told(R"(plan: t
+nodes: {local: {}}
+steady_state:
+  - name: up
+    tcp: {address: "127.0.0.1:80"}
+    expect: [state == open]
+method:
+  - {}
+  - name: x
+  - {cpu: {load: 1%}, kill: {process: {name: x}}}
+  - {wait: 1s, network: {delay: 1s}, for: 1s}
+  - {wait: 1s, for: 2s}
+  - hello
+  - network: fast
+    for: 1s
+  - parallel: []
+  - parallel: {wait: 1s}
+  - {wait: 1s, on: local, pick: 1}
+  - {on: local, parallel: [{wait: 1s}]}
+)") ==
+        R"(plan.yaml:8:5: error: the step does nothing
+    - {}
+      ^
+  write network, kill, cpu, wait or parallel
+plan.yaml:9:5: error: the step does nothing
+    - name: x
+      ^^^^
+  write network, kill, cpu, wait or parallel
+plan.yaml:10:23: error: two faults in one step: cpu and kill
+    - {cpu: {load: 1%}, kill: {process: {name: x}}}
+                        ^^^^
+  each needs a step of its own
+plan.yaml:11:16: error: wait and network in one step
+    - {wait: 1s, network: {delay: 1s}, for: 1s}
+                 ^^^^^^^
+  each needs a step of its own
+plan.yaml:12:16: error: `for` is a fault's, and this step has none
+    - {wait: 1s, for: 2s}
+                 ^^^
+  leave `for` out
+plan.yaml:13:5: error: a step is a mapping
+    - hello
+      ^^^^^
+  known in it: name, on, pick, for, network, kill, cpu, wait, parallel
+plan.yaml:14:14: error: network is a mapping
+    - network: fast
+               ^^^^
+  write network: {delay: 200ms, jitter: 20ms, to: {ports: [5432]}}
+plan.yaml:16:5: error: parallel is empty
+    - parallel: []
+      ^^^^^^^^
+  give it an item, or leave it out
+plan.yaml:17:15: error: parallel is a list
+    - parallel: {wait: 1s}
+                ^
+  begin each of its items with "- "
+plan.yaml:18:16: error: `on` says where a fault goes, and this step has none of its own
+    - {wait: 1s, on: local, pick: 1}
+                 ^^
+  leave `on` out
+plan.yaml:18:27: error: `pick` says where a fault goes, and this step has none of its own
+    - {wait: 1s, on: local, pick: 1}
+                            ^^^^
+  leave `pick` out
+plan.yaml:19:6: error: `on` says where a fault goes, and this step has none of its own
+    - {on: local, parallel: [{wait: 1s}]}
+       ^^
+  write it in the steps below `parallel`
+)");
+}
+
+TEST_CASE("a lasting fault says how long, and one that is done at once does not") {
+  CHECK(told(R"(plan: t
+nodes: {local: {}}
+steady_state:
+  - name: up
+    tcp: {address: "127.0.0.1:80"}
+    expect: [state == open]
+method:
+  - network: {delay: 1s}
+  - {cpu: {cores: 1}, for: 5s}
+  - {kill: {process: {name: x}}, for: 5s}
+)") ==
+        R"(plan.yaml:8:5: error: network does not say how long it lasts
+    - network: {delay: 1s}
+      ^^^^^^^
+  write `for: 60s` beside `network`
+plan.yaml:9:6: error: cpu needs `load`
+    - {cpu: {cores: 1}, for: 5s}
+       ^^^
+  load: share of each chosen core that is burnt
+plan.yaml:10:39: error: kill is done at once and does not last
+    - {kill: {process: {name: x}}, for: 5s}
+                                        ^^
+  leave `for` out
+)");
+}
+
+TEST_CASE("words of a list are suggested") {
+  CHECK(told(R"(plan: t
+nodes: {local: {}}
+steady_state:
+  - name: up
+    tcp: {address: "127.0.0.1:80"}
+    expect: [state == open]
+method:
+  - {network: {delay: 1ms, direction: ingres}, for: 1s}
+  - {network: {delay: 1ms, direction: sideways}, for: 1s}
+  - kill: {process: {name: x}, signal: SIGKILL}
+  - kill: {process: {name: x}, signal: 9}
+)") ==
+        R"(plan.yaml:8:39: error: unknown direction "ingres"
+    - {network: {delay: 1ms, direction: ingres}, for: 1s}
+                                        ^^^^^^
+  did you mean "ingress"?
+plan.yaml:9:39: error: unknown direction "sideways"
+    - {network: {delay: 1ms, direction: sideways}, for: 1s}
+                                        ^^^^^^^^
+  it may be egress, ingress or both
+plan.yaml:10:40: error: unknown signal "SIGKILL"
+    - kill: {process: {name: x}, signal: SIGKILL}
+                                         ^^^^^^^
+  did you mean "KILL"?
+plan.yaml:11:40: error: unknown signal "9"
+    - kill: {process: {name: x}, signal: 9}
+                                         ^
+  it may be KILL, TERM, INT, HUP, QUIT, USR1, USR2 or ABRT
+)");
+}
+
+TEST_CASE("processes are named so that they cannot be everything") {
+  CHECK(told(R"(plan: t
+nodes: {local: {}}
+steady_state:
+  - name: up
+    tcp: {address: "127.0.0.1:80"}
+    expect: [state == open]
+method:
+  - kill: {process: {}}
+  - kill: {}
+  - kill: {process: {pid: 1}}
+  - kill: {process: {pid: -1}}
+  - kill: {process: {pid: 4294967296}}
+  - kill: {process: {name: averyverylongname}}
+  - kill: {process: {port: 0}}
+)") ==
+        R"(plan.yaml:8:12: error: process needs name, pid or port
+    - kill: {process: {}}
+             ^^^^^^^
+  write process: {name: nginx}
+plan.yaml:9:5: error: kill needs `process`
+    - kill: {}
+      ^^^^
+  process: which processes
+plan.yaml:10:27: error: pid 1 is too small
+    - kill: {process: {pid: 1}}
+                            ^
+  write 2 to 4194304
+plan.yaml:11:27: error: "-1" is not a whole number
+    - kill: {process: {pid: -1}}
+                            ^^
+  write digits only
+plan.yaml:12:27: error: pid 4294967296 is too large
+    - kill: {process: {pid: 4294967296}}
+                            ^^^^^^^^^^
+  write 2 to 4194304
+plan.yaml:13:28: error: the kernel keeps 15 bytes of a program's name; "averyverylongname" has 17
+    - kill: {process: {name: averyverylongname}}
+                             ^^^^^^^^^^^^^^^^^
+  write "averyverylongna"
+plan.yaml:14:28: error: port 0 is too small
+    - kill: {process: {port: 0}}
+                             ^
+  write 1 to 65535
+)");
+}
+
+TEST_CASE("networks and ports are what they can be") {
+  CHECK(told(R"(plan: t
+nodes: {local: {}}
+steady_state:
+  - name: up
+    tcp: {address: "127.0.0.1:80"}
+    expect: [state == open]
+method:
+  - {network: {delay: 1s, to: {cidrs: [10.0.0.1/8]}}, for: 1s}
+  - {network: {delay: 1s, to: {cidrs: [300.1.1.1]}}, for: 1s}
+  - {network: {delay: 1s, to: {cidrs: ["::1/129"]}}, for: 1s}
+  - {network: {delay: 1s, to: {cidrs: [10.0.0.0/33]}}, for: 1s}
+  - {network: {delay: 1s, to: {cidrs: [010.0.0.1]}}, for: 1s}
+  - {network: {delay: 1s, to: {cidrs: ["fe80::1/64"]}}, for: 1s}
+  - {network: {delay: 1s, to: {ports: [0, 65536]}}, for: 1s}
+  - {network: {delay: 1s, to: {ports: [20-10, http]}}, for: 1s}
+  - {network: {delay: 1s, to: {ports: 5432}}, for: 1s}
+  - {network: {delay: 1s, to: {}}, for: 1s}
+  - {network: {delay: 1s, to: {cidrs: []}}, for: 1s}
+  - {network: {delay: 1s, to: 5432}, for: 1s}
+)") ==
+        R"(plan.yaml:8:40: error: 10.0.0.1/8 has bits behind its prefix
+    - {network: {delay: 1s, to: {cidrs: [10.0.0.1/8]}}, for: 1s}
+                                         ^^^^^^^^^^
+  write 10.0.0.0/8 for the network, or 10.0.0.1 for the one address
+plan.yaml:9:40: error: "300.1.1.1" is not an IP address
+    - {network: {delay: 1s, to: {cidrs: [300.1.1.1]}}, for: 1s}
+                                         ^^^^^^^^^
+  write 10.0.0.0/8, 2001:db8::/32 or one address
+plan.yaml:10:40: error: /129 is longer than an IPv6 address
+    - {network: {delay: 1s, to: {cidrs: ["::1/129"]}}, for: 1s}
+                                         ^^^^^^^^^
+  write a prefix from /0 to /128
+plan.yaml:11:40: error: /33 is longer than an IPv4 address
+    - {network: {delay: 1s, to: {cidrs: [10.0.0.0/33]}}, for: 1s}
+                                         ^^^^^^^^^^^
+  write a prefix from /0 to /32
+plan.yaml:12:40: error: "010.0.0.1" is not an IP address
+    - {network: {delay: 1s, to: {cidrs: [010.0.0.1]}}, for: 1s}
+                                         ^^^^^^^^^
+  write 10.0.0.0/8, 2001:db8::/32 or one address
+plan.yaml:13:40: error: fe80::1/64 has bits behind its prefix
+    - {network: {delay: 1s, to: {cidrs: ["fe80::1/64"]}}, for: 1s}
+                                         ^^^^^^^^^^^^
+  write fe80::/64 for the network, or fe80::1 for the one address
+plan.yaml:14:40: error: there is no port 0
+    - {network: {delay: 1s, to: {ports: [0, 65536]}}, for: 1s}
+                                         ^
+  write a number from 1 to 65535
+plan.yaml:14:43: error: there is no port 65536
+    - {network: {delay: 1s, to: {ports: [0, 65536]}}, for: 1s}
+                                            ^^^^^
+  write a number from 1 to 65535
+plan.yaml:15:40: error: 20-10 runs backwards
+    - {network: {delay: 1s, to: {ports: [20-10, http]}}, for: 1s}
+                                         ^^^^^
+  write 10-20
+plan.yaml:15:47: error: "http" is not a port
+    - {network: {delay: 1s, to: {ports: [20-10, http]}}, for: 1s}
+                                                ^^^^
+  write 443 or 8000-8010
+plan.yaml:16:39: error: ports is a list
+    - {network: {delay: 1s, to: {ports: 5432}}, for: 1s}
+                                        ^^^^
+  write ports: [5432]
+plan.yaml:17:27: error: to needs cidrs or ports
+    - {network: {delay: 1s, to: {}}, for: 1s}
+                            ^^
+  write to: {cidrs: [10.0.0.0/8], ports: [443, 8000-8010]}
+plan.yaml:18:32: error: cidrs is empty
+    - {network: {delay: 1s, to: {cidrs: []}}, for: 1s}
+                                 ^^^^^
+  give it an item, or leave it out
+plan.yaml:19:31: error: to is a mapping
+    - {network: {delay: 1s, to: 5432}, for: 1s}
+                                ^^^^
+  write to: {cidrs: [10.0.0.0/8], ports: [443, 8000-8010]}
+)");
+}
+
+TEST_CASE("what a network fault does is not nothing and no contradiction") {
+  CHECK(told(R"(plan: t
+nodes: {local: {}}
+steady_state:
+  - name: up
+    tcp: {address: "127.0.0.1:80"}
+    expect: [state == open]
+method:
+  - {network: {delay: 1s, interface: a/b}, for: 1s}
+  - {network: {delay: 1s, interface: averylonginterface}, for: 1s}
+  - {network: {delay: 1s, interface: a b}, for: 1s}
+  - {network: {delay: 1s, jitter: 2s}, for: 1s}
+  - {network: {jitter: 2s, loss: 1%}, for: 1s}
+  - {network: {delay: 61s}, for: 1s}
+  - {network: {to: {ports: [1]}}, for: 1s}
+)") ==
+        R"(plan.yaml:8:38: error: "a/b" cannot be an interface's name
+    - {network: {delay: 1s, interface: a/b}, for: 1s}
+                                       ^^^
+  write it as `ip link` shows it, such as eth0
+plan.yaml:9:38: error: an interface's name has at most 15 bytes; "averylonginterface" has 18
+    - {network: {delay: 1s, interface: averylonginterface}, for: 1s}
+                                       ^^^^^^^^^^^^^^^^^^
+plan.yaml:10:38: error: "a b" cannot be an interface's name
+    - {network: {delay: 1s, interface: a b}, for: 1s}
+                                       ^^^
+  write it as `ip link` shows it, such as eth0
+plan.yaml:11:35: error: jitter is more than delay, which is 1s
+    - {network: {delay: 1s, jitter: 2s}, for: 1s}
+                                    ^^
+  write at most 1s
+plan.yaml:12:24: error: jitter without delay
+    - {network: {jitter: 2s, loss: 1%}, for: 1s}
+                         ^^
+  give a delay as well
+plan.yaml:13:23: error: delay 61s is too large
+    - {network: {delay: 61s}, for: 1s}
+                        ^^^
+  write 1us to 60s
+plan.yaml:14:6: error: network needs delay or loss
+    - {network: {to: {ports: [1]}}, for: 1s}
+       ^^^^^^^
+  write network: {delay: 200ms, jitter: 20ms, to: {ports: [5432]}}
+)");
+}
+
+TEST_CASE("steps name nodes that there are") {
+  CHECK(told(R"(plan: t
+nodes:
+  db-1: {address: "a:1", labels: {role: db, zone: a}}
+  db-2: {address: "b:1", labels: {role: db, zone: a}}
+  web: {address: "c:1", labels: {role: web, zone: b}}
+steady_state: [{name: up, tcp: {address: "h:1"}, expect: [state == open]}]
+method:
+  - {on: db-3, kill: {process: {name: x}}}
+  - {on: elsewhere, kill: {process: {name: x}}}
+  - {on: {}, kill: {process: {name: x}}}
+  - {kill: {process: {name: x}}}
+  - {on: {rol: db}, kill: {process: {name: x}}}
+  - {on: {role: dbb}, kill: {process: {name: x}}}
+  - {on: {role: db, zone: b}, kill: {process: {name: x}}}
+  - {on: {role: db}, pick: 3, kill: {process: {name: x}}}
+  - {on: all, pick: 0%, kill: {process: {name: x}}}
+  - {on: [a, b], pick: some, kill: {process: {name: x}}}
+  - {on: {all: yes}, kill: {process: {name: x}}}
+  - parallel: [{on: nobody, kill: {process: {name: x}}}]
+)") ==
+        R"(plan.yaml:8:10: error: there is no node "db-3"
+    - {on: db-3, kill: {process: {name: x}}}
+           ^^^^
+  did you mean "db-1"?
+plan.yaml:9:10: error: there is no node "elsewhere"
+    - {on: elsewhere, kill: {process: {name: x}}}
+           ^^^^^^^^^
+  there are db-1, db-2, web
+plan.yaml:10:10: error: an empty selector
+    - {on: {}, kill: {process: {name: x}}}
+           ^
+  write `all` for every node
+plan.yaml:11:6: error: on which of the nodes?
+    - {kill: {process: {name: x}}}
+       ^^^^
+  write `on: db-1`, or labels, or `on: all`
+plan.yaml:12:11: error: no node has a label "rol"
+    - {on: {rol: db}, kill: {process: {name: x}}}
+            ^^^
+  did you mean "role"?
+plan.yaml:13:17: error: no node has the label role: dbb
+    - {on: {role: dbb}, kill: {process: {name: x}}}
+                  ^^^
+  did you mean "db"?
+plan.yaml:14:10: error: no node has all these labels at once
+    - {on: {role: db, zone: b}, kill: {process: {name: x}}}
+           ^
+plan.yaml:15:28: error: 3 nodes are to be picked, and only 2 match
+    - {on: {role: db}, pick: 3, kill: {process: {name: x}}}
+                             ^
+plan.yaml:16:21: error: "0%" is not a share of the nodes
+    - {on: all, pick: 0%, kill: {process: {name: x}}}
+                      ^^
+  write a percentage above 0% and up to 100%
+plan.yaml:17:10: error: a selector is not a list
+    - {on: [a, b], pick: some, kill: {process: {name: x}}}
+           ^
+  write one node's name, or labels that all the nodes bear
+plan.yaml:17:24: error: "some" is not a number of nodes
+    - {on: [a, b], pick: some, kill: {process: {name: x}}}
+                         ^^^^
+  write all, 1, 50%, minority or majority
+plan.yaml:18:16: error: all can only be true
+    - {on: {all: yes}, kill: {process: {name: x}}}
+                 ^^^
+  write {all: true}
+plan.yaml:19:21: error: there is no node "nobody"
+    - parallel: [{on: nobody, kill: {process: {name: x}}}]
+                      ^^^^^^
+  there are db-1, db-2, web
+)");
+}
+
+TEST_CASE("nodes have addresses, each its own") {
+  CHECK(told(R"(plan: t
+nodes:
+  a b: {}
+  c: {address: x}
+  d: {address: "h:0"}
+  e: {address: "unix:rel"}
+  f: {address: "[::1]:7411"}
+  g: {address: "[::1]:7411"}
+  h: {labels: {role: [db]}}
+  i: {adress: "h:1"}
+  j: 10.0.0.1:1
+  k: {}
+  l:
+steady_state: [{name: up, tcp: {address: "h:1"}, expect: [state == open]}]
+method: [{wait: 1s}]
+)") ==
+        R"(plan.yaml:3:3: error: "a b" cannot be a name here
+    a b: {}
+    ^^^
+  write it with letters, digits and '.', '_' or '-'
+plan.yaml:4:16: error: "x" has no port
+    c: {address: x}
+                 ^
+  write host:port, such as 127.0.0.1:5432 or [::1]:5432
+plan.yaml:5:16: error: "0" is not a port
+    d: {address: "h:0"}
+                 ^^^^^
+  write a number from 1 to 65535
+plan.yaml:6:16: error: "unix:rel" is not a whole path
+    e: {address: "unix:rel"}
+                 ^^^^^^^^^^
+  write unix:/path
+plan.yaml:8:16: error: "g" has the address of "f"
+    g: {address: "[::1]:7411"}
+                 ^^^^^^^^^^^^
+  two names for one node would count it twice
+plan.yaml:9:22: error: "role" is not a text
+    h: {labels: {role: [db]}}
+                       ^
+plan.yaml:10:7: error: unknown key "adress"
+    i: {adress: "h:1"}
+        ^^^^^^
+  did you mean "address"?
+plan.yaml:11:6: error: a node is a mapping
+    j: 10.0.0.1:1
+       ^^^^^^^^^^
+  write db-1: {address: 10.0.0.11:7411, labels: {role: db}}
+plan.yaml:13:3: error: a second node without an address, beside "k"
+    l:
+    ^
+  only one node can be the machine that squall itself runs on; give this one an address
+)");
+}
+
+TEST_CASE("what is required is asked for") {
+  CHECK(told(R"(hypothesis: x
+)") ==
+        R"(plan.yaml:1:1: error: the plan needs `plan`
+  hypothesis: x
+  ^^^^^^^^^^
+  plan: the title
+plan.yaml:1:1: error: the plan needs `nodes`
+  hypothesis: x
+  ^^^^^^^^^^
+  nodes: where faults are injected, by name
+plan.yaml:1:1: error: the plan needs `method`
+  hypothesis: x
+  ^^^^^^^^^^
+  method: the steps, one after another
+plan.yaml:1:1: error: no steady state: nothing would see what the faults do
+  hypothesis: x
+  ^^^^^^^^^^
+  add `steady_state:` with at least one check, or run with --unobserved
+)");
+}
+
+TEST_CASE("a plan without checks is refused") {
+  CHECK(told(R"(plan: t
+nodes: {local: {}}
+method: [{wait: 1s}]
+)") ==
+        R"(plan.yaml:3:1: error: no steady state: nothing would see what the faults do
+  method: [{wait: 1s}]
+  ^^^^^^
+  add `steady_state:` with at least one check, or run with --unobserved
+)");
+}
+
+TEST_CASE("checks can be asked") {
+  CHECK(told(R"(plan: t
+nodes: {local: {}}
+steady_state:
+  - name: a
+    http: {url: "ftp://x/"}
+    expect: [status == 200]
+  - name: a
+    http: {url: "http://x/"}
+    expect: [status == 200]
+    timeout: 2s
+  - http: {url: "http://x/", timeout: 1s, headers: {"a b": c, x: "1\r\n2"}}
+    expect: []
+    every: 1ms
+  - name: b
+    http: {url: "shop"}
+    tcp: {address: "x"}
+    on_breach: stop
+  - name: c
+    expect: state == open
+    tcp: {address: "x:99999"}
+  - name: d
+    exec: {run: "pg_isready -q"}
+    expect: [exit == 0]
+  - name: e
+    exec: {run: [""]}
+    expect: [exit == 0]
+    no_data: yes
+  - prometheus: {url: "http://x", query: y}
+    name: f
+    expect: [value > 1]
+method:
+  - wait: 1s
+)") ==
+        R"(plan.yaml:5:17: error: "ftp" is not a scheme that can be asked
+      http: {url: "ftp://x/"}
+                  ^^^^^^^^^^
+  write http:// or https://
+plan.yaml:7:11: error: a second check is called "a"
+    - name: a
+            ^
+  the first stands in line 4
+plan.yaml:10:14: error: timeout is more than every, which is 1s
+      timeout: 2s
+               ^^
+  write at most 1s
+plan.yaml:11:5: error: a check needs `name`
+    - http: {url: "http://x/", timeout: 1s, headers: {"a b": c, x: "1\r\n2"}}
+      ^^^^
+  name: what the report calls it
+plan.yaml:11:30: error: unknown key "timeout"
+    - http: {url: "http://x/", timeout: 1s, headers: {"a b": c, x: "1\r\n2"}}
+                               ^^^^^^^
+  `timeout` belongs to the check, beside `http`
+plan.yaml:11:53: error: "a b" cannot be a name here
+    - http: {url: "http://x/", timeout: 1s, headers: {"a b": c, x: "1\r\n2"}}
+                                                      ^^^^^
+  write it with letters, digits and '-'
+plan.yaml:11:66: error: a header has one line
+    - http: {url: "http://x/", timeout: 1s, headers: {"a b": c, x: "1\r\n2"}}
+                                                                   ^^^^^^^^
+plan.yaml:12:5: error: expect is empty
+      expect: []
+      ^^^^^^
+  give it an item, or leave it out
+plan.yaml:13:12: error: every 1ms is too small
+      every: 1ms
+             ^^^
+  write 10ms to 1h
+plan.yaml:14:5: error: a check needs `expect`
+    - name: b
+      ^^^^
+  expect: what must hold, all of it
+plan.yaml:15:17: error: "shop" is not a URL
+      http: {url: "shop"}
+                  ^^^^^^
+  write http://host:port/path
+plan.yaml:16:5: error: two check kinds in one check: http and tcp
+      tcp: {address: "x"}
+      ^^^
+  each needs a check of its own
+plan.yaml:16:20: error: "x" has no port
+      tcp: {address: "x"}
+                     ^^^
+  write host:port, such as 127.0.0.1:5432 or [::1]:5432
+plan.yaml:17:16: error: unknown on_breach "stop"
+      on_breach: stop
+                 ^^^^
+  it may be abort or note
+plan.yaml:19:13: error: expect is a list
+      expect: state == open
+              ^^^^^^^^^^^^^
+  write expect: [state == open]
+plan.yaml:20:20: error: "99999" is not a port
+      tcp: {address: "x:99999"}
+                     ^^^^^^^^^
+  write a number from 1 to 65535
+plan.yaml:22:17: error: run is a list
+      exec: {run: "pg_isready -q"}
+                  ^^^^^^^^^^^^^^^
+  write run: [pg_isready -q]
+plan.yaml:25:17: error: run names no program
+      exec: {run: [""]}
+                  ^
+  write run: [program, argument]
+plan.yaml:27:14: error: unknown no_data "yes"
+      no_data: yes
+               ^^^
+  it may be breach or ok
+plan.yaml:28:5: error: unknown key "prometheus"
+    - prometheus: {url: "http://x", query: y}
+      ^^^^^^^^^^
+  known here: name, every, timeout, expect, on_breach, no_data, http, tcp, exec
+)");
+}
+
+TEST_CASE("credentials in a URL are warned of and not shown") {
+  CHECK(told(R"(plan: t
+nodes: {local: {}}
+steady_state:
+  - name: a
+    http: {url: "http://user:secret@x/"}
+    expect: [status == 200]
+method:
+  - wait: 1s
+)") ==
+        R"(plan.yaml:5:17: warning: the URL carries credentials, which the event log would keep
+      http: {url: "http://***********@x/"}
+                  ^^^^^^^^^^^^^^^^^^^^^^^
+  send them as a header, or ask an address that needs none
+)");
+}
+
+TEST_CASE("expectations are told wrong at the word that is") {
+  CHECK(told(R"(plan: t
+nodes: {local: {}}
+steady_state:
+  - name: a
+    http: {url: "http://x/"}
+    every: 1s
+    expect:
+      - p99 < 300
+      - statu == 200
+      - status = 200
+      - status <> 200
+      - status == OK
+      - p99 < 1%
+      - error_rate < 1ms
+      - latency matches x
+      - body matches '['
+      - body < 3
+      - p99 < 300ms over 100ms
+      - latency < 1s over 10s
+      - p99 < 300ms for 2s over 10s
+      - p99 < 300ms over
+      - p99 < 300ms ovr 10s
+      - p99
+      - p99 <
+      - ""
+      - state == open
+      - p99 < 2 x baselin
+      - p99 < baseline
+      - status between 500 and 200
+      - "status in 200"
+      - p99 between 1ms
+      - p99 < 300ms twice
+      - {a: b}
+      - status == 0200
+      - p99 < NaN
+method:
+  - wait: 1s
+)") ==
+        R"(plan.yaml:8:15: error: 300 of what?
+        - p99 < 300
+                ^^^
+  p99 is a duration; write 300ms
+plan.yaml:9:9: error: unknown metric "statu"
+        - statu == 200
+          ^^^^^
+  did you mean "status"?
+plan.yaml:10:16: error: unknown operator "="
+        - status = 200
+                 ^
+  did you mean ==?
+plan.yaml:11:16: error: unknown operator "<>"
+        - status <> 200
+                 ^^
+  did you mean !=?
+plan.yaml:12:19: error: status is a number; "OK" is not
+        - status == OK
+                    ^^
+  write it as status == 200
+plan.yaml:13:15: error: "1%" is not a duration
+        - p99 < 1%
+                ^^
+  p99 is a duration; write 200ms
+plan.yaml:14:22: error: unknown unit "ms"
+        - error_rate < 1ms
+                       ^^^
+  error_rate is a percentage; write 1%
+plan.yaml:15:17: error: latency is a duration, which "matches" does not compare
+        - latency matches x
+                  ^^^^^^^
+  write it as latency < 300ms
+plan.yaml:16:22: error: not a pattern: missing ]: [
+        - body matches '['
+                       ^
+  patterns have RE2's syntax
+plan.yaml:17:14: error: body is a text, which "<" does not compare
+        - body < 3
+               ^
+  write it as body contains ok
+plan.yaml:18:21: error: a window of 100ms is shorter than the 1s between two asks
+        - p99 < 300ms over 100ms
+                      ^^^^
+  write over 1s or more
+plan.yaml:19:22: error: latency is of one answer and has no window
+        - latency < 1s over 10s
+                       ^^^^^^^^
+  leave it out; `for 10s` says how long it must be false
+plan.yaml:20:28: error: `over` stands behind `for`
+        - p99 < 300ms for 2s over 10s
+                             ^^^^
+  write over 10s for 2s
+plan.yaml:21:25: error: a duration is missing
+        - p99 < 300ms over
+                          ^
+  write 200ms
+plan.yaml:22:21: error: "ovr 10s" cannot follow here
+        - p99 < 300ms ovr 10s
+                      ^^^^^^^
+  did you mean "over"?
+plan.yaml:23:12: error: an operator is missing
+        - p99
+             ^
+  write it as p99 < 300ms over 10s
+plan.yaml:24:14: error: a duration to compare with is missing
+        - p99 <
+               ^
+  write it as p99 < 300ms over 10s
+plan.yaml:25:10: error: an expectation begins with a metric
+        - ""
+           ^
+  write it as status == 200 or p99 < 300ms over 10s
+plan.yaml:26:9: error: http has no metric "state"
+        - state == open
+          ^^^^^
+  it may be status, latency, body, error_rate, rate, p50, p90, p95, p99 or p999
+plan.yaml:27:19: error: only the baseline can be multiplied
+        - p99 < 2 x baselin
+                    ^^^^^^^
+  write 1.5 x baseline
+plan.yaml:28:15: error: how many times the baseline?
+        - p99 < baseline
+                ^^^^^^^^
+  write 1.5 x baseline
+plan.yaml:29:32: error: between has its larger quantity first
+        - status between 500 and 200
+                                 ^^^
+  write the smaller one first
+plan.yaml:30:20: error: in needs a list
+        - "status in 200"
+                     ^^^
+  write in [200, 204]
+plan.yaml:31:24: error: between needs two quantities
+        - p99 between 1ms
+                         ^
+  write between A and B
+plan.yaml:32:21: error: "twice" cannot follow here
+        - p99 < 300ms twice
+                      ^^^^^
+  only `over 10s` and `for 2s` may follow
+plan.yaml:33:9: error: expectation is written as one text
+        - {a: b}
+          ^
+  put it in quotes if it holds ": ", brackets or "#"
+plan.yaml:34:19: error: status is a number; "0200" is not
+        - status == 0200
+                    ^^^^
+  write it as status == 200
+plan.yaml:35:15: error: "NaN" is not a duration
+        - p99 < NaN
+                ^^^
+  p99 is a duration; write 200ms
+)");
+}
+
+TEST_CASE("states of a connection are known words") {
+  CHECK(told(R"(plan: t
+nodes: {local: {}}
+steady_state:
+  - name: a
+    tcp: {address: "x:1"}
+    expect: [state == opne, "state in [open, closed]", status == 200]
+method:
+  - wait: 1s
+)") ==
+        R"(plan.yaml:6:23: error: tcp has no state "opne"
+      expect: [state == opne, "state in [open, closed]", status == 200]
+                        ^^^^
+  did you mean "open"?
+plan.yaml:6:46: error: tcp has no state "closed"
+      expect: [state == opne, "state in [open, closed]", status == 200]
+                                               ^^^^^^
+  it may be open, refused, unreachable or timeout
+plan.yaml:6:56: error: tcp has no metric "status"
+      expect: [state == opne, "state in [open, closed]", status == 200]
+                                                         ^^^^^^
+  it may be state, latency, error_rate, rate, p50, p90, p95, p99 or p999
+)");
+}
+
+TEST_CASE("bounds of the plan itself are kept") {
+  CHECK(told(R"(plan: t
+nodes: {local: {}}
+steady_state:
+  - name: up
+    tcp: {address: "127.0.0.1:80"}
+    expect: [state == open]
+seed: -1
+lease: 61s
+recovery: {within: 2h}
+recvery: {}
+environment: {a: b}
+tags: a
+method: [{wait: 1s}]
+)") ==
+        R"(plan.yaml:7:7: error: "-1" is not a whole number
+  seed: -1
+        ^^
+  write digits only
+plan.yaml:8:8: error: lease 61s is too large
+  lease: 61s
+         ^^^
+  write 1s to 60s
+plan.yaml:9:20: error: within 2h is too large
+  recovery: {within: 2h}
+                     ^^
+  write 1ms to 1h
+plan.yaml:10:1: error: unknown key "recvery"
+  recvery: {}
+  ^^^^^^^
+  did you mean "recovery"?
+plan.yaml:11:14: error: environment is one value
+  environment: {a: b}
+               ^
+plan.yaml:12:7: error: tags is a list
+  tags: a
+        ^
+  write tags: [a]
+)");
+}
+
+TEST_CASE("what an alias repeats is told wrong once") {
+  CHECK(told(R"(plan: t
+nodes: {local: {}}
+steady_state:
+  - name: up
+    tcp: {address: "127.0.0.1:80"}
+    expect: [state == open]
+method:
+  - &s {network: {delay: 100}, for: 1s}
+  - *s
+  - *s
+)") ==
+        R"(plan.yaml:8:26: error: 100 of what?
+    - &s {network: {delay: 100}, for: 1s}
+                           ^^^
+  write 100ms
+)");
+}
+
+TEST_CASE("keys without a value are told") {
+  CHECK(told(R"(plan:
+nodes: {local: {}}
+steady_state:
+  - name: up
+    tcp: {address: "127.0.0.1:80"}
+    expect: [state == open]
+method:
+  - wait:
+  - kill: {process: {name: }}
+  -
+)") ==
+        R"(plan.yaml:1:1: error: plan has no value
+  plan:
+  ^^^^
+  write plan: checkout survives a slow database
+plan.yaml:8:5: error: wait has no value
+    - wait:
+      ^^^^
+  write wait: 10s
+plan.yaml:9:22: error: name has no value
+    - kill: {process: {name: }}
+                       ^^^^
+  write name: nginx
+plan.yaml:10:3: error: the step does nothing
+    -
+    ^
+  write network, kill, cpu, wait or parallel
+)");
+}
+
+TEST_CASE("a list is no plan") {
+  CHECK(told(R"(- a
+)") ==
+        R"(plan.yaml:1:1: error: a plan is a mapping
+  - a
+  ^
+  begin with `plan:` and its title
+)");
+}
+
+}  // namespace
+}  // namespace squall::plan
