@@ -52,7 +52,7 @@ TEST_CASE("a multiple of the baseline is read") {
     CHECK(expectation.values(0).number() == 1.5);
     CHECK(expectation.values(0).unit() == v1::DURATION);
   }
-  const v1::Expectation both = read("value between 0.5 x baseline and 2 x baseline over 10s");
+  const v1::Expectation both = read("value between 0.5 x baseline and 2 x baseline for 1s");
   CHECK(both.values_size() == 2);
 }
 
