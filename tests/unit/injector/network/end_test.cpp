@@ -15,16 +15,52 @@ using std::chrono::milliseconds;
 constexpr std::uint16_t kPort = 7001;
 constexpr milliseconds kBrief(10);
 
-/// A fault whose process was killed with SIGKILL after it was applied, and what the ledger has of
-/// it.
-std::vector<v1::Undo> abandon(const Namespace& where, const v1::Fault& fault, Duration lease) {
-  int pipe_ends[2];
-  REQUIRE(pipe(pipe_ends) == 0);
-  const pid_t child = fork();
-  REQUIRE(child >= 0);
-  if (child == 0) {
+/// A fault in a process of its own, which can be frozen and killed.
+class Child {
+ public:
+  Child(const Namespace& where, const v1::Fault& fault, Duration lease) {
+    int pipe_ends[2];
+    REQUIRE(pipe(pipe_ends) == 0);
+    pid_ = fork();
+    REQUIRE(pid_ >= 0);
+    if (pid_ == 0) {
+      hold(where, fault, lease, pipe_ends[1]);
+      close(pipe_ends[1]);
+      for (;;) pause();
+    }
+    close(pipe_ends[1]);
+    std::string text;
+    std::array<char, 4096> part{};
+    for (ssize_t got = 0; (got = read(pipe_ends[0], part.data(), part.size())) > 0;) {
+      text.append(part.data(), static_cast<std::size_t>(got));
+    }
+    close(pipe_ends[0]);
+    v1::Undos undos;
+    REQUIRE(undos.ParseFromString(text));
+    REQUIRE_FALSE(undos.undos().empty());
+    undos_.assign(undos.undos().begin(), undos.undos().end());
+  }
+
+  Child(const Child&) = delete;
+  Child& operator=(const Child&) = delete;
+  ~Child() {
+    if (pid_ <= 0) return;
+    kill(pid_, SIGKILL);
+    waitpid(pid_, nullptr, 0);
+  }
+
+  void freeze() const {
+    kill(pid_, SIGSTOP);
+    waitpid(pid_, nullptr, WUNTRACED);
+  }
+
+  const std::vector<v1::Undo>& undos() const { return undos_; }
+
+ private:
+  static void hold(const Namespace& where, const v1::Fault& fault, Duration lease, int answer) {
     v1::Undos undos;
     try {
+      // Never destroyed: how this process ends is the test's business.
       auto* held = new Held(where, fault);
       held->apply(lease);
       undos.mutable_undos()->Assign(held->undos().begin(), held->undos().end());
@@ -32,23 +68,18 @@ std::vector<v1::Undo> abandon(const Namespace& where, const v1::Fault& fault, Du
       _exit(1);
     }
     const std::string text = undos.SerializeAsString();
-    if (write(pipe_ends[1], text.data(), text.size()) < 0) _exit(1);
-    close(pipe_ends[1]);
-    for (;;) pause();
+    if (write(answer, text.data(), text.size()) < 0) _exit(1);
   }
-  close(pipe_ends[1]);
-  std::string text;
-  std::array<char, 4096> part{};
-  for (ssize_t got = 0; (got = read(pipe_ends[0], part.data(), part.size())) > 0;) {
-    text.append(part.data(), static_cast<std::size_t>(got));
-  }
-  close(pipe_ends[0]);
-  kill(child, SIGKILL);
-  waitpid(child, nullptr, 0);
-  v1::Undos undos;
-  REQUIRE(undos.ParseFromString(text));
-  REQUIRE_FALSE(undos.undos().empty());
-  return {undos.undos().begin(), undos.undos().end()};
+
+  pid_t pid_ = -1;
+  std::vector<v1::Undo> undos_;
+};
+
+/// A fault whose process was killed with SIGKILL after it was applied, and what the ledger has of
+/// it.
+std::vector<v1::Undo> abandon(const Namespace& where, const v1::Fault& fault, Duration lease) {
+  const Child child(where, fault, lease);
+  return child.undos();
 }
 
 void undo_all(const Namespace& where, const std::vector<v1::Undo>& undos) {
@@ -114,6 +145,26 @@ TEST_CASE("a fault whose process was killed ends in the kernel alone") {
   const MonotonicTime killed = monotonic_now();
   CHECK(stream.passes_untouched(killed + milliseconds(300), milliseconds(100),
                                 std::chrono::seconds(5)));
+}
+
+TEST_CASE("a frozen relay blacks out what it matches for its 200 ms at most") {
+  if (expected_engine() != v1::RELAY) {
+    MESSAGE("SKIPPED: this kernel has netem");
+    return;
+  }
+  TwoHosts hosts;
+  const Echo echo(hosts.node, kPort);
+  Stream stream(hosts.client, TwoHosts::kNode4, kPort);
+  const Child child(hosts.node, delay_fault(kPort, milliseconds(100)), std::chrono::minutes(5));
+  REQUIRE(stream.is_disturbed(monotonic_now(), milliseconds(50), std::chrono::seconds(10)));
+  child.freeze();
+  const MonotonicTime frozen = monotonic_now();
+  CHECK(stream.passes_untouched(frozen + milliseconds(200), milliseconds(50),
+                                std::chrono::seconds(5)));
+  const std::vector<Probe> probes = stream.finish(milliseconds(200));
+  const std::optional<MonotonicTime> untouched = untouched_from(probes, milliseconds(50));
+  REQUIRE(untouched.has_value());
+  CHECK(to_ms(*untouched - frozen) < 220);
 }
 
 TEST_CASE("the ledger's undos alone, carried out twice, leave everything as it was") {

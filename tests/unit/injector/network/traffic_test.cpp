@@ -1,0 +1,219 @@
+#include <arpa/inet.h>
+#include <doctest/doctest.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <thread>
+
+#include "tests/unit/injector/network/driver.h"
+
+namespace squall::support {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr std::uint16_t kPort = 7001;
+
+/// A socket's address; IPv4 where it has no colon.
+struct Address {
+  Address(const std::string& text, std::uint16_t port) {
+    if (text.find(':') == std::string::npos) {
+      sockaddr_in& to = *reinterpret_cast<sockaddr_in*>(&storage);
+      to.sin_family = AF_INET;
+      to.sin_port = htons(port);
+      inet_pton(AF_INET, text.c_str(), &to.sin_addr);
+      size = sizeof(sockaddr_in);
+    } else {
+      sockaddr_in6& to = *reinterpret_cast<sockaddr_in6*>(&storage);
+      to.sin6_family = AF_INET6;
+      to.sin6_port = htons(port);
+      inet_pton(AF_INET6, text.c_str(), &to.sin6_addr);
+      size = sizeof(sockaddr_in6);
+    }
+  }
+  const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
+
+  sockaddr_storage storage{};
+  socklen_t size = 0;
+};
+
+class Socket {
+ public:
+  Socket(const Namespace& where, const Address& address, int type)
+      : fd_(where.run([&] { return socket(address.storage.ss_family, type | SOCK_CLOEXEC, 0); })) {
+    if (fd_ < 0) throw std::runtime_error("cannot open a socket");
+    const int on = 1;
+    const int room = 64 << 20;
+    setsockopt(fd_, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    setsockopt(fd_, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof(room));
+    setsockopt(fd_, SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof(room));
+  }
+  Socket(const Socket&) = delete;
+  Socket& operator=(const Socket&) = delete;
+  ~Socket() { close(fd_); }
+  int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+/// The byte at each place of the stream; no two pieces of the same length are alike.
+std::uint8_t byte_at(std::size_t place) {
+  return static_cast<std::uint8_t>((place * 2654435761u) >> 13);
+}
+
+/// Sends `size` bytes by TCP and returns at which byte what arrives differs or ends.
+std::size_t carry(const Namespace& from, const Namespace& to, const std::string& address,
+                  std::size_t size) {
+  const Address where(address, kPort);
+  const Socket listener(to, where, SOCK_STREAM);
+  if (bind(listener.get(), where.get(), where.size) != 0 || listen(listener.get(), 1) != 0) {
+    throw std::runtime_error("cannot listen");
+  }
+  std::thread sender([&] {
+    const Socket socket(from, where, SOCK_STREAM);
+    if (connect(socket.get(), where.get(), where.size) != 0) return;
+    std::vector<std::uint8_t> part(1 << 18);
+    for (std::size_t sent = 0; sent < size;) {
+      const std::size_t here = std::min(part.size(), size - sent);
+      for (std::size_t i = 0; i < here; ++i) part[i] = byte_at(sent + i);
+      std::size_t done = 0;
+      while (done < here) {
+        const ssize_t wrote = send(socket.get(), part.data() + done, here - done, MSG_NOSIGNAL);
+        if (wrote <= 0) return;
+        done += static_cast<std::size_t>(wrote);
+      }
+      sent += here;
+    }
+  });
+  std::size_t right = 0;
+  pollfd waiting{.fd = listener.get(), .events = POLLIN, .revents = 0};
+  if (poll(&waiting, 1, 5000) == 1) {
+    const int connection = accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC);
+    std::vector<std::uint8_t> part(1 << 18);
+    bool same = true;
+    while (same) {
+      pollfd more{.fd = connection, .events = POLLIN, .revents = 0};
+      if (poll(&more, 1, 5000) != 1) break;
+      const ssize_t got = read(connection, part.data(), part.size());
+      if (got <= 0) break;
+      for (ssize_t i = 0; i < got && same; ++i) {
+        same = part[static_cast<std::size_t>(i)] == byte_at(right);
+        if (same) ++right;
+      }
+    }
+    close(connection);
+  }
+  sender.join();
+  return right;
+}
+
+/// One-way times of `count` datagrams of `size` bytes, as far as they come within `grace`.
+std::vector<double> one_way_ms(const Namespace& from, const Namespace& to,
+                               const std::string& address, std::size_t count, std::size_t size,
+                               Duration pace, Duration grace) {
+  const Address where(address, kPort);
+  const Socket sink(to, where, SOCK_DGRAM);
+  const Socket source(from, where, SOCK_DGRAM);
+  if (bind(sink.get(), where.get(), where.size) != 0) throw std::runtime_error("cannot bind");
+  std::vector<std::uint8_t> datagram(size);
+  std::vector<double> times;
+  const auto take = [&] {
+    while (recv(sink.get(), datagram.data(), datagram.size(), MSG_DONTWAIT) > 0) {
+      std::int64_t sent = 0;
+      std::memcpy(&sent, datagram.data(), sizeof(sent));
+      times.push_back(to_ms(monotonic_now() - from_ns(sent)));
+    }
+  };
+  MonotonicTime next = monotonic_now();
+  for (std::size_t i = 0; i < count; ++i, next += pace) {
+    while (monotonic_now() < next) take();
+    const std::int64_t now = to_ns(monotonic_now());
+    std::memcpy(datagram.data(), &now, sizeof(now));
+    sendto(source.get(), datagram.data(), datagram.size(), 0, where.get(), where.size);
+  }
+  const MonotonicTime end = monotonic_now() + grace;
+  while (times.size() < count && monotonic_now() < end) take();
+  std::sort(times.begin(), times.end());
+  return times;
+}
+
+v1::Fault everything(Duration delay, v1::Direction direction) {
+  v1::Fault fault = delay_fault(kPort, delay, direction);
+  fault.mutable_network()->clear_to();
+  return fault;
+}
+
+}  // namespace
+
+TEST_CASE("a TCP stream passes a fault whole and unchanged, however the kernel lumps it together") {
+  TwoHosts hosts;
+  constexpr std::size_t kSize = 8 << 20;
+  for (const v1::Direction direction : {v1::EGRESS, v1::INGRESS}) {
+    const auto held = inject(hosts.node, delay_fault(kPort, milliseconds(2), direction));
+    for (const auto& [client, node] : {std::pair(TwoHosts::kClient4, TwoHosts::kNode4),
+                                       std::pair(TwoHosts::kClient6, TwoHosts::kNode6)}) {
+      CAPTURE(std::string(node));
+      CHECK(carry(hosts.node, hosts.client, client, kSize) == kSize);
+      CHECK(carry(hosts.client, hosts.node, node, kSize) == kSize);
+    }
+    CHECK(held->evidence().network().matched_bytes() > kSize);
+    CHECK(held->evidence().network().overflow_packets() == 0);
+  }
+}
+
+TEST_CASE("a TCP stream passes a fault on lo whole and unchanged") {
+  TwoHosts hosts;
+  constexpr std::size_t kSize = 8 << 20;
+  v1::Fault fault = delay_fault(kPort, milliseconds(2));
+  fault.mutable_network()->set_interface("lo");
+  const auto held = inject(hosts.node, fault);
+  CHECK(carry(hosts.node, hosts.node, "127.0.0.1", kSize) == kSize);
+  CHECK(carry(hosts.node, hosts.node, "::1", kSize) == kSize);
+}
+
+TEST_CASE("datagrams in fragments are delayed, all of their parts, when no ports are asked for") {
+  TwoHosts hosts;
+  for (const char* address : {TwoHosts::kClient4, TwoHosts::kClient6}) {
+    const auto held = inject(hosts.node, everything(milliseconds(50), v1::EGRESS));
+    const std::vector<double> times = one_way_ms(hosts.node, hosts.client, address, 5, 8000,
+                                                 milliseconds(1), std::chrono::seconds(2));
+    REQUIRE(times.size() == 5);
+    CHECK(times.front() > 47);
+    CHECK(times.front() < 53);
+    CHECK(held->evidence().network().matched_packets() >= 5 * 6);
+  }
+}
+
+TEST_CASE(
+    "with ports only first fragments are known to match, and the datagram still waits for them") {
+  TwoHosts hosts;
+  const auto held = inject(hosts.node, delay_fault(kPort, milliseconds(50)));
+  const std::vector<double> times = one_way_ms(hosts.node, hosts.client, TwoHosts::kClient4, 5,
+                                               8000, milliseconds(1), std::chrono::seconds(2));
+  REQUIRE(times.size() == 5);
+  CHECK(times.front() > 47);
+  CHECK(held->evidence().network().matched_packets() == 5);
+}
+
+TEST_CASE("a second of delay at ten thousand packets a second loses none of them") {
+  TwoHosts hosts;
+  constexpr std::size_t kCount = 10'000;
+  const auto held = inject(hosts.node, delay_fault(kPort, std::chrono::seconds(1)));
+  const std::vector<double> times =
+      one_way_ms(hosts.node, hosts.client, TwoHosts::kClient4, kCount, 64,
+                 std::chrono::microseconds(100), std::chrono::seconds(10));
+  REQUIRE(times.size() == kCount);
+  CHECK(times[kCount / 2] > 950);
+  CHECK(times[kCount / 2] < 1050);
+  const v1::NetworkEvidence evidence = held->evidence().network();
+  CHECK(evidence.matched_packets() == kCount);
+  CHECK(evidence.overflow_packets() == 0);
+}
+
+}  // namespace squall::support
