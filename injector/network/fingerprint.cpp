@@ -130,9 +130,11 @@ Printer port_state_dropped(const std::string& kind) {
 
 Printer device_state_dropped(const std::string& kind) {
   if (kind == "bridge") {
+    // How many addresses it has learnt; newer than Debian 12's headers, as Linux 6.7.
+    constexpr int kFdbLearned = 48;  // IFLA_BR_FDB_N_LEARNED
     return dropping({IFLA_BR_TOPOLOGY_CHANGE, IFLA_BR_TOPOLOGY_CHANGE_DETECTED, IFLA_BR_HELLO_TIMER,
                      IFLA_BR_TCN_TIMER, IFLA_BR_TOPOLOGY_CHANGE_TIMER, IFLA_BR_GC_TIMER,
-                     IFLA_BR_MCAST_QUERIER_STATE});
+                     IFLA_BR_MCAST_QUERIER_STATE, kFdbLearned});
   }
   if (kind == "bond") return dropping({IFLA_BOND_ACTIVE_SLAVE, IFLA_BOND_AD_INFO});
   return dropping({});
