@@ -98,9 +98,25 @@ std::string names_of(const std::vector<Part>& parts) {
 }
 
 struct Kernel {
-  std::vector<Part> without_classifier = missing(kClassifierParts);
-  std::vector<Part> without_netem = missing(kNetemParts);
-  std::vector<Part> without_relay = missing(kRelayParts);
+  // All in one question: /proc/kallsyms takes tens of milliseconds to read.
+  Kernel() {
+    std::vector<Part> all(std::begin(kClassifierParts), std::end(kClassifierParts));
+    all.insert(all.end(), std::begin(kNetemParts), std::end(kNetemParts));
+    all.insert(all.end(), std::begin(kRelayParts), std::end(kRelayParts));
+    for (const Part& part : missing(all)) {
+      const auto is_among = [&](std::span<const Part> parts) {
+        return std::any_of(parts.begin(), parts.end(),
+                           [&](const Part& other) { return other.module == part.module; });
+      };
+      if (is_among(kClassifierParts)) without_classifier.push_back(part);
+      if (is_among(kNetemParts)) without_netem.push_back(part);
+      if (is_among(kRelayParts)) without_relay.push_back(part);
+    }
+  }
+
+  std::vector<Part> without_classifier;
+  std::vector<Part> without_netem;
+  std::vector<Part> without_relay;
 };
 
 }  // namespace
