@@ -142,9 +142,10 @@ class Weighing {
       }
       return;
     }
-    if (step.fault().kind_case() == v1::Fault::KIND_NOT_SET || !nodes_known_) return;
+    if (!nodes_known_) return;
     std::size_t matching = 0;
     if (on == nullptr) {
+      if (step.fault().kind_case() == v1::Fault::KIND_NOT_SET) return;
       if (node_names_.size() != 1) {
         const FieldDescriptor* kind = step.fault().GetReflection()->GetOneofFieldDescriptor(
             step.fault(), v1::Fault::descriptor()->FindOneofByName("kind"));
