@@ -285,6 +285,12 @@ std::vector<std::string> spellings(const EnumDescriptor& type) {
 
 const EnumValueDescriptor* value_named(const EnumDescriptor& type, std::string_view word) {
   for (int i = 0; i < type.value_count(); ++i) {
+    // Most values end otherwise; their spelling need not be made.
+    const std::string& name = type.value(i)->name();
+    if (name.size() < word.size() ||
+        upper(name.back()) != upper(word.empty() ? '\0' : word.back())) {
+      continue;
+    }
     const std::string known = spelling(*type.value(i));
     const bool same = std::equal(known.begin(), known.end(), word.begin(), word.end(),
                                  [](char a, char b) { return upper(a) == upper(b); });

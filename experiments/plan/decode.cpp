@@ -22,15 +22,37 @@ struct Slot {
   const FieldDescriptor* inside;  ///< The inline message's field, or null.
 };
 
+/// A choice as a plan sees it: the fields of an inline message's choice count among those that it
+/// may stand instead of.
+struct Group {
+  const OneofDescriptor* choice;
+  std::vector<std::string> words;
+};
+
+constexpr std::size_t kNoGroup = static_cast<std::size_t>(-1);
+
 /// What may stand in one mapping.
 struct Level {
   const Descriptor* type = nullptr;
   std::vector<Slot> slots;
-  std::vector<std::string> words;
+  std::vector<std::string> words;     ///< Of the slots.
+  std::vector<std::size_t> group_of;  ///< Of the slots: an index into groups, or kNoGroup.
+  std::vector<Group> groups;
 };
 
+const OneofDescriptor* outermost_choice(const Descriptor& type, const Slot& slot) {
+  const OneofDescriptor* choice = slot.field->real_containing_oneof();
+  if (choice == nullptr || slot.inside == nullptr) return choice;
+  for (int i = 0; i < type.real_oneof_decl_count(); ++i) {
+    const OneofDescriptor& outer = *type.oneof_decl(i);
+    if (rules_of(outer).or_field() == slot.inside->name()) return &outer;
+  }
+  return choice;
+}
+
 Level level_of(const Descriptor& type) {
-  Level level{&type, {}, {}};
+  Level level;
+  level.type = &type;
   const auto take = [&](const FieldDescriptor& field, const FieldDescriptor* inside) {
     if (rules_of(field).wire_only()) return;
     level.slots.push_back({&field, inside});
@@ -45,6 +67,16 @@ Level level_of(const Descriptor& type) {
     for (int j = 0; j < field.message_type()->field_count(); ++j) {
       take(*field.message_type()->field(j), &field);
     }
+  }
+  for (std::size_t i = 0; i < level.slots.size(); ++i) {
+    const OneofDescriptor* choice = outermost_choice(type, level.slots[i]);
+    const auto found = std::find_if(level.groups.begin(), level.groups.end(),
+                                    [&](const Group& group) { return group.choice == choice; });
+    level.group_of.push_back(
+        choice == nullptr ? kNoGroup : static_cast<std::size_t>(found - level.groups.begin()));
+    if (choice == nullptr) continue;
+    if (found == level.groups.end()) level.groups.push_back({choice, {}});
+    level.groups[level.group_of[i]].words.push_back(level.words[i]);
   }
   return level;
 }
@@ -202,33 +234,15 @@ class Decoder {
       const OneofDescriptor* choice = nullptr;
       bool more = false;
     };
-    // An inline message and the choice that it may stand instead of are one choice to a plan.
-    const auto group_of = [&](const Slot& slot) -> const OneofDescriptor* {
-      const OneofDescriptor* choice = slot.field->real_containing_oneof();
-      if (choice == nullptr || slot.inside == nullptr) return choice;
-      for (int i = 0; i < here.type->real_oneof_decl_count(); ++i) {
-        const OneofDescriptor& outer = *here.type->oneof_decl(i);
-        if (rules_of(outer).or_field() == slot.inside->name()) return &outer;
-      }
-      return choice;
-    };
-    std::unordered_map<const OneofDescriptor*, Taken> taken;
-    std::unordered_map<const OneofDescriptor*, std::vector<std::string>> words;
-    std::vector<const OneofDescriptor*> order;
-    for (std::size_t i = 0; i < here.slots.size(); ++i) {
-      const OneofDescriptor* group = group_of(here.slots[i]);
-      if (group == nullptr) continue;
-      if (words.find(group) == words.end()) order.push_back(group);
-      words[group].push_back(here.slots[i].field->name());
-    }
+    if (here.groups.empty()) return;
+    std::vector<Taken> taken(here.groups.size());
     // In the plan's order, so that the second is the one too many.
     for (const YamlNode::Entry& entry : node.entries) {
       for (std::size_t i = 0; i < here.slots.size(); ++i) {
         if (given[i] != &entry) continue;
-        const OneofDescriptor* group = group_of(here.slots[i]);
-        if (group == nullptr) continue;
+        if (here.group_of[i] == kNoGroup) continue;
         const OneofDescriptor* choice = here.slots[i].field->real_containing_oneof();
-        Taken& first = taken[group];
+        Taken& first = taken[here.group_of[i]];
         if (first.key == nullptr) {
           first = {entry.key, choice};
           continue;
@@ -244,10 +258,11 @@ class Decoder {
                    fmt::format("each needs a {} of its own", level_noun));
       }
     }
-    for (const OneofDescriptor* group : order) {
+    for (std::size_t number = 0; number < here.groups.size(); ++number) {
+      const OneofDescriptor* group = here.groups[number].choice;
+      const Taken& found = taken[number];
       if (!rules_of(*group).required()) continue;
-      const auto found = taken.find(group);
-      if (found == taken.end()) {
+      if (found.key == nullptr) {
         // An unknown word may well be the misspelt choice; that is told already.
         const bool unknown = std::any_of(
             node.entries.begin(), node.entries.end(), [&](const YamlNode::Entry& entry) {
@@ -260,7 +275,7 @@ class Decoder {
         out_.error(where,
                    own_noun == level_noun ? fmt::format("the {} does nothing", level_noun)
                                           : fmt::format("the {} has no {}", level_noun, own_noun),
-                   fmt::format("write {}", one_of(words[group])));
+                   fmt::format("write {}", one_of(here.groups[number].words)));
         continue;
       }
       // What describes the inline message has nothing to describe where another choice was made.
@@ -270,8 +285,8 @@ class Decoder {
             slot.field->real_containing_oneof() != nullptr) {
           continue;
         }
-        if (rules_of(*group).or_field() == slot.inside->name() && found->second.choice == group &&
-            !found->second.more) {
+        if (rules_of(*group).or_field() == slot.inside->name() && found.choice == group &&
+            !found.more) {
           out_.error(given[i]->key->place,
                      fmt::format("`{}` is a {}'s, and this {} has none", slot.field->name(),
                                  slot.inside->name(), noun_of(*here.type)),
@@ -413,10 +428,13 @@ class Decoder {
       out_.error(where, fmt::format("{} is empty", name), "give it an item, or leave it out");
       return;
     }
+    const std::string item_called = field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE
+                                        ? fmt::format("a {}", noun_of(*field.message_type()))
+                                        : "";
     for (const YamlNode* item : node.items) {
       if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
         this->message(*item, *message.GetReflection()->AddMessage(&message, &field), item->place,
-                      fmt::format("a {}", noun_of(*field.message_type())));
+                      item_called);
       } else {
         scalar(*item, message, field);
       }
