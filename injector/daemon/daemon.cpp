@@ -15,6 +15,7 @@
 #include "injector/daemon/log.h"
 #include "injector/daemon/node.h"
 #include "injector/daemon/server.h"
+#include "injector/daemon/spawn.h"
 #include "injector/daemon/state_dir.h"
 
 namespace squall::daemon {
@@ -27,6 +28,26 @@ std::vector<std::string> known_kinds() {
   const auto* choice = v1::Fault::descriptor()->FindOneofByName("kind");
   for (int i = 0; i < choice->field_count(); ++i) kinds.push_back(choice->field(i)->name());
   return kinds;
+}
+
+/// What the network faults stand on, where it comes as modules; now and never later, for loading
+/// one is a change of the node that no revert takes back. `numifbs=0`, or the ifb module makes two
+/// devices nobody asked for.
+void load_modules() {
+  constexpr const char* kLoader = "/sbin/modprobe";
+  if (::access(kLoader, X_OK) != 0) return;
+  const std::vector<std::string> wanted[] = {
+      {"-q", "ifb", "numifbs=0"},
+      {"-q", "-a", "sch_netem", "sch_ingress", "cls_bpf", "act_mirred"},
+  };
+  for (const std::vector<std::string>& arguments : wanted) {
+    const StatusOr<int> code = run_program(kLoader, arguments);
+    std::string words;
+    for (const std::string& word : arguments) words += ' ' + word;
+    log(LogLevel::kInfo,
+        "event=modules command=" + quoted(kLoader + words) +
+            " exit=" + (code.ok() ? std::to_string(*code) : quoted(message_of(code.status()))));
+  }
 }
 
 /// Whether the kernel has netem: what a holder would choose for the plainest of network faults.
@@ -62,6 +83,7 @@ Status serve(const Options& options) {
     return error(StatusCode::kInvalidArgument, "port 0: faults must know the port to spare");
   }
 
+  load_modules();
   Loop loop;
   std::optional<int> signal_seen;
   loop.on_signals({SIGTERM, SIGINT, SIGHUP}, [&](int number) {

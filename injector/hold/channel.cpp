@@ -47,8 +47,10 @@ StatusOr<Received> receive_message(int socket, google::protobuf::MessageLite& me
   ssize_t size = 0;
   do {
     size = ::recv(socket, bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_TRUNC);
-  } while (size < 0 && errno == EINTR);
-  if (size == 0 || (size < 0 && errno == ECONNRESET)) return Received::kEnd;
+    // An end that closes with messages unread resets the connection, and recv() says so, once,
+    // before it hands out what that end had sent itself: its last words.
+  } while (size < 0 && (errno == EINTR || errno == ECONNRESET));
+  if (size == 0) return Received::kEnd;
   if (size < 0) {
     if (errno == EAGAIN || errno == EWOULDBLOCK) return Received::kNothing;
     return from_errno("recv", errno);

@@ -1,0 +1,601 @@
+#include <doctest/doctest.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <set>
+#include <sstream>
+
+#include "experiments/base/ids.h"
+#include "injector/daemon/ledger.h"
+#include "injector/daemon/state_dir.h"
+#include "tests/support/eventually.h"
+#include "tests/support/namespace.h"
+#include "tests/unit/injector/daemon/squalld.h"
+
+namespace squall::daemon {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using support::Session;
+using support::small_fault;
+using support::Squalld;
+using Event = v1::LeaseEvent;
+
+constexpr Duration kBound = seconds(10);
+
+/// The holder of the one fault there is: the child that has threads of its own.
+pid_t holder_of_the_fault(const Squalld& daemon) {
+  pid_t found = 0;
+  support::eventually(
+      [&] {
+        for (const pid_t pid : daemon.holders()) {
+          std::size_t threads = 0;
+          for (const auto& entry :
+               std::filesystem::directory_iterator("/proc/" + std::to_string(pid) + "/task")) {
+            threads += entry.exists() ? 1 : 0;
+          }
+          if (threads > 1) found = pid;
+        }
+        return found != 0;
+      },
+      kBound);
+  REQUIRE(found != 0);
+  return found;
+}
+
+/// Injects and waits until it is applied.
+v1::Fault applied(Session& session, const v1::Fault& fault = small_fault()) {
+  session.inject(fault);
+  const auto event = session.next([&](const Event& seen) {
+    return seen.fault() == fault.id() && (seen.has_applied() || seen.has_failed());
+  });
+  REQUIRE(event.has_value());
+  INFO(event->ShortDebugString());
+  REQUIRE(event->has_applied());
+  CHECK(event->applied().took() > 0);
+  return fault;
+}
+
+TEST_CASE("a node describes itself") {
+  Squalld daemon;
+  daemon.start({"--environment", "staging"});
+  const v1::Description description = daemon.describe();
+  CHECK_FALSE(description.version().empty());
+  CHECK(std::count(description.kinds().begin(), description.kinds().end(), "cpu") == 1);
+  CHECK(description.state_dir() == daemon.state_dir());
+  CHECK(description.boot_id() == boot_id());
+  CHECK(description.environment() == "staging");
+  CHECK(description.faults() == 0);
+}
+
+TEST_CASE("a fault is applied, shows evidence, is reverted, and the node is as before") {
+  Squalld daemon;
+  daemon.start();
+  Session session(daemon);
+  session.open("run-1");
+  const v1::Fault fault = applied(session);
+  CHECK(daemon.describe().faults() == 1);
+  const auto evidence = session.next(Event::kEvidence, fault.id());
+  REQUIRE(evidence.has_value());
+  CHECK(evidence->evidence().effect());
+  session.revert(fault.id());
+  const auto over = session.next(Event::kEffectEnded, fault.id());
+  REQUIRE(over.has_value());
+  CHECK(over->effect_ended().reason() == v1::RELEASED);
+  CHECK(over->effect_ended().took() > 0);
+  const auto reverted = session.next(Event::kReverted, fault.id());
+  REQUIRE(reverted.has_value());
+  CHECK(reverted->reverted().residue().empty());
+  session.revert_all();
+  const auto settled = session.next(Event::kSettled);
+  REQUIRE(settled.has_value());
+  CHECK(settled->settled().residue().empty());
+  CHECK(settled->settled().changed_by_others().empty());
+  CHECK(session.finish().ok());
+  CHECK(daemon.describe().faults() == 0);
+}
+
+TEST_CASE("a fault ends by itself when its time is up") {
+  Squalld daemon;
+  daemon.start();
+  Session session(daemon);
+  session.open("run-1");
+  const v1::Fault fault = applied(session, small_fault(milliseconds(200)));
+  const auto over = session.next(Event::kEffectEnded, fault.id());
+  REQUIRE(over.has_value());
+  CHECK(over->effect_ended().reason() == v1::DURATION_OVER);
+  CHECK(session.next(Event::kReverted, fault.id()).has_value());
+}
+
+TEST_CASE("a lease that lapses reverts its faults and is refused for ever") {
+  Squalld daemon;
+  daemon.start();
+  Session session(daemon);
+  session.open("run-1", 1, seconds(1));
+  const v1::Fault fault = applied(session);
+  session.stop_renewing();
+  REQUIRE(session.next(Event::kEffectEnded, fault.id()).has_value());
+  REQUIRE(session.next(Event::kReverted, fault.id()).has_value());
+  REQUIRE(session.next(Event::kSettled).has_value());
+  const Status last = session.last_word();
+  CHECK(last.code() == StatusCode::kFailedPrecondition);
+  CHECK(message_of(last) == "the lease lapsed: no renewal for 1s");
+
+  Session replay(daemon);
+  v1::LeaseRequest open;
+  open.mutable_open()->set_run("run-1");
+  open.mutable_open()->set_epoch(1);
+  open.mutable_open()->set_lease(Duration(seconds(1)).count());
+  replay.send(open);
+  const Status refused = replay.last_word();
+  CHECK(refused.code() == StatusCode::kFailedPrecondition);
+  CHECK(message_of(refused) == "epoch 1 of run run-1 is over on this node");
+
+  Session later(daemon);
+  later.open("run-1", 2);
+  applied(later);
+}
+
+TEST_CASE("an epoch that is over is refused by a restarted daemon as well") {
+  Squalld daemon;
+  daemon.start();
+  {
+    Session session(daemon);
+    session.open("run-1", 5);
+    session.revert_all();
+    REQUIRE(session.next(Event::kSettled).has_value());
+  }
+  daemon.process().signal(SIGTERM);
+  CHECK(daemon.process().wait(kBound) == 0);
+  daemon.start();
+  Session replay(daemon);
+  v1::LeaseRequest open;
+  open.mutable_open()->set_run("run-1");
+  open.mutable_open()->set_epoch(5);
+  open.mutable_open()->set_lease(Duration(seconds(1)).count());
+  replay.send(open);
+  CHECK(replay.last_word().code() == StatusCode::kFailedPrecondition);
+}
+
+TEST_CASE("a stream that breaks reverts its faults at once") {
+  Squalld daemon;
+  daemon.start();
+  Session session(daemon);
+  session.open("run-1", 1, seconds(60));
+  applied(session);
+  const support::Stranger holder(holder_of_the_fault(daemon));
+  const MonotonicTime broken = monotonic_now();
+  session.break_off();
+  CHECK(holder.ends(kBound));
+  CHECK(monotonic_now() - broken < seconds(2));
+  CHECK(support::eventually([&] { return daemon.describe().faults() == 0; }, kBound));
+}
+
+TEST_CASE("a stream of a later epoch replaces the earlier, whose faults are reverted") {
+  Squalld daemon;
+  daemon.start();
+  Session first(daemon);
+  first.open("run-1", 1, seconds(60));
+  const v1::Fault fault = applied(first);
+  Session second(daemon);
+  second.open("run-1", 2, seconds(60));
+  CHECK(first.next(Event::kReverted, fault.id()).has_value());
+  CHECK(message_of(first.last_word()) == "replaced by epoch 2 of run run-1");
+  applied(second);
+}
+
+TEST_CASE("revert all is a barrier") {
+  Squalld daemon;
+  daemon.start();
+  Session session(daemon);
+  session.open("run-1");
+  // The abort overtakes the fault: it is on its way to the kernel, or not even that.
+  const v1::Fault early = small_fault();
+  session.inject(early);
+  session.revert_all();
+  const v1::Fault late = small_fault();
+  session.inject(late);
+  const auto refused = session.next(Event::kFailed, late.id());
+  REQUIRE(refused.has_value());
+  CHECK(refused->failed().code() == static_cast<int>(StatusCode::kFailedPrecondition));
+  CHECK(refused->failed().message() ==
+        "everything was reverted: nothing is injected on this stream any more");
+  REQUIRE(session.next(Event::kSettled).has_value());
+  CHECK(daemon.describe().faults() == 0);
+  CHECK(support::eventually([&] { return daemon.holders().size() <= 1; }, kBound));
+}
+
+TEST_CASE("a fault asked for twice is one fault with one answer") {
+  Squalld daemon;
+  daemon.start();
+  Session session(daemon);
+  session.open("run-1");
+  const v1::Fault fault = applied(session);
+  session.inject(fault);
+  const auto again = session.next(Event::kApplied, fault.id());
+  REQUIRE(again.has_value());
+  CHECK(daemon.describe().faults() == 1);
+  session.revert(fault.id());
+  REQUIRE(session.next(Event::kReverted, fault.id()).has_value());
+  session.inject(fault);
+  CHECK(session.next(Event::kApplied, fault.id()).has_value());
+  CHECK(session.next(Event::kReverted, fault.id()).has_value());
+  CHECK(daemon.describe().faults() == 0);
+}
+
+TEST_CASE("faults of two runs live side by side, and each settles alone") {
+  Squalld daemon;
+  daemon.start();
+  Session first(daemon);
+  first.open("run-1", 1, seconds(60));
+  Session second(daemon);
+  second.open("run-2", 1, seconds(60));
+  applied(first);
+  applied(second);
+  CHECK(daemon.describe().faults() == 2);
+  first.revert_all();
+  REQUIRE(first.next(Event::kSettled).has_value());
+  CHECK(daemon.describe().faults() == 1);
+}
+
+TEST_CASE("what comes over the wire is refused by its field, and nothing changes") {
+  Squalld daemon;
+  daemon.start();
+  Session session(daemon);
+  session.open("run-1");
+  const v1::Fault living = applied(session);
+  v1::Fault bad = small_fault();
+  SUBCASE("out of bounds") {
+    bad.mutable_cpu()->set_load(101);
+    session.inject(bad);
+    const auto failed = session.next(Event::kFailed, bad.id());
+    REQUIRE(failed.has_value());
+    CHECK(failed->failed().code() == static_cast<int>(StatusCode::kInvalidArgument));
+    CHECK(failed->failed().message().find("fault.cpu.load") != std::string::npos);
+  }
+  SUBCASE("no kind") {
+    bad.clear_kind();
+    session.inject(bad);
+    const auto failed = session.next(Event::kFailed, bad.id());
+    REQUIRE(failed.has_value());
+    CHECK(failed->failed().code() == static_cast<int>(StatusCode::kInvalidArgument));
+  }
+  SUBCASE("no duration") {
+    bad.clear_for_();
+    session.inject(bad);
+    const auto failed = session.next(Event::kFailed, bad.id());
+    REQUIRE(failed.has_value());
+    CHECK(failed->failed().code() == static_cast<int>(StatusCode::kInvalidArgument));
+  }
+  SUBCASE("a fault nobody knows is not taken for reverted") {
+    session.revert("aaaaaaaaaaaa");
+    const auto failed = session.next(Event::kFailed, "aaaaaaaaaaaa");
+    REQUIRE(failed.has_value());
+    CHECK(failed->failed().code() == static_cast<int>(StatusCode::kNotFound));
+  }
+  CHECK(daemon.describe().faults() == 1);
+  CHECK(session.next(Event::kEvidence, living.id()).has_value());
+}
+
+TEST_CASE("a stream that begins wrongly is refused with the field's path") {
+  Squalld daemon;
+  daemon.start();
+  v1::LeaseRequest request;
+  std::string wrong;
+  SUBCASE("not with open") {
+    request.mutable_renew();
+    wrong = "open: must be the first message";
+  }
+  SUBCASE("with nothing") { wrong = "open: must be the first message"; }
+  SUBCASE("with a bad run") {
+    request.mutable_open()->set_run("../x");
+    wrong = "open.run: 1 to 64 letters, digits and '-' are needed";
+  }
+  SUBCASE("with an absurd lease") {
+    request.mutable_open()->set_run("run");
+    request.mutable_open()->set_lease(-1);
+    wrong = "open.lease: 1s to 60s are needed";
+  }
+  Session session(daemon);
+  session.send(request);
+  const Status status = session.last_word();
+  CHECK(status.code() == StatusCode::kInvalidArgument);
+  CHECK(message_of(status) == wrong);
+}
+
+TEST_CASE("a plan that does not name the node's environment is refused") {
+  Squalld daemon;
+  daemon.start({"--environment", "prod"});
+  Session session(daemon);
+  v1::LeaseRequest open;
+  open.mutable_open()->set_run("run-1");
+  open.mutable_open()->set_lease(Duration(seconds(1)).count());
+  open.mutable_open()->set_environment("staging");
+  session.send(open);
+  CHECK(message_of(session.last_word()) ==
+        "this node's environment is \"prod\", the plan names \"staging\"");
+}
+
+TEST_CASE("a preflight looks and changes nothing") {
+  Squalld daemon;
+  daemon.start();
+  v1::PreflightRequest request;
+  *request.add_faults() = small_fault();
+  request.add_faults()->mutable_kill()->mutable_process()->set_name("no-such-program");
+  request.mutable_faults(1)->set_id(new_fault_id());
+  const auto reply = daemon.preflight(request);
+  REQUIRE(reply.ok());
+  REQUIRE(reply->faults_size() == 2);
+  CHECK(reply->faults(0).code() == 0);
+  CHECK(reply->faults(1).code() == static_cast<int>(StatusCode::kNotFound));
+  request.mutable_faults(0)->mutable_cpu()->set_load(0.5);
+  CHECK(daemon.preflight(request).status().code() == StatusCode::kInvalidArgument);
+}
+
+TEST_CASE("a holder that is killed is told at once, and its fault is gone") {
+  Squalld daemon;
+  daemon.start();
+  Session session(daemon);
+  session.open("run-1", 1, seconds(60));
+  const v1::Fault fault = applied(session);
+  const support::Stranger holder(holder_of_the_fault(daemon));
+  const MonotonicTime killed = monotonic_now();
+  holder.signal(SIGKILL);
+  const auto failed = session.next(Event::kFailed, fault.id());
+  REQUIRE(failed.has_value());
+  CHECK(monotonic_now() - killed < seconds(2));
+  CHECK(failed->failed().message() == "the holder was killed by signal 9");
+  CHECK(failed->failed().residue().empty());
+  CHECK(daemon.describe().faults() == 0);
+  applied(session);
+}
+
+TEST_CASE("a holder that is frozen is killed once it leaves a pulse unanswered") {
+  Squalld daemon;
+  daemon.start();
+  Session session(daemon);
+  session.open("run-1", 1, seconds(3));
+  const v1::Fault fault = applied(session);
+  const support::Stranger holder(holder_of_the_fault(daemon));
+  holder.signal(SIGSTOP);
+  const auto failed = session.next(Event::kFailed, fault.id());
+  REQUIRE(failed.has_value());
+  CHECK(failed->failed().message() ==
+        "the holder left a pulse unanswered within 1s and was killed");
+  CHECK(holder.ends(kBound));
+}
+
+TEST_CASE("a daemon that is killed takes its holders with it") {
+  Squalld daemon;
+  daemon.start();
+  Session session(daemon);
+  session.open("run-1", 1, seconds(60));
+  applied(session);
+  applied(session);
+  std::vector<support::Stranger> holders;
+  for (const pid_t pid : daemon.holders()) holders.emplace_back(pid);
+  REQUIRE(holders.size() >= 2);
+  daemon.process().signal(SIGKILL);
+  for (const support::Stranger& holder : holders) CHECK(holder.ends(seconds(1)));
+}
+
+TEST_CASE("a daemon that was frozen for longer than a lease applies nothing again") {
+  Squalld daemon;
+  daemon.start();
+  Session session(daemon);
+  session.open("run-1", 1, seconds(1));
+  const v1::Fault fault = applied(session);
+  const support::Stranger holder(holder_of_the_fault(daemon));
+  daemon.process().signal(SIGSTOP);
+  for (int i = 0; i < 5; ++i) session.renew();  // they queue up
+  CHECK(holder.ends(seconds(3)));
+  session.stop_renewing();
+  daemon.process().signal(SIGCONT);
+  CHECK(session.next(Event::kReverted, fault.id()).has_value());
+  CHECK(session.last_word().code() == StatusCode::kFailedPrecondition);
+  CHECK(daemon.describe().faults() == 0);
+}
+
+TEST_CASE("SIGTERM, SIGINT and SIGHUP revert everything and exit 0") {
+  int number = 0;
+  SUBCASE("SIGTERM") { number = SIGTERM; }
+  SUBCASE("SIGINT") { number = SIGINT; }
+  SUBCASE("SIGHUP") { number = SIGHUP; }
+  Squalld daemon;
+  daemon.start();
+  Session session(daemon);
+  session.open("run-1", 1, seconds(60));
+  const v1::Fault fault = applied(session);
+  daemon.process().signal(number);
+  CHECK(session.next(Event::kReverted, fault.id()).has_value());
+  CHECK(daemon.process().wait(kBound) == 0);
+  CHECK_FALSE(std::filesystem::exists(daemon.state_dir() + "/squalld.sock"));
+}
+
+TEST_CASE("a second daemon of the same state directory is refused and names the first") {
+  Squalld daemon;
+  daemon.start();
+  support::Command command;
+  command.argv = {support::binary("squalld"), "--state-dir", daemon.state_dir()};
+  support::Process second(command);
+  CHECK(second.wait(kBound) == 1);
+  CHECK(second.err() == "squalld: squalld with pid " + std::to_string(daemon.process().pid()) +
+                            " already serves the state directory " + daemon.state_dir() + "\n");
+  CHECK(daemon.describe().faults() == 0);
+}
+
+TEST_CASE("TCP without TLS is refused") {
+  Squalld daemon;
+  support::Command command;
+  command.argv = {support::binary("squalld"), "--state-dir", daemon.state_dir(), "--listen",
+                  "127.0.0.1:7411"};
+  support::Process process(command);
+  CHECK(process.wait(kBound) == 2);
+  CHECK(
+      process.err().find("TLS needed: to listen on 127.0.0.1:7411, give --tls-dir DIR with ca.pem, "
+                         "cert.pem and key.pem\n") != std::string::npos);
+}
+
+TEST_CASE("the socket and the state directory are for their owner alone") {
+  Squalld daemon;
+  daemon.start();
+  for (const char* name : {"/squalld.sock", "/ledger", "/lock", "/state-id"}) {
+    struct stat found {};
+    REQUIRE(::stat((daemon.state_dir() + name).c_str(), &found) == 0);
+    CHECK((found.st_mode & 077) == 0);
+  }
+}
+
+TEST_CASE("a holder inherits nothing but its own end of the socket") {
+  Squalld daemon;
+  daemon.start();
+  Session session(daemon);
+  session.open("run-1", 1, seconds(60));
+  applied(session);
+  applied(session);
+  for (const pid_t pid : daemon.holders()) {
+    int sockets = 0;
+    for (const auto& entry :
+         std::filesystem::directory_iterator("/proc/" + std::to_string(pid) + "/fd")) {
+      std::error_code gone;
+      const std::string target = std::filesystem::read_symlink(entry.path(), gone).string();
+      CHECK(target.find(daemon.state_dir()) == std::string::npos);
+      if (target.starts_with("socket:")) ++sockets;
+    }
+    CHECK(sockets <= 2);  // its own, and one for netlink
+  }
+}
+
+TEST_CASE("what a dead daemon left in its ledger is undone before the next one serves") {
+  const support::Namespace node;
+  const std::string knob = "net/ipv4/conf/lo/route_localnet";
+  const auto read_knob = [&] {
+    std::string value;
+    node.run([&] { std::ifstream("/proc/sys/" + knob) >> value; });
+    return value;
+  };
+  REQUIRE(read_knob() == "0");
+  support::set_sysctl(node, knob, "1");
+  Squalld daemon;
+  v1::LedgerRecord record;
+  v1::LedgerOpened& opened = *record.mutable_opened();
+  opened.set_fault(new_fault_id());
+  opened.set_run("run-1");
+  opened.set_kind("network");
+  opened.set_boot_id(boot_id());
+  v1::SetSysctl& undo = *opened.add_undos()->mutable_set_sysctl();
+  undo.set_netns_inode(node.inode());
+  undo.set_name(knob);
+  undo.set_ours("1");
+  undo.set_before("0");
+  std::string expected_value = "0";
+  std::string expected_words = ": swept";
+  SUBCASE("of this boot") {}
+  SUBCASE("but not the kernel objects of another boot") {
+    opened.set_boot_id("another");
+    expected_value = "1";
+    expected_words = ": gone with an earlier boot";
+  }
+  std::string tail;
+  SUBCASE("though its end is torn") { tail = "torn"; }
+  std::ofstream(daemon.state_dir() + "/ledger", std::ios::binary)
+      << ledger_header() << ledger_frame(record) << tail;
+  daemon.start({}, &node);
+  CHECK(read_knob() == expected_value);
+  Session session(daemon);
+  const v1::Opened told = session.open("run-2");
+  CHECK(std::count(told.recovered().begin(), told.recovered().end(),
+                   "network fault " + opened.fault() + " of run run-1" + expected_words) == 1);
+  Session next(daemon);
+  CHECK(next.open("run-3").recovered().empty());
+}
+
+TEST_CASE("a fault whose undos cannot be written is refused, and those that live still revert") {
+  Squalld daemon;
+  daemon.start();
+  Session session(daemon);
+  session.open("run-1", 1, seconds(60));
+  const v1::Fault living = applied(session);
+  // A disk that is full, as far as this daemon is concerned.
+  const rlimit full{.rlim_cur = 16, .rlim_max = RLIM_INFINITY};
+  REQUIRE(::prlimit(daemon.process().pid(), RLIMIT_FSIZE, &full, nullptr) == 0);
+  const v1::Fault refused = small_fault();
+  session.inject(refused);
+  const auto failed = session.next(Event::kFailed, refused.id());
+  REQUIRE(failed.has_value());
+  CHECK(failed->failed().code() == static_cast<int>(StatusCode::kFailedPrecondition));
+  CHECK(failed->failed().message().find("its undos cannot be written") != std::string::npos);
+  session.revert(living.id());
+  CHECK(session.next(Event::kReverted, living.id()).has_value());
+}
+
+struct Usage {
+  std::uint64_t ticks = 0;
+  std::uint64_t resident_kib = 0;
+};
+
+Usage usage_of(pid_t pid) {
+  Usage usage;
+  std::ifstream stat("/proc/" + std::to_string(pid) + "/stat");
+  std::string text;
+  std::getline(stat, text);
+  std::istringstream rest(text.substr(text.rfind(')') + 1));
+  std::string word;
+  for (int field = 3; field <= 13; ++field) rest >> word;
+  std::uint64_t user = 0;
+  std::uint64_t system = 0;
+  rest >> user >> system;
+  usage.ticks = user + system;
+  std::ifstream status("/proc/" + std::to_string(pid) + "/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with("VmRSS:")) usage.resident_kib = std::stoull(line.substr(6));
+  }
+  return usage;
+}
+
+TEST_CASE("an idle daemon costs next to nothing") {
+  Squalld daemon;
+  daemon.start();
+  // Its spare is started, and what it did at its start is over.
+  REQUIRE(support::eventually([&] { return daemon.holders().size() == 1; }, kBound));
+  const Usage before = usage_of(daemon.process().pid());
+  support::yield_for(seconds(10));
+  const Usage after = usage_of(daemon.process().pid());
+  // Not quite nothing: two timer threads of gRPC wake once a second, a tick of the processor's time
+  // in a minute or two.
+  CHECK(after.ticks <= before.ticks + 1);
+  CHECK(after.resident_kib <= 20 * 1024);
+}
+
+TEST_CASE("faults by the hundred leave neither memory nor descriptors behind") {
+  Squalld daemon;
+  daemon.start();
+  Session session(daemon);
+  session.open("run-1", 1, seconds(60));
+  const auto descriptors = [&] {
+    const std::filesystem::directory_iterator all("/proc/" +
+                                                  std::to_string(daemon.process().pid()) + "/fd");
+    return std::distance(begin(all), end(all));
+  };
+  const auto once = [&] {
+    const v1::Fault fault = applied(session);
+    session.revert(fault.id());
+    REQUIRE(session.next(Event::kReverted, fault.id()).has_value());
+  };
+  for (int i = 0; i < 20; ++i) once();
+  REQUIRE(support::eventually([&] { return daemon.holders().size() == 1; }, kBound));
+  const auto before = descriptors();
+  const Usage usage = usage_of(daemon.process().pid());
+  for (int i = 0; i < 100; ++i) once();
+  CHECK(support::eventually([&] { return descriptors() == before; }, kBound));
+  CHECK(usage_of(daemon.process().pid()).resident_kib <= usage.resident_kib * 105 / 100);
+}
+
+}  // namespace
+}  // namespace squall::daemon
