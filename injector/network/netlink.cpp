@@ -270,7 +270,10 @@ Link to_link(const Reply& reply) {
   link.alias = attributes.text(IFLA_IFALIAS);
   link.mtu = attributes.value<std::uint32_t>(IFLA_MTU);
   link.address = attributes.bytes(IFLA_ADDRESS);
-  link.tx_dropped = attributes.value<rtnl_link_stats64>(IFLA_STATS64).tx_dropped;
+  const rtnl_link_stats64 stats = attributes.value<rtnl_link_stats64>(IFLA_STATS64);
+  link.rx_packets = stats.rx_packets;
+  link.tx_packets = stats.tx_packets;
+  link.tx_dropped = stats.tx_dropped;
   if (attributes[IFLA_LINKINFO] != nullptr) {
     link.kind = Attributes(attributes[IFLA_LINKINFO]).text(IFLA_INFO_KIND);
   }

@@ -35,6 +35,8 @@ struct Link {
   std::uint16_t type = 0;   ///< ARPHRD_*.
   std::uint32_t mtu = 0;
   Bytes address;
+  std::uint64_t rx_packets = 0;
+  std::uint64_t tx_packets = 0;
   std::uint64_t tx_dropped = 0;
 
   bool is_up() const;

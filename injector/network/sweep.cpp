@@ -73,15 +73,20 @@ StatusOr<std::optional<Link>> find_our_link(Netlink& netlink, const v1::RemoveLi
   return is_ours(**found, wanted) ? found : std::optional<Link>();
 }
 
-/// Until its queue is empty, and what left it is through the device as well.
-Status drain(Netlink& netlink, const Link& link, Duration bound) {
+/// Until its queue is empty, and what left it is through the device as well: an IFB counts as
+/// received what comes out of its queue, and as sent what it has handed back, which on a busy
+/// machine is later.
+Status drain(Netlink& netlink, const Link& ifb, Duration bound) {
   const MonotonicTime end = monotonic_now() + bound;
   int empty_reads = 0;
   while (empty_reads < 2 && monotonic_now() < end) {
-    const StatusOr<std::optional<Qdisc>> root = netlink.root_qdisc(link.index);
+    const StatusOr<std::optional<Qdisc>> root = netlink.root_qdisc(ifb.index);
     if (!root.ok()) return root.status();
-    if (!root->has_value()) return ok();
-    empty_reads = (*root)->queued == 0 ? empty_reads + 1 : 0;
+    const StatusOr<std::optional<Link>> counts = netlink.find_link(ifb.index);
+    if (!counts.ok()) return counts.status();
+    if (!root->has_value() || !counts->has_value()) return ok();
+    const bool empty = (*root)->queued == 0 && (*counts)->rx_packets == (*counts)->tx_packets;
+    empty_reads = empty ? empty_reads + 1 : 0;
     if (empty_reads < 2) pause_for(kDrainStep);
   }
   return ok();

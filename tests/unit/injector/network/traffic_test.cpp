@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <ctime>
+#include <optional>
 #include <thread>
 
 #include "tests/unit/injector/network/driver.h"
@@ -113,6 +115,35 @@ std::size_t carry(const Namespace& from, const Namespace& to, const std::string&
   return right;
 }
 
+std::int64_t wall_clock_ns() {
+  timespec now{};
+  clock_gettime(CLOCK_REALTIME, &now);
+  return std::int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
+}
+
+/// The time on the way of the next datagram, from when it was sent to when the kernel received it,
+/// which a busy reader does not delay.
+std::optional<double> next_ms(int sink, std::vector<std::uint8_t>& datagram) {
+  std::array<char, 256> control{};
+  iovec place{.iov_base = datagram.data(), .iov_len = datagram.size()};
+  msghdr message{};
+  message.msg_iov = &place;
+  message.msg_iovlen = 1;
+  message.msg_control = control.data();
+  message.msg_controllen = control.size();
+  if (recvmsg(sink, &message, MSG_DONTWAIT) <= 0) return std::nullopt;
+  std::int64_t sent = 0;
+  std::memcpy(&sent, datagram.data(), sizeof(sent));
+  for (cmsghdr* part = CMSG_FIRSTHDR(&message); part != nullptr;
+       part = CMSG_NXTHDR(&message, part)) {
+    if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_TIMESTAMPNS) continue;
+    timespec received{};
+    std::memcpy(&received, CMSG_DATA(part), sizeof(received));
+    return to_ms(Duration(std::int64_t{received.tv_sec} * 1'000'000'000 + received.tv_nsec - sent));
+  }
+  throw std::runtime_error("the kernel gave no time of arrival");
+}
+
 /// One-way times of `count` datagrams of `size` bytes, as far as they come within `grace`.
 std::vector<double> one_way_ms(const Namespace& from, const Namespace& to,
                                const std::string& address, std::size_t count, std::size_t size,
@@ -120,20 +151,22 @@ std::vector<double> one_way_ms(const Namespace& from, const Namespace& to,
   const Address where(address, kPort);
   const Socket sink(to, where, SOCK_DGRAM);
   const Socket source(from, where, SOCK_DGRAM);
+  const int on = 1;
+  setsockopt(sink.get(), SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof(on));
   if (bind(sink.get(), where.get(), where.size) != 0) throw std::runtime_error("cannot bind");
   std::vector<std::uint8_t> datagram(size);
   std::vector<double> times;
   const auto take = [&] {
-    while (recv(sink.get(), datagram.data(), datagram.size(), MSG_DONTWAIT) > 0) {
-      std::int64_t sent = 0;
-      std::memcpy(&sent, datagram.data(), sizeof(sent));
-      times.push_back(to_ms(monotonic_now() - from_ns(sent)));
+    while (const std::optional<double> time = next_ms(sink.get(), datagram)) {
+      times.push_back(*time);
     }
   };
   MonotonicTime next = monotonic_now();
   for (std::size_t i = 0; i < count; ++i, next += pace) {
-    while (monotonic_now() < next) take();
-    const std::int64_t now = to_ns(monotonic_now());
+    do {
+      take();
+    } while (monotonic_now() < next);
+    const std::int64_t now = wall_clock_ns();
     std::memcpy(datagram.data(), &now, sizeof(now));
     sendto(source.get(), datagram.data(), datagram.size(), 0, where.get(), where.size);
   }
