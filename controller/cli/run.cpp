@@ -115,7 +115,8 @@ class Interrupts {
 asio::awaitable<void> tick(report::Screen& screen, const bool& done, fleet::Wake& stop) {
   while (!done) {
     screen.tick(monotonic_now());
-    if (!co_await stop.wait(monotonic_now() + kTick)) co_return;
+    const bool going = co_await stop.wait(monotonic_now() + kTick);
+    if (!going) co_return;
   }
 }
 
@@ -130,7 +131,8 @@ asio::awaitable<void> close_all(const Nodes& nodes) {
     });
   }
   while (open > 0) {
-    if (!co_await closed.wait()) co_return;
+    const bool going = co_await closed.wait();
+    if (!going) co_return;
   }
 }
 
@@ -310,7 +312,8 @@ asio::awaitable<void> reach_all(const Nodes& nodes, std::vector<Line>& lines) {
                    });
   }
   while (waiting > 0) {
-    if (!co_await changed.wait()) co_return;
+    const bool going = co_await changed.wait();
+    if (!going) co_return;
   }
   co_await close_all(nodes);
 }

@@ -180,7 +180,8 @@ struct Call : std::enable_shared_from_this<Call<Reply>> {
                                                                         call->ended.notify();
                                                                       }});
     while (!call->over) {
-      if (co_await call->ended.wait()) continue;
+      const bool going = co_await call->ended.wait();
+      if (going) continue;
       call->context.TryCancel();
       co_return grpc::Status(grpc::StatusCode::CANCELLED, "stopped");
     }
@@ -425,7 +426,8 @@ class GrpcNode final : public Node {
     stream->close();
     const MonotonicTime deadline = monotonic_now() + kCloseWithin;
     while (!stream->over() && monotonic_now() < deadline) {
-      if (!co_await stream->ended().wait(deadline)) break;
+      const bool going = co_await stream->ended().wait(deadline);
+      if (!going) break;
     }
     if (!stream->over()) stream->cancel();
     stream->forget();

@@ -219,7 +219,8 @@ class PrivateDaemon {
       }
       timer.expires_after(std::chrono::milliseconds(1));
       co_await timer.async_wait(asio::as_tuple(asio::use_awaitable));
-      if (co_await is_cancelled()) co_return error(StatusCode::kCancelled, "stopped");
+      const bool cancelled = co_await is_cancelled();
+      if (cancelled) co_return error(StatusCode::kCancelled, "stopped");
     }
     co_return ok();
   }

@@ -17,12 +17,14 @@ asio::awaitable<bool> Wake::wait(MonotonicTime deadline) {
   // A cancelled coroutine would otherwise be thrown out of its next wait, and those that wait here
   // have something to put in order first.
   co_await asio::this_coro::throw_if_cancelled(false);
-  if (co_await is_cancelled()) co_return false;
+  const bool cancelled = co_await is_cancelled();
+  if (cancelled) co_return false;
   asio::steady_timer timer(co_await asio::this_coro::executor, deadline);
   waiting_.push_back(&timer);
   co_await timer.async_wait(asio::as_tuple(asio::use_awaitable));
   std::erase(waiting_, &timer);
-  co_return !co_await is_cancelled();
+  const bool cancelled_meanwhile = co_await is_cancelled();
+  co_return !cancelled_meanwhile;
 }
 
 void Wake::notify() {

@@ -264,9 +264,9 @@ class Engine::Run {
       // Three answers at its own pace are what a window needs before it says anything.
       longest = std::max(longest, 3 * watched->every + watched->timeout);
     }
-    if (co_await proven(monotonic_now() + longest, [this] { return decision_.has_value(); }))
-      co_return;
-    if (decision_) co_return;
+    const bool steady =
+        co_await proven(monotonic_now() + longest, [this] { return decision_.has_value(); });
+    if (steady || decision_) co_return;
     const MonotonicTime now = monotonic_now();
     for (const auto& watched : watched_) {
       if (watched->judge.ready(now) && watched->judge.holds(now)) continue;
@@ -304,7 +304,8 @@ class Engine::Run {
     co_await asio::this_coro::throw_if_cancelled(false);
     if (site.injected == 0) co_return;
     while (!site.settled && !site.lost && !left_ && monotonic_now() < deadline) {
-      if (!co_await site.changed.wait(deadline)) break;
+      const bool going = co_await site.changed.wait(deadline);
+      if (!going) break;
     }
     if (!site.settled && site.lost && !left_) co_await (reclaim(site) || left());
     if (!site.settled) tell_unproven(site);
@@ -326,11 +327,14 @@ class Engine::Run {
       if (reached.ok()) {
         site.node->revert_all();
         while (!site.settled && !site.lost && monotonic_now() < deadline) {
-          if (!co_await site.changed.wait(deadline)) co_return;
+          const bool going = co_await site.changed.wait(deadline);
+          if (!going) co_return;
         }
         if (site.settled) co_return;
       }
-      if (!co_await site.changed.wait(std::min(deadline, monotonic_now() + kReachAgain))) co_return;
+      const bool going =
+          co_await site.changed.wait(std::min(deadline, monotonic_now() + kReachAgain));
+      if (!going) co_return;
     }
   }
 
@@ -341,7 +345,8 @@ class Engine::Run {
       watched->since = reverted_at_;
       watched->ask_now.notify();
     }
-    if (co_await proven(reverted_at_ + within_, [this] { return interrupted_; })) {
+    const bool recovered = co_await proven(reverted_at_ + within_, [this] { return interrupted_; });
+    if (recovered) {
       v1::Event event;
       event.mutable_recovered()->set_after_ms(to_ms(monotonic_now() - reverted_at_));
       parts_.tell(std::move(event));
@@ -415,8 +420,9 @@ class Engine::Run {
     co_await until([this] { return left_; });
   }
 
-  /// Until it is so, or until cancelled. (g++ 12 miscompiles a co_await behind && or || in a loop's
-  /// condition; nowhere in this file is one written there.)
+  /// Until it is so, or until cancelled. (g++ 12 miscompiles a co_await inside a condition: the
+  /// negated result lands on the frame's resume pointer. So each is given a name first, here and
+  /// everywhere.)
   template <typename Condition>
   asio::awaitable<void> until(Condition condition) {
     while (!condition()) {
@@ -494,7 +500,8 @@ class Engine::Run {
     const MonotonicTime end = monotonic_now() + duration;
     fleet::Wake never;
     while (monotonic_now() < end) {
-      if (!co_await never.wait(end)) co_return false;
+      const bool going = co_await never.wait(end);
+      if (!going) co_return false;
     }
     co_return true;
   }
@@ -506,14 +513,16 @@ class Engine::Run {
 
     const MonotonicTime answer = monotonic_now() + kAnswerWithin;
     while (progress->applying > 0 && !decision_) {
-      if (!co_await progress->changed.wait(answer)) co_return false;
+      const bool going = co_await progress->changed.wait(answer);
+      if (!going) co_return false;
       if (progress->applying > 0 && monotonic_now() >= answer) {
         unmet(silent(step, "was not applied", kAnswerWithin));
       }
     }
     const MonotonicTime end = monotonic_now() + step.lasts;
     while (progress->acting > 0 && !decision_ && monotonic_now() < end) {
-      if (!co_await progress->changed.wait(end)) co_return false;
+      const bool going = co_await progress->changed.wait(end);
+      if (!going) co_return false;
     }
     if (decision_) co_return false;
     for (const Target& target : step.targets) {
@@ -525,7 +534,8 @@ class Engine::Run {
     const Duration patience = lease_ + kSettleWithin;
     const MonotonicTime settled = monotonic_now() + patience;
     while (progress->acting > 0 && !decision_) {
-      if (!co_await progress->changed.wait(settled)) co_return false;
+      const bool going = co_await progress->changed.wait(settled);
+      if (!going) co_return false;
       if (progress->acting > 0 && monotonic_now() >= settled) {
         unmet(silent(step, "did not end", patience));
       }
@@ -725,14 +735,17 @@ class Engine::Run {
         // In a coroutine of its own: how a check meets its cancellation is its own affair.
         const checks::Sample sample = co_await asio::co_spawn(
             co_await asio::this_coro::executor, watched.check->ask(), asio::use_awaitable);
-        if (co_await fleet::is_cancelled()) co_return;
+        const bool cancelled = co_await fleet::is_cancelled();
+        if (cancelled) co_return;
         judge(watched, sample, monotonic_now());
-        if (!co_await watched.ask_now.wait(asked + watched.every)) co_return;
+        const bool going = co_await watched.ask_now.wait(asked + watched.every);
+        if (!going) co_return;
       }
     } catch (const std::exception& failed) {
       thrown = failed.what();
     }
-    if (co_await fleet::is_cancelled()) co_return;
+    const bool cancelled = co_await fleet::is_cancelled();
+    if (cancelled) co_return;
     internal(fmt::format("check \"{}\": {}", watched.declared.name(), thrown));
   }
 
@@ -980,7 +993,8 @@ class Engine::Run {
     } catch (const std::exception& failed) {
       thrown = failed.what();
     }
-    if (!co_await fleet::is_cancelled()) internal(thrown);
+    const bool cancelled = co_await fleet::is_cancelled();
+    if (!cancelled) internal(thrown);
   }
 
   template <typename Function>
