@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 
 #include "tests/unit/injector/network/driver.h"
 #include "tests/unit/injector/network/ping.h"
@@ -16,6 +17,7 @@ constexpr std::uint16_t kPort = 7001;
 constexpr std::uint16_t kOtherPort = 7002;
 constexpr milliseconds kAsked(50);
 constexpr double kExact = 3;         // milliseconds either way
+constexpr double kHoped = 53;        // what check_delayed() takes at best
 constexpr double kUndisturbed = 20;  // what a busy machine may add to a path that nothing delays
 
 v1::Fault delay_of(v1::Direction direction) {
@@ -33,8 +35,17 @@ void add_cidr(v1::Fault& fault, const char* address, std::uint32_t prefix) {
   cidr.set_prefix(prefix);
 }
 
-double measured_ms(const Namespace& from, const char* address, std::uint16_t port) {
-  return quickest_ms(measure(from, address, port, 11));
+/// The quickest of eleven probes, and of eleven more as long as that is above what is hoped for, at
+/// most five times: a busy machine can only add to what the path takes. Counts the probes where
+/// asked to.
+double measured_ms(const Namespace& from, const char* address, std::uint16_t port,
+                   double hoped_ms = 1, std::uint64_t* sent = nullptr) {
+  double best = std::numeric_limits<double>::max();
+  for (int round = 0; round < 5 && best > hoped_ms; ++round) {
+    best = std::min(best, quickest_ms(measure(from, address, port, 11)));
+    if (sent != nullptr) *sent += 11;
+  }
+  return best;
 }
 
 double ping_ms(const Namespace& from, const char* address) {
@@ -73,16 +84,18 @@ TEST_CASE(
       CAPTURE(address);
       const double undisturbed = measured_ms(hosts.client, address.c_str(), kPort);
       const auto held = inject(hosts.node, delay_fault(kPort, kAsked, direction));
-      const double matched = measured_ms(hosts.client, address.c_str(), kPort);
+      const int times = direction == v1::BOTH ? 2 : 1;
+      std::uint64_t sent = 0;
+      const double matched =
+          measured_ms(hosts.client, address.c_str(), kPort, times * to_ms(kAsked) + kExact, &sent);
       const double unmatched = measured_ms(hosts.client, address.c_str(), kOtherPort);
       const v1::Evidence evidence = held->evidence();
       check_clean(*held);
-      const int times = direction == v1::BOTH ? 2 : 1;
       check_delayed(matched, undisturbed, times * to_ms(kAsked));
       CHECK(unmatched < kUndisturbed);
       CHECK(evidence.effect());
       CHECK(evidence.network().engine() == expected_engine());
-      CHECK(evidence.network().matched_packets() == static_cast<std::uint64_t>(11 * times));
+      CHECK(evidence.network().matched_packets() == sent * static_cast<std::uint64_t>(times));
       CHECK(evidence.network().overflow_packets() == 0);
       CHECK(evidence.network().dropped_packets() == 0);
       CHECK(measured_ms(hosts.client, address.c_str(), kPort) < kUndisturbed);
@@ -133,7 +146,7 @@ TEST_CASE("addresses are those of the other end: destinations going out, sources
       v1::Fault fault = delay_of(direction);
       add_cidr(fault, row.network, row.prefix);
       const auto held = inject(hosts.node, fault);
-      check_delayed(measured_ms(hosts.other, row.inside, kPort), undisturbed);
+      check_delayed(measured_ms(hosts.other, row.inside, kPort, kHoped), undisturbed);
       CHECK(measured_ms(hosts.client, row.outside, kPort) < kUndisturbed);
       REQUIRE(held->evidence().network().interfaces_size() == 1);
       CHECK(held->evidence().network().interfaces(0) == "eth1");
@@ -146,8 +159,8 @@ TEST_CASE("one fault delays on every interface that is up") {
   const Echo echo(hosts.node, kPort);
   const double undisturbed = measured_ms(hosts.client, TwoHosts::kNode4, kPort);
   const auto held = inject(hosts.node, delay_of(v1::EGRESS));
-  check_delayed(measured_ms(hosts.client, TwoHosts::kNode4, kPort), undisturbed);
-  check_delayed(measured_ms(hosts.other, "10.77.1.1", kPort), undisturbed);
+  check_delayed(measured_ms(hosts.client, TwoHosts::kNode4, kPort, kHoped), undisturbed);
+  check_delayed(measured_ms(hosts.other, "10.77.1.1", kPort, kHoped), undisturbed);
   CHECK(held->evidence().network().interfaces_size() == 2);
 }
 
@@ -165,8 +178,8 @@ TEST_CASE("lo is delayed when it is named, and is as it was afterwards") {
       fault.mutable_network()->set_interface("lo");
       const auto held = inject(hosts.node, fault);
       // There and back both go by lo.
-      check_delayed(measured_ms(hosts.node, address.c_str(), kPort), undisturbed,
-                    2 * to_ms(kAsked));
+      check_delayed(measured_ms(hosts.node, address.c_str(), kPort, 2 * to_ms(kAsked) + kExact),
+                    undisturbed, 2 * to_ms(kAsked));
       check_clean(*held);
     }
   }
