@@ -1,4 +1,6 @@
+#include <fcntl.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -202,11 +204,21 @@ int start(int argc, char** argv) {
   return kInternal;
 }
 
+/// A run's log must not be opened as standard output because that was closed, and then be written
+/// to as such.
+void hold_standard_descriptors() {
+  for (int descriptor = STDIN_FILENO; descriptor <= STDERR_FILENO; ++descriptor) {
+    // The lowest free number is this one, as those below are open by now.
+    if (fcntl(descriptor, F_GETFD) < 0) open("/dev/null", O_RDWR | O_NOCTTY);
+  }
+}
+
 }  // namespace
 
 }  // namespace squall::cli
 
 int main(int argc, char** argv) {
+  squall::cli::hold_standard_descriptors();
   // Neither a closed terminal nor a closed pipe may keep a run from reverting.
   signal(SIGPIPE, SIG_IGN);
   try {
