@@ -17,6 +17,12 @@ std::string fault_name(const FaultStory& fault) {
   return fault.words.empty() ? fault.kind : fault.words;
 }
 
+/// What the watched metric is held against: < 300ms over 10s.
+std::string bound_text(const ExpectationStory& one) {
+  const auto blank = one.text.find(' ');
+  return blank == std::string::npos ? "" : one.text.substr(blank + 1);
+}
+
 bool is_over(const FaultStory& fault) { return fault.failed || fault.reverted; }
 
 class Picture {
@@ -124,11 +130,12 @@ class Picture {
     int numbers = 0;
     for (const CheckStory& check : story_.checks) {
       names = std::max(names, columns_of(safe(check.name)));
-      if (const auto* watched = check.watched())
-        numbers = std::max(numbers, columns_of(safe(watched->latest)));
+      if (const auto* watched = check.watched()) {
+        numbers = std::max(numbers, columns_of(safe(watched->latest + " " + bound_text(*watched))));
+      }
     }
     names = std::min(names, std::max(style_.width / 3, 10));
-    numbers = std::min(numbers, 28);
+    numbers = std::min(numbers, std::max(style_.width * 2 / 5, 10));
     for (const CheckStory& check : story_.checks) {
       const bool asked = check.asked > 0;
       Line row;
@@ -146,6 +153,7 @@ class Picture {
       const int middle = row.columns();
       if (watched != nullptr) {
         row.add(safe(watched->latest), watched->holds ? Paint::kPlain : Paint::kBad);
+        row.add(" " + safe(bound_text(*watched)), Paint::kDim);
       }
       if (numbers > 0) row.pad_to(middle + numbers + 2);
       if (style_.width >= 72) spark(row, check, watched);

@@ -255,17 +255,15 @@ std::vector<Case> cases_of(const Story& story) {
       one.result = Case::Result::kSkipped;
       one.message = "never asked";
       one.seconds = 0;
-    } else if (!check.breaches.empty()) {
-      const BreachStory& first = check.breaches.front();
+    } else if (check.broke()) {
+      const auto first = std::ranges::find(check.breaches, true, &BreachStory::aborts);
+      one.result = Case::Result::kFailed;
+      one.message = fmt::format("{}, expected {}, at {}", first->observed, first->expectation,
+                                first->moment.at);
+    } else if (!story.stands(check)) {
       one.result = Case::Result::kFailed;
       one.message =
-          fmt::format("{}, expected {}, at {}", first.observed, first.expectation, first.moment.at);
-    } else if (!check.holds && !story.reached(v1::METHOD)) {
-      one.result = Case::Result::kFailed;
-      one.message = "not steady: " + check.observed;
-    } else if (!check.holds && story.reached(v1::RECOVERY) && !story.recovered_after_ms) {
-      one.result = Case::Result::kFailed;
-      one.message = "not recovered: " + check.observed;
+          (story.reached(v1::METHOD) ? "not recovered: " : "not steady: ") + check.observed;
     }
     for (const ExpectationStory& expectation : check.expect) {
       one.output += expectation.text + ": " +
@@ -319,8 +317,7 @@ std::vector<Case> cases_of(const Story& story) {
 
 std::string json_report(std::span<const v1::Event> events) {
   const Story story(events);
-  const bool breached = std::ranges::any_of(
-      story.checks, [](const CheckStory& check) { return !check.breaches.empty(); });
+  const bool breached = std::ranges::any_of(story.checks, &CheckStory::broke);
 
   Json hypothesis_probes = Json::array();
   for (const CheckStory& check : story.checks) {

@@ -80,7 +80,8 @@ class LiveView final : public Screen {
   void draw(MonotonicTime now) {
     if (finished_ || !start_) return;
     const Style size = style_of(descriptor_);  // windows are resized
-    style_.width = size.width;
+    // One column stays free: on a full line, erasing to its end would erase its last character.
+    style_.width = size.width - 1;
     style_.height = size.height;
     const double elapsed =
         story_.ended ? story_.latest.elapsed : std::chrono::duration<double>(now - *start_).count();

@@ -85,12 +85,26 @@ std::optional<double> CheckStory::latency_percentile_ms(double percent) const {
   return *nth;
 }
 
+bool CheckStory::broke() const {
+  return std::ranges::any_of(breaches, [](const BreachStory& breach) { return breach.aborts; });
+}
+
 Story::Story(std::span<const v1::Event> events) {
   for (const v1::Event& event : events) take(event);
 }
 
 bool Story::reached(v1::Phase phase) const {
   return std::ranges::any_of(phases, [&](const auto& known) { return known.first == phase; });
+}
+
+bool Story::stands(const CheckStory& check) const {
+  if (check.broke()) return false;
+  if (check.asked == 0 || check.holds) return true;
+  return reached(v1::METHOD) && (!reached(v1::RECOVERY) || recovered_after_ms);
+}
+
+bool Story::kept_from_steady(const ExpectationStory& one) const {
+  return !reached(v1::METHOD) && !one.latest.empty() && !one.holds;
 }
 
 CheckStory& Story::check(const std::string& name) {
@@ -230,7 +244,10 @@ void Story::take(const v1::Event& event) {
         for (const std::string& text : line.expect()) {
           ExpectationStory one;
           one.text = text;
-          one.bound = bound_of(words_of(text));
+          // A multiple of the baseline is no bound until the baseline is known, which the log does
+          // not tell.
+          const bool is_multiple = text.find("baseline") != std::string::npos;
+          if (!is_multiple) one.bound = bound_of(words_of(text));
           story.expect.push_back(std::move(one));
         }
       }

@@ -67,6 +67,9 @@ struct CheckStory {
   };
   std::deque<Point> recent;
 
+  /// Whether a breach counted against the run: one that is only noted does not.
+  bool broke() const;
+
   /// The expectation whose metric is watched: the first with a percentile or a latency, else the
   /// first with a number.
   const ExpectationStory* watched() const;
@@ -134,6 +137,13 @@ class Story {
 
   v1::Phase phase() const { return phases.empty() ? v1::PREFLIGHT : phases.back().first; }
   bool reached(v1::Phase phase) const;
+
+  /// Whether a check ended as it should: never broken, and true when the steady state was proven or
+  /// had to be again.
+  bool stands(const CheckStory& check) const;
+
+  /// Whether an expectation kept the steady state from being proven.
+  bool kept_from_steady(const ExpectationStory& one) const;
 
  private:
   CheckStory& check(const std::string& name);

@@ -87,6 +87,23 @@ class Summary {
     }
   }
 
+  /// Text that must not be cut: goes on behind `row`, then on lines of its own.
+  void flow(Line row, std::string_view text, int indent, Paint paint = Paint::kPlain) {
+    const int room = std::max(style_.width - indent, 20);
+    // What stands there already takes part in the wrapping, as one long word.
+    const auto taken = static_cast<std::size_t>(std::max(row.columns() - indent, 1));
+    const auto parts = wrapped(std::string(taken, 'x') + " " + std::string(text), room);
+    for (std::size_t index = 0; index < parts.size(); ++index) {
+      if (index == 0) {
+        line(row.add(parts[0].substr(taken), paint));
+      } else {
+        line(Line()
+                 .add(std::string(static_cast<std::size_t>(indent), ' '))
+                 .add(parts[index], paint));
+      }
+    }
+  }
+
   void head() {
     line({});
     line(Line().add("  ").add(
@@ -114,9 +131,12 @@ class Summary {
     title("checks");
     if (story_.checks.empty()) line(neither(2).add("none: nothing was observed"));
     for (const CheckStory& check : story_.checks) {
-      const bool breached = !check.breaches.empty();
+      const bool noted = !check.breaches.empty() && !check.broke();
       const bool never = check.asked == 0;
-      Line head = never ? neither(2) : breached ? bad(2) : good(2);
+      Line head = never                   ? neither(2)
+                  : !story_.stands(check) ? bad(2)
+                  : noted                 ? marked(2, Paint::kWarn, marks_.note)
+                                          : good(2);
       head.add(safe(check.name));
       dots(head);
       if (never) {
@@ -127,29 +147,34 @@ class Summary {
       const std::uint64_t unanswered = check.asked - check.answered;
       head.add(unanswered == 0 ? "all answered" : fmt::format("{} unanswered", unanswered),
                unanswered == 0 ? Paint::kPlain : Paint::kWarn);
-      if (const auto middle = check.latency_percentile_ms(50)) {
-        head.add(fmt::format(" {} med {}, p99 {}, max {}", marks_.dot, ms_text(*middle),
-                             ms_text(*check.latency_percentile_ms(99)),
-                             ms_text(*check.latency_percentile_ms(100))),
-                 Paint::kDim);
-      }
       line(head);
-      for (const ExpectationStory& one : check.expect) expectation(one);
-      for (const BreachStory& breach : check.breaches) {
-        if (!breach.aborts) more(6, "noted, as on_breach says; it did not end the run");
-        if (!breach.aborts) break;
+      if (const auto middle = check.latency_percentile_ms(50)) {
+        const std::string dot = fmt::format(" {} ", marks_.dot);
+        more(6, "med " + ms_text(*middle) + dot + "p99 " +
+                    ms_text(*check.latency_percentile_ms(99)) + dot + "max " +
+                    ms_text(*check.latency_percentile_ms(100)));
       }
+      for (const ExpectationStory& one : check.expect) expectation(one, noted);
+      if (noted) more(6, "only noted, as its on_breach says; the run went on");
     }
   }
 
-  void expectation(const ExpectationStory& one) {
+  void expectation(const ExpectationStory& one, bool noted) {
     const bool judged = !one.worst.empty();
-    Line row = one.breached ? bad(4) : judged ? good(4) : neither(4);
+    const bool unsteady = story_.kept_from_steady(one);
+    const bool broken = (one.breached && !noted) || unsteady;
+    Line row = broken         ? bad(4)
+               : one.breached ? marked(4, Paint::kWarn, marks_.note)
+               : judged       ? good(4)
+                              : neither(4);
     row.add(safe(one.text));
     dots(row);
-    row.add(judged ? safe(without_metric(one.worst, one.text)) : "not judged",
-            one.breached ? Paint::kBad : Paint::kPlain);
-    if (one.ever_false && !one.breached) row.add(" (not for long enough to count)", Paint::kWarn);
+    const std::string& words = unsteady ? one.latest : one.worst;
+    row.add(judged ? safe(without_metric(words, one.text)) : "not judged",
+            broken ? Paint::kBad : Paint::kPlain);
+    if (one.ever_false && !one.breached && !unsteady) {
+      row.add(" (briefly false)", Paint::kWarn);
+    }
     line(row);
   }
 
@@ -163,7 +188,7 @@ class Summary {
       head.add(safe(fault_name(fault)));
       dots(head);
       if (fault.failed) {
-        head.add(safe(fault.failure), Paint::kBad);
+        head.add("failed", Paint::kBad);
       } else if (!fault.applied) {
         head.add("never applied", Paint::kBad);
       } else if (!acted) {
@@ -173,9 +198,11 @@ class Summary {
         head.add(safe(fault.evidence_words));
       }
       line(head);
+      if (fault.failed) more(6, safe(fault.failure), Paint::kBad);
       if (fault.applied) times(fault);
-      for (const std::string& left : fault.residue)
+      for (const std::string& left : fault.residue) {
         more(6, "left behind: " + safe(left), Paint::kBad);
+      }
     }
   }
 
@@ -204,8 +231,7 @@ class Summary {
       if (!titled) title("nodes");
       titled = true;
       Line row = grave ? bad(2) : marked(2, Paint::kWarn, marks_.note);
-      row.add(safe(node.name)).add(": ").add(safe(words));
-      line(row);
+      flow(row.add(safe(node.name)).add(":"), safe(words), 4);
     };
     for (const NodeStory& node : story_.nodes) {
       if (node.lost) say(node, "lost: " + node.lost_reason, true);
@@ -213,8 +239,9 @@ class Summary {
       for (const std::string& left : node.residue) say(node, "left behind: " + left, true);
       for (const std::string& swept : node.recovered)
         say(node, "swept at its start: " + swept, false);
-      for (const std::string& changed : node.changed_by_others)
-        say(node, "changed by others: " + changed, false);
+      for (const std::string& other : node.changed_by_others) {
+        say(node, "changed by others: " + other, false);
+      }
     }
   }
 
@@ -224,14 +251,14 @@ class Summary {
     if (!story_.abort->words().empty()) more(4, safe(story_.abort->words()), Paint::kPlain);
     if (!story_.ended || !story_.ended->has_abort()) return;
     const v1::AbortTimes& times = story_.ended->abort();
-    const std::string first = story_.abort->cause().empty() ? "cause" : safe(story_.abort->cause());
+    const std::string cause = story_.abort->cause().empty() ? "cause" : safe(story_.abort->cause());
+    const std::string first = cause == "breach" ? "breach seen" : cause;
     const auto step = [&](std::string_view what, double ms) {
       // Zero is what a time has that was never reached: a node that could not be asked.
       return fmt::format(" {} {} {}", marks_.arrow, what, ms > 0 ? ms_text(ms) : "unproven");
     };
     more(4,
-         first + " seen" +
-             fmt::format(" {} decided {}", marks_.arrow, ms_text(times.decided_ms())) +
+         first + fmt::format(" {} decided {}", marks_.arrow, ms_text(times.decided_ms())) +
              step("effect ended", times.effect_ended_ms()) +
              step("verified clean", times.verified_clean_ms()),
          Paint::kBold);
@@ -265,21 +292,8 @@ class Summary {
         story_.ended ? story_.ended->sentence() : "the log ends without a verdict";
     const std::string code =
         story_.ended ? fmt::format(" (exit {})", story_.ended->exit_code()) : "";
-    row.add(code, Paint::kDim);
-    if (!sentence.empty()) row.add(": ");
-    // The first line of the sentence goes on behind the verdict; nothing of it is cut.
-    const int indent = 4;
-    const auto parts = wrapped(
-        std::string(static_cast<std::size_t>(row.columns() - indent), 'x') + " " + safe(sentence),
-        std::max(style_.width - indent, 20));
-    for (std::size_t index = 0; index < parts.size(); ++index) {
-      if (index == 0) {
-        const auto from = static_cast<std::size_t>(row.columns() - indent + 1);
-        line(row.add(parts[0].size() > from ? parts[0].substr(from) : ""));
-      } else {
-        line(Line().add(std::string(indent, ' ')).add(parts[index]));
-      }
-    }
+    row.add(code, Paint::kDim).add(sentence.empty() ? "" : ":");
+    flow(row, safe(sentence), 4);
   }
 
   const Story& story_;

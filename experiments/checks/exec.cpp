@@ -59,13 +59,6 @@ class Child : public std::enable_shared_from_this<Child> {
     if (!reaped_) kill(-pid_, SIGKILL);
   }
 
-  /// Asks the kernel: a wait for the pidfd was seen to end before the program did.
-  bool is_over() const {
-    siginfo_t how{};
-    const int options = WEXITED | WNOHANG | WNOWAIT;
-    return waitid(P_PID, static_cast<id_t>(pid_), &how, options) != 0 || how.si_pid == pid_;
-  }
-
   /// Its exit code, 128 + the signal that ended it as a shell has it; nothing while it runs.
   std::optional<int> reap() {
     if (reaped_) return std::nullopt;
@@ -82,18 +75,11 @@ class Child : public std::enable_shared_from_this<Child> {
   /// Ends it and its group now; the loop reaps it when it is gone, which nobody waits for.
   void abandon() {
     kill_group();
-    reap_later();
+    ended_.async_wait(Descriptor::wait_read,
+                      [self = shared_from_this()](boost::system::error_code) { self->reap(); });
   }
 
  private:
-  void reap_later() {
-    ended_.async_wait(Descriptor::wait_read,
-                      [self = shared_from_this()](boost::system::error_code failed) {
-                        self->reap();
-                        if (!failed && !self->reaped_) self->reap_later();
-                      });
-  }
-
   pid_t pid_;
   Descriptor ended_;
   bool reaped_ = false;
@@ -149,13 +135,11 @@ asio::awaitable<void> drain(Descriptor& pipe, std::string& output) {
 }
 
 /// True when the program is over, false when the wait was cancelled.
+/// Source: pidfd_open(2), a pidfd is readable when its process is a zombie.
 asio::awaitable<bool> wait_for_end(Child& child) {
-  do {
-    const auto [failed] = co_await child.ended().async_wait(Descriptor::wait_read,
-                                                            asio::as_tuple(asio::use_awaitable));
-    if (failed) co_return false;
-  } while (!child.is_over());
-  co_return true;
+  const auto [failed] =
+      co_await child.ended().async_wait(Descriptor::wait_read, asio::as_tuple(asio::use_awaitable));
+  co_return !failed;
 }
 
 class Exec final : public Check {
@@ -213,6 +197,13 @@ class Exec final : public Check {
     if (pipe2(ends, O_CLOEXEC) != 0) {
       error = "cannot run " + run_[0] + ": " + errno_words(errno);
       return nullptr;
+    }
+    // Where a program runs with a standard descriptor closed, the pipe's end would be overwritten
+    // below.
+    if (ends[1] < 3) {
+      const int higher = fcntl(ends[1], F_DUPFD_CLOEXEC, 3);
+      close(ends[1]);
+      ends[1] = higher;
     }
     pipe.assign(ends[0]);
     pipe.non_blocking(true);
