@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstdio>
 
 #include "controller/report/json.h"
@@ -78,13 +79,16 @@ Json steady_state(const Story& story, v1::Phase phase) {
   return {{"steady_state_met", met}, {"probes", std::move(probes)}};
 }
 
+/// To the microsecond: a division by 1000 alone leaves seventeen digits of nothing.
+double seconds(double ms) { return std::round(ms * 1000) / 1e6; }
+
 Json activity(const FaultStory& fault, const char* type, const std::string& problem,
               const Moment& start, const std::optional<Moment>& end, double took_ms) {
   Json json{{"activity", {{"type", "action"}, {"name", fault_title(fault)}, {"phase", type}}},
             {"status", problem.empty() ? "succeeded" : "failed"},
             {"start", start.at},
             {"end", end ? Json(end->at) : Json(nullptr)},
-            {"duration", took_ms / 1000}};
+            {"duration", seconds(took_ms)}};
   json["output"] = problem.empty() ? Json(fault.evidence_words) : Json(nullptr);
   if (!problem.empty()) json["exception"] = Json::array({problem});
   return json;
@@ -225,6 +229,7 @@ struct Case {
   Result result = Result::kPassed;
   std::string message{};
   std::string output{};
+  std::string type{};  ///< Of what went wrong.
 };
 
 std::string case_xml(const Case& one) {
@@ -232,12 +237,13 @@ std::string case_xml(const Case& one) {
                                 xml(one.class_name), xml(one.name), std::max(one.seconds, 0.0));
   if (one.result == Case::Result::kPassed && one.output.empty()) return out + "/>\n";
   out += ">\n";
-  const auto element = [&](std::string_view name, std::string_view type) {
-    out += fmt::format("      <{} type=\"{}\" message=\"{}\"/>\n", name, type, xml(one.message));
+  const auto element = [&](std::string_view name) {
+    out += fmt::format("      <{} type=\"{}\" message=\"{}\"/>\n", name, xml(one.type),
+                       xml(one.message));
   };
-  if (one.result == Case::Result::kFailed) element("failure", "breached");
-  if (one.result == Case::Result::kError) element("error", "not done");
-  if (one.result == Case::Result::kSkipped) element("skipped", "not done");
+  if (one.result == Case::Result::kFailed) element("failure");
+  if (one.result == Case::Result::kError) element("error");
+  if (one.result == Case::Result::kSkipped) element("skipped");
   if (!one.output.empty())
     out += fmt::format("      <system-out>{}</system-out>\n", xml(one.output));
   return out + "    </testcase>\n";
@@ -254,16 +260,19 @@ std::vector<Case> cases_of(const Story& story) {
     if (check.asked == 0) {
       one.result = Case::Result::kSkipped;
       one.message = "never asked";
+      one.type = "never asked";
       one.seconds = 0;
     } else if (check.broke()) {
       const auto first = std::ranges::find(check.breaches, true, &BreachStory::aborts);
       one.result = Case::Result::kFailed;
       one.message = fmt::format("{}, expected {}, at {}", first->observed, first->expectation,
                                 first->moment.at);
+      one.type = "breached";
     } else if (!story.stands(check)) {
       one.result = Case::Result::kFailed;
       one.message =
           (story.reached(v1::METHOD) ? "not recovered: " : "not steady: ") + check.observed;
+      one.type = story.reached(v1::METHOD) ? "not recovered" : "not steady";
     }
     for (const ExpectationStory& expectation : check.expect) {
       one.output += expectation.text + ": " +
@@ -282,6 +291,7 @@ std::vector<Case> cases_of(const Story& story) {
     if (const std::string problem = apply_problem(fault); !problem.empty()) {
       applied.result = Case::Result::kError;
       applied.message = problem;
+      applied.type = "not injected";
     }
     cases.push_back(std::move(applied));
 
@@ -292,6 +302,7 @@ std::vector<Case> cases_of(const Story& story) {
     if (const std::string problem = revert_problem(fault); !problem.empty()) {
       reverted.result = Case::Result::kFailed;
       reverted.message = problem;
+      reverted.type = "residue";
     }
     cases.push_back(std::move(reverted));
   }
@@ -308,7 +319,7 @@ std::vector<Case> cases_of(const Story& story) {
                      .message = story.ended ? verdict_text(story.ended->verdict()) + ": " +
                                                   story.ended->sentence()
                                             : "lost: the log ends without a verdict",
-                     .output = ""});
+                     .type = story.ended ? verdict_text(story.ended->verdict()) : "lost"});
   }
   return cases;
 }
