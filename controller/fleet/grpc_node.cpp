@@ -94,6 +94,7 @@ Status explain(const std::string& address, bool tls, const grpc::Status& status)
   }
   if (contains(text, "No such file")) return unreachable("there is no such socket");
   if (contains(text, "Permission denied")) return unreachable("permission denied");
+  if (contains(text, "timed out")) return unreachable("no answer");
   if (contains(text, "No route to host")) return unreachable("no route to host");
   if (contains(text, "Network is unreachable")) return unreachable("network is unreachable");
   if (contains(text, "DNS resolution failed")) return unreachable("its name cannot be resolved");
@@ -105,6 +106,19 @@ Status explain(const std::string& address, bool tls, const grpc::Status& status)
         "it closed the connection; our certificate is not signed by its ca.pem, or has expired");
   }
   return unreachable(text);
+}
+
+/// Why a lease was lost. What the node said itself is left as it is.
+Status explain_loss(const grpc::Status& status) {
+  if (status.ok()) return error(StatusCode::kUnavailable, "it ended the lease");
+  if (status.error_code() != grpc::StatusCode::UNAVAILABLE) return from_grpc(status);
+  const std::string& text = status.error_message();
+  std::string_view why = text;
+  if (contains(text, "timed out") || contains(text, "timeout")) why = "it answers no more";
+  if (contains(text, "Socket closed") || contains(text, "reset") || contains(text, "Broken pipe")) {
+    why = "the connection was closed";
+  }
+  return error(StatusCode::kUnavailable, why);
 }
 
 /// Waits for gRPC on a thread of its own: one for all nodes of the program. (The callback interface
@@ -193,7 +207,7 @@ struct Call : std::enable_shared_from_this<Call<Reply>> {
 class Stream : public std::enable_shared_from_this<Stream> {
  public:
   Stream(std::shared_ptr<Mailbox> mailbox, std::function<void(const v1::LeaseEvent&)> event,
-         std::function<void(const Status&)> ended)
+         std::function<void(const grpc::Status&)> ended)
       : mailbox_(std::move(mailbox)), event_(std::move(event)), ended_(std::move(ended)) {}
 
   void start(v1::Injector::Stub& stub, grpc::CompletionQueue& queue) {
@@ -286,7 +300,7 @@ class Stream : public std::enable_shared_from_this<Stream> {
     over_ = true;
     wake_.notify();
     event_ = nullptr;
-    if (const auto ended = std::exchange(ended_, nullptr)) ended(from_grpc(status_));
+    if (const auto ended = std::exchange(ended_, nullptr)) ended(status_);
   }
 
   std::shared_ptr<Mailbox> mailbox_;
@@ -295,7 +309,7 @@ class Stream : public std::enable_shared_from_this<Stream> {
   v1::LeaseEvent read_;
   grpc::Status status_;
   std::function<void(const v1::LeaseEvent&)> event_;
-  std::function<void(const Status&)> ended_;
+  std::function<void(const grpc::Status&)> ended_;
   std::deque<v1::LeaseRequest> queue_;  ///< The first of them is being written.
   Wake wake_;
   bool ready_ = false;  ///< The call has begun.
@@ -358,9 +372,9 @@ class GrpcNode final : public Node {
           opening->opened = event.opened();
           opening->changed.notify();
         },
-        [this, opening](const Status& status) {
+        [this, opening](const grpc::Status& status) {
           renewal_.reset();
-          Status why = status.ok() ? error(StatusCode::kUnavailable, "it ended the lease") : status;
+          Status why = explain_loss(status);
           const Duration silent = monotonic_now() - renewed_at_;
           if (silent > lease_) {
             why =
