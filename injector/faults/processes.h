@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "experiments/base/fd.h"
 #include "experiments/base/status.h"
-#include "injector/hold/fd.h"
 #include "squall/v1/faults.pb.h"
 
 namespace squall::hold {
