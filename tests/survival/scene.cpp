@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <stdexcept>
 
 #include "tests/support/eventually.h"
 #include "tests/support/holder.h"
@@ -91,10 +92,10 @@ Duration Eyes::see_no_fault(MonotonicTime since) {
   return latest - since;
 }
 
-void Eyes::check_none_lost() {
+void Eyes::check_none_lost(MonotonicTime origin) {
   for (support::Stream* stream : {&four_, &six_}) {
     const std::vector<Probe> seen = stream->finish(kDelay + 2s);
-    CHECK_MESSAGE(support::answered(seen) == seen.size(), support::losses(seen, monotonic_now()));
+    CHECK_MESSAGE(support::answered(seen) == seen.size(), support::losses(seen, origin));
   }
 }
 
@@ -103,7 +104,12 @@ std::vector<std::vector<Probe>> Eyes::probes() { return {four_.probes(), six_.pr
 MidFault::MidFault() : fault(support::delay_fault(kPort, kDelay)) {
   daemon.emplace(hosts.node, hosts.state.path());
   controller.emplace(daemon->address(), "survival", 1, kLease);
-  const v1::FaultApplied applied = controller->inject(fault);
+  v1::FaultApplied applied;
+  try {
+    applied = controller->inject(fault);
+  } catch (const std::runtime_error& failed) {
+    FAIL(failed.what() << "; squalld said:\n" << daemon->process().err());
+  }
   CHECK(applied.evidence().network().engine() == support::expected_engine());
   eyes.see_fault();
 }

@@ -55,7 +55,8 @@ class Eyes {
   Duration see_no_fault(MonotonicTime since);
 
   /// Checks that every probe was answered, in the end: none was lost that was merely delayed.
-  void check_none_lost();
+  /// Losses are told with times since `origin`.
+  void check_none_lost(MonotonicTime origin);
 
  private:
   std::vector<std::vector<support::Probe>> probes();

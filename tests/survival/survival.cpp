@@ -55,7 +55,11 @@ struct MidRun {
   TemporaryFolder runs;
   Process squall;
 
-  MidRun() : squall(command()) { eyes.see_fault(); }
+  MidRun() : squall(command()) {
+    eyes.see_fault();
+    INFO(squall.out() << squall.err());
+    REQUIRE(squall.running());
+  }
 
   /// The run's log, whole.
   std::string log() const {
@@ -78,6 +82,9 @@ struct MidRun {
             "nodes: {node: {address: \""
          << daemon.address()
          << "\"}}\n"
+            "steady_state:\n"
+            "  - {name: programs start, exec: {run: [\"true\"]}, every: 500ms, expect: [exit == "
+            "0]}\n"
             "method:\n"
             "  - name: slow\n"
             "    on: node\n"
@@ -111,7 +118,7 @@ TEST_CASE(
   CHECK(gone <= kLease + kSlack);
   const Controller next(scene.daemon->address(), "next", 1, kLease);
   CHECK(tells_of(next.events(), scene.fault.id()));
-  scene.eyes.check_none_lost();
+  scene.eyes.check_none_lost(struck);
   note("S01 squalld killed, started again", gone, same);
 }
 
@@ -126,7 +133,7 @@ TEST_CASE(
   const Duration same = scene.hosts.check_same(kBound) - struck;
   // What is queued leaves first: the delay, and a tenth of a second.
   for (const Stranger& holder : holders) CHECK(holder.ends(5s));
-  scene.eyes.check_none_lost();
+  scene.eyes.check_none_lost(struck);
   note("S02 squalld killed for good", gone, same);
 }
 
@@ -140,7 +147,7 @@ TEST_CASE(
   kill_all(holders);
   const Duration gone = scene.eyes.see_no_fault(struck);
   CHECK(gone <= kLease + kSlack);
-  if (!is_relay()) scene.eyes.check_none_lost();
+  if (!is_relay()) scene.eyes.check_none_lost(struck);
   // Without this, the case would show nothing about the kernel.
   CHECK(fingerprint_of(scene.hosts.node) != scene.hosts.before);
   const MonotonicTime restarted = monotonic_now();
@@ -177,7 +184,7 @@ TEST_CASE(
     const Duration same = scene.hosts.check_same(Duration::zero()) - struck;
     const Duration gone = scene.eyes.see_no_fault(struck);
     CHECK(gone <= kSlack);
-    scene.eyes.check_none_lost();
+    scene.eyes.check_none_lost(struck);
     note("S04 squalld told to end by signal " + std::to_string(number), gone, same);
   }
 }
@@ -196,7 +203,7 @@ TEST_CASE(
   CHECK(scene.controller->ended(kBound).has_value());
   scene.eyes.see_no_fault(monotonic_now());
   scene.hosts.check_same(kBound);
-  scene.eyes.check_none_lost();
+  scene.eyes.check_none_lost(struck);
   note("S05 squalld frozen", gone, same);
 }
 
@@ -264,7 +271,7 @@ TEST_CASE(
   const Duration gone = scene.eyes.see_no_fault(struck);
   CHECK(gone <= kLease + kSlack);
   const Duration same = scene.hosts.check_same(kBound) - struck;
-  scene.eyes.check_none_lost();
+  scene.eyes.check_none_lost(struck);
   CHECK(scene.log().find("run_ended") == std::string::npos);
   CHECK(scene.log().find("runEnded") == std::string::npos);
   note("S11 squall killed", gone, same);
@@ -286,7 +293,7 @@ TEST_CASE(
   CHECK(status != 0);
   scene.eyes.see_no_fault(struck + 2 * kLease);
   scene.hosts.check_same(kBound);
-  scene.eyes.check_none_lost();
+  scene.eyes.check_none_lost(struck);
   note("S12 squall frozen", gone, same);
 }
 
@@ -312,7 +319,7 @@ TEST_CASE(
                        std::runtime_error);
   scene.eyes.see_no_fault(late);
   scene.hosts.check_same(Duration::zero());
-  scene.eyes.check_none_lost();
+  scene.eyes.check_none_lost(struck);
   note("S12 controller silent, then late", gone, same);
 }
 
@@ -324,7 +331,7 @@ TEST_CASE(
   const Duration gone = scene.eyes.see_no_fault(struck);
   CHECK(gone <= kSlack);
   const Duration same = scene.hosts.check_same(kBound) - struck;
-  scene.eyes.check_none_lost();
+  scene.eyes.check_none_lost(struck);
   note("S11 stream broken", gone, same);
 }
 
@@ -336,7 +343,7 @@ TEST_CASE("S13: Ctrl-C once: reverted, nothing lost, exit 130, the log complete"
   const Duration same = scene.hosts.check_same(Duration::zero()) - struck;
   const Duration gone = scene.eyes.see_no_fault(struck);
   CHECK(gone <= kSlack);
-  scene.eyes.check_none_lost();
+  scene.eyes.check_none_lost(struck);
   note("S13 Ctrl-C once", gone, same);
 }
 
@@ -353,7 +360,7 @@ TEST_CASE("S13: Ctrl-C twice: squall leaves at once, the lease cleans up") {
   CHECK(gone <= kLease + kSlack);
   scene.daemon.process().signal(SIGCONT);
   const Duration same = scene.hosts.check_same(kBound) - struck;
-  scene.eyes.check_none_lost();
+  scene.eyes.check_none_lost(struck);
   note("S13 Ctrl-C twice, squalld frozen", gone, same);
 }
 
@@ -410,7 +417,7 @@ TEST_CASE(
   }
   scene.controller->revert_all();
   const Duration same = scene.hosts.check_same(kBound) - struck;
-  scene.eyes.check_none_lost();
+  scene.eyes.check_none_lost(struck);
   note("S29 one of two reverted", gone, same);
 }
 
@@ -428,7 +435,7 @@ TEST_CASE(
   CHECK(settled->settled().residue().empty());
   CHECK(settled->settled().changed_by_others().empty());
   const Duration same = scene.hosts.check_same(Duration::zero()) - struck;
-  scene.eyes.check_none_lost();
+  scene.eyes.check_none_lost(struck);
   note("reverted on command", gone, same);
 }
 
@@ -446,6 +453,6 @@ TEST_CASE("a fault's own time is up: it ends by itself while its lease lives on"
   CHECK(gone >= 1400ms);
   CHECK(gone <= 1500ms + kSlack);
   const Duration same = hosts.check_same(kBound) - asked;
-  eyes.check_none_lost();
+  eyes.check_none_lost(asked);
   note("a fault of 1500 ms", gone, same);
 }
