@@ -10,8 +10,8 @@
 namespace squall::report {
 namespace {
 
-constexpr int kSparkColumns = 24;
-constexpr int kBarColumns = 12;
+/// Narrower than this, the drawings give way to the words.
+constexpr int kWide = 100;
 
 std::string fault_name(const FaultStory& fault) {
   return fault.words.empty() ? fault.kind : fault.words;
@@ -86,7 +86,7 @@ class Picture {
       const double length = story_.run.method_ms() / 1000;
       const double passed = std::min(elapsed_ - story_.phases.back().second.elapsed, length);
       phases.add("  ");
-      bar(phases, passed / length);
+      if (style_.width >= kWide) bar(phases, passed / length);
       phases.add(fmt::format(" {} of {}", clock_text(passed), clock_text(length)), Paint::kDim);
     }
     put(phases);
@@ -99,7 +99,7 @@ class Picture {
       Line row;
       row.add(fmt::format(" {} ", marks_.running), Paint::kWarn).add(safe(step.words));
       if (step.lasts_ms > 0) {
-        const double left = step.lasts_ms / 1000 - (elapsed_ - step.started.elapsed);
+        const double left = step.lasts_ms / 1000 - std::max(elapsed_ - step.started.elapsed, 0.0);
         row.add(fmt::format("  {} left", clock_text(std::ceil(left))), Paint::kDim);
       }
       put(row, true);
@@ -107,9 +107,10 @@ class Picture {
   }
 
   void bar(Line& line, double share) const {
-    const int full = std::clamp(static_cast<int>(std::lround(share * kBarColumns)), 0, kBarColumns);
+    const int columns = style_.width < kWide ? 6 : 12;
+    const int full = std::clamp(static_cast<int>(std::lround(share * columns)), 0, columns);
     std::string text;
-    for (int column = 0; column < kBarColumns; ++column) {
+    for (int column = 0; column < columns; ++column) {
       text += column < full ? marks_.bar_full : marks_.bar_empty;
     }
     line.add(text, Paint::kWarn);
@@ -172,13 +173,13 @@ class Picture {
   void spark(Line& row, const CheckStory& check, const ExpectationStory* watched) const {
     double top = 0;
     const bool has_bound = watched != nullptr && watched->bound && *watched->bound > 0;
-    const std::size_t from =
-        check.recent.size() > kSparkColumns ? check.recent.size() - kSparkColumns : 0;
+    const std::size_t columns = style_.width < kWide ? 12 : 24;
+    const std::size_t from = check.recent.size() > columns ? check.recent.size() - columns : 0;
     for (std::size_t at = from; at < check.recent.size(); ++at) {
       top = std::max(top, check.recent[at].number.value_or(0) * 1.25);
     }
     if (has_bound) top = *watched->bound;
-    row.add(std::string(kSparkColumns - (check.recent.size() - from), ' '));
+    row.add(std::string(columns - (check.recent.size() - from), ' '));
     const auto levels = static_cast<double>(marks_.spark.size());
     for (std::size_t at = from; at < check.recent.size(); ++at) {
       const CheckStory::Point& point = check.recent[at];
@@ -242,7 +243,7 @@ class Picture {
     } else {
       if (fault.lasts_ms > 0) {
         const double lasts = fault.lasts_ms / 1000;
-        const double left = std::max(lasts - (elapsed_ - fault.applied->elapsed), 0.0);
+        const double left = std::clamp(lasts - (elapsed_ - fault.applied->elapsed), 0.0, lasts);
         bar(row, 1 - left / lasts);
         row.add(fmt::format(" {} left  ", clock_text(std::ceil(left))));
       }
