@@ -33,6 +33,7 @@ struct Scene : TwoHosts {
   std::vector<std::string> before;
 
   Scene() {
+    add_clsact(node, "eth0");
     for (const char* address : {kNode4, kNode6}) {
       REQUIRE(answered(measure(client, address, kUnmatched, 5)) == 5);
     }
@@ -159,4 +160,36 @@ TEST_CASE("a TCP connection is delayed like everything else, each segment once")
   }
   CHECK(holder.release().empty());
   scene.check_same();
+}
+
+TEST_CASE(
+    "where the interface had no clsact, only the moments of its making and its removal cost "
+    "packets") {
+  const TwoHosts hosts;
+  const Echo echo(hosts.node, kUnmatched);
+  REQUIRE(answered(measure(hosts.client, TwoHosts::kNode4, kUnmatched, 5)) == 5);
+  const std::vector<std::string> before = fingerprint_of(hosts.node);
+  Stream others(hosts.client, TwoHosts::kNode4, kUnmatched, 1ms);
+  Holder holder(hosts.node);
+  const MonotonicTime asked = monotonic_now();
+  holder.inject(delay_fault(kMatched, kAsked), 60s);
+  const MonotonicTime applied = monotonic_now();
+  CHECK(others.passes_untouched(applied + 100ms, kUntouched, 5s));
+  const MonotonicTime released = monotonic_now();
+  CHECK(holder.release().empty());
+  const MonotonicTime clean = monotonic_now();
+  CHECK(others.passes_untouched(clean, kUntouched, 5s));
+  const std::vector<Probe> probes = others.finish(2s);
+  // An answer that left during the stop belongs to a question sent a little before.
+  constexpr Duration kOnTheWay = 20ms;
+  for (const Probe& probe : probes) {
+    if (probe.round_trip) continue;
+    const bool while_made = probe.sent > asked - kOnTheWay && probe.sent < applied;
+    const bool while_removed = probe.sent > released - kOnTheWay && probe.sent < clean;
+    CHECK_MESSAGE((while_made || while_removed), losses(probes, asked));
+  }
+  MESSAGE("lost: " << losses(probes, asked));
+  CHECK(probes.size() - answered(probes) < 100);
+  const std::vector<std::string> after = fingerprint_of(hosts.node);
+  CHECK_MESSAGE(after == before, difference(before, after));
 }

@@ -3,11 +3,14 @@
 #include <fcntl.h>
 #include <linux/if.h>
 #include <linux/if_addr.h>
+#include <linux/pkt_sched.h>
 #include <netlink/addr.h>
 #include <netlink/netlink.h>
 #include <netlink/route/addr.h>
 #include <netlink/route/link.h>
 #include <netlink/route/link/veth.h>
+#include <netlink/route/qdisc.h>
+#include <netlink/route/tc.h>
 #include <netlink/socket.h>
 #include <sched.h>
 #include <sys/mount.h>
@@ -100,6 +103,17 @@ class Netlink {
     if (nl_addr_get_family(local.get()) == AF_INET6)
       rtnl_addr_set_flags(address.get(), IFA_F_NODAD);
     check(rtnl_addr_add(socket_.get(), address.get(), 0), "cannot add " + text + " to " + name);
+  }
+
+  void add_clsact(const std::string& name) {
+    const std::unique_ptr<rtnl_qdisc, decltype(&rtnl_qdisc_put)> qdisc(rtnl_qdisc_alloc(),
+                                                                       rtnl_qdisc_put);
+    rtnl_tc_set_ifindex(TC_CAST(qdisc.get()), rtnl_link_get_ifindex(find(name).get()));
+    rtnl_tc_set_parent(TC_CAST(qdisc.get()), TC_H_CLSACT);
+    rtnl_tc_set_handle(TC_CAST(qdisc.get()), TC_H_MAKE(TC_H_CLSACT, 0));
+    check(rtnl_tc_set_kind(TC_CAST(qdisc.get()), "clsact"), "no clsact");
+    check(rtnl_qdisc_add(socket_.get(), qdisc.get(), NLM_F_CREATE | NLM_F_EXCL),
+          "cannot add clsact to " + name);
   }
 
  private:
@@ -215,6 +229,10 @@ void connect(const Namespace& first, const std::string& first_interface, const N
   });
   first.run([&] { Netlink().wait_until_up(first_interface); });
   second.run([&] { Netlink().wait_until_up(second_interface); });
+}
+
+void add_clsact(const Namespace& where, const std::string& interface) {
+  where.run([&] { Netlink().add_clsact(interface); });
 }
 
 TwoHosts::TwoHosts() { connect(client, "eth0", node, "eth0", 0); }

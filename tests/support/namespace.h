@@ -55,6 +55,11 @@ class Namespace {
 void connect(const Namespace& first, const std::string& first_interface, const Namespace& second,
              const std::string& second_interface, int net);
 
+/// An owner's clsact on an interface, for faults to share. Without one, the kernel stops the
+/// interface for a moment when one is made and again when it is removed, and loses what is sent
+/// meanwhile. Source: net/sched/sch_api.c, qdisc_graft().
+void add_clsact(const Namespace& where, const std::string& interface);
+
 /// Writes a file below /proc/sys as seen from the namespace.
 void set_sysctl(const Namespace& where, const std::string& name, const std::string& value);
 

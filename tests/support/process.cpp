@@ -185,6 +185,12 @@ Stranger::Stranger(pid_t pid) : pid_(pid), pidfd_(open_pidfd(pid)) {
 Stranger::Stranger(Stranger&& other) noexcept
     : pid_(other.pid_), pidfd_(std::exchange(other.pidfd_, -1)) {}
 
+Stranger& Stranger::operator=(Stranger&& other) noexcept {
+  std::swap(pid_, other.pid_);
+  std::swap(pidfd_, other.pidfd_);
+  return *this;
+}
+
 Stranger::~Stranger() {
   if (pidfd_ >= 0) close(pidfd_);
 }

@@ -65,7 +65,7 @@ class Stranger {
  public:
   explicit Stranger(pid_t pid);
   Stranger(Stranger&& other) noexcept;
-  Stranger& operator=(Stranger&&) = delete;
+  Stranger& operator=(Stranger&& other) noexcept;
   ~Stranger();
 
   pid_t pid() const { return pid_; }

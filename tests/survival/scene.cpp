@@ -51,6 +51,7 @@ void note(const std::string& what, Duration effect_gone, std::optional<Duration>
 }
 
 Hosts::Hosts() {
+  support::add_clsact(node, "eth0");
   for (const char* address : {kNode4, kNode6}) {
     REQUIRE(support::answered(support::measure(client, address, kPort, 5)) == 5);
   }
@@ -104,11 +105,15 @@ std::vector<std::vector<Probe>> Eyes::probes() { return {four_.probes(), six_.pr
 MidFault::MidFault() : fault(support::delay_fault(kPort, kDelay)) {
   daemon.emplace(hosts.node, hosts.state.path());
   controller.emplace(daemon->address(), "survival", 1, kLease);
+  // The spare holder is the next fault's.
+  std::vector<support::Stranger> spare;
+  REQUIRE(support::eventually([&] { return (spare = daemon->holders()).size() == 1; }, kBound));
+  holder.emplace(std::move(spare.front()));
   v1::FaultApplied applied;
   try {
     applied = controller->inject(fault);
   } catch (const std::runtime_error& failed) {
-    FAIL(failed.what() << "; squalld said:\n" << daemon->process().err());
+    FAIL(std::string(failed.what()) << "; squalld said:\n" << daemon->process().err());
   }
   CHECK(applied.evidence().network().engine() == support::expected_engine());
   eyes.see_fault();

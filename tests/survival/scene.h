@@ -72,6 +72,7 @@ struct MidFault {
   std::optional<support::Daemon> daemon;
   std::optional<support::Controller> controller;
   v1::Fault fault;
+  std::optional<support::Stranger> holder;  ///< The fault's; the daemon keeps another one, spare.
 
   MidFault();
 };
