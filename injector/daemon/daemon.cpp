@@ -118,6 +118,7 @@ Status serve(const Options& options) {
     loop.stop();
   });
   loop.run();
+  holders.keep_spare();
 
   Journal journal(loop, *std::move(ledger));
   Node node(loop, holders, journal, std::move(facts));

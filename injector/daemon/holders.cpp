@@ -97,10 +97,10 @@ Holders::Holders(Loop& loop, std::string program)
 
 Holders::~Holders() { *alive_ = false; }
 
-void Holders::spawn(Taken taken) {
+void Holders::spawn(bool spare, Taken taken) {
   spawner_->post(
-      [this, alive = alive_, &loop = loop_, program = program_, taken = std::move(taken)] {
-        auto spawned = std::make_shared<StatusOr<Spawned>>(spawn_holder(program));
+      [this, alive = alive_, &loop = loop_, program = program_, spare, taken = std::move(taken)] {
+        auto spawned = std::make_shared<StatusOr<Spawned>>(spawn_holder(program, spare));
         loop.post([this, alive, &loop, spawned, taken] {
           if (!*alive) return;
           if (!spawned->ok()) {
@@ -115,7 +115,7 @@ void Holders::spawn(Taken taken) {
 void Holders::keep_spare() {
   if (spare_ || spawning_spare_) return;
   spawning_spare_ = true;
-  spawn([this](StatusOr<std::unique_ptr<HolderProcess>> holder) {
+  spawn(true, [this](StatusOr<std::unique_ptr<HolderProcess>> holder) {
     spawning_spare_ = false;
     if (!holder.ok()) {
       log(LogLevel::kError, "event=no_spare why=" + quoted(message_of(holder.status())));
@@ -135,7 +135,7 @@ void Holders::take(Taken taken) {
     return;
   }
   spare_.reset();
-  spawn(std::move(taken));
+  spawn(false, std::move(taken));
   keep_spare();
 }
 
@@ -154,7 +154,7 @@ void Holders::ask(const v1::ToHolder& request, Duration patience, Answered answe
   question->limit.at(monotonic_now() + patience, [finish] {
     finish(error(StatusCode::kDeadlineExceeded, "the holder did not answer in time"));
   });
-  take([this, question, finish, request](StatusOr<std::unique_ptr<HolderProcess>> holder) {
+  spawn(false, [this, question, finish, request](StatusOr<std::unique_ptr<HolderProcess>> holder) {
     if (!holder.ok()) return finish(holder.status());
     if (!question->answered) return retire(*std::move(holder));  // too late
     question->holder = *std::move(holder);

@@ -64,9 +64,13 @@ class Holders {
   /// Hands over the spare, at once, or a new holder as soon as it runs.
   void take(Taken taken);
 
+  /// Starts a spare if there is none.
+  void keep_spare();
+
   using Answered = std::function<void(StatusOr<v1::FromHolder>)>;
-  /// One request to a holder of its own and its answer; a fingerprint's parts are joined. `failed`
-  /// comes as an error. Errors: those of take(); kDeadlineExceeded; kInternal if it died.
+  /// One request to a new holder and its answer, which leaves the spare for a fault; a
+  /// fingerprint's parts are joined. `failed` comes as an error. Errors: those of take();
+  /// kDeadlineExceeded; kInternal if it died.
   void ask(const v1::ToHolder& request, Duration patience, Answered answered);
 
   /// Keeps a holder that has nothing more to tell until it is gone; kills it if it is not in a
@@ -76,8 +80,7 @@ class Holders {
  private:
   struct Question;
   struct Retired;
-  void spawn(Taken taken);
-  void keep_spare();
+  void spawn(bool spare, Taken taken);
 
   Loop& loop_;
   std::string program_;

@@ -12,8 +12,8 @@
 #include <string>
 #include <vector>
 
+#include "experiments/base/fd.h"
 #include "experiments/base/status.h"
-#include "injector/hold/fd.h"
 #include "squall/v1/ledger.pb.h"
 
 namespace squall::daemon {

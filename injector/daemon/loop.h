@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "experiments/base/clock.h"
-#include "injector/hold/fd.h"
+#include "experiments/base/fd.h"
 
 namespace squall::daemon {
 

@@ -22,12 +22,15 @@ namespace squall::daemon {
 
 namespace bp = boost::process;
 
-StatusOr<Spawned> spawn_holder(const std::string& program) {
+StatusOr<Spawned> spawn_holder(const std::string& program, bool spare) {
+  const std::vector<std::string> arguments =
+      spare ? std::vector<std::string>{"--spare"} : std::vector<std::string>();
   StatusOr<hold::Pair> pair = hold::make_pair();
   if (!pair.ok()) return pair.status();
   Spawned spawned;
   std::error_code problem;
-  bp::child child(bp::exe = program, bp::std_in<bp::null, bp::std_out> bp::null,
+  bp::child child(bp::exe = program, bp::args = arguments,
+                  bp::std_in<bp::null, bp::std_out> bp::null,
                   bp::posix::fd.bind(3, pair->holder.number()), bp::limit_handles, problem);
   if (problem) return from_errno("starting " + program, problem.value());
   spawned.pid = child.id();

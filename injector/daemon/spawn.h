@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "experiments/base/fd.h"
 #include "experiments/base/status.h"
-#include "injector/hold/fd.h"
 
 namespace squall::daemon {
 
@@ -25,7 +25,7 @@ struct Spawned {
 /// Starts the holder with nothing but its end of the socketpair on descriptor 3, and stderr. The
 /// kernel ends it when the calling *thread* ends, so call it only on a thread as old as the daemon.
 /// The caller reaps it. Errors: kNotFound, kPermissionDenied for the program; kResourceExhausted.
-StatusOr<Spawned> spawn_holder(const std::string& program);
+StatusOr<Spawned> spawn_holder(const std::string& program, bool spare);
 
 /// Runs a program to its end and returns its exit code. For the start of the daemon only: it
 /// blocks.

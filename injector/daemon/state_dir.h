@@ -5,8 +5,8 @@
 
 #include <string>
 
+#include "experiments/base/fd.h"
 #include "experiments/base/status.h"
-#include "injector/hold/fd.h"
 
 namespace squall::daemon {
 

@@ -6,8 +6,8 @@
 #include <cstddef>
 
 #include "experiments/base/clock.h"
+#include "experiments/base/fd.h"
 #include "experiments/base/status.h"
-#include "injector/hold/fd.h"
 
 namespace google::protobuf {
 class MessageLite;

@@ -16,8 +16,8 @@
 #include <utility>
 #include <vector>
 
+#include "experiments/base/fd.h"
 #include "injector/hold/channel.h"
-#include "injector/hold/fd.h"
 #include "injector/hold/requests.h"
 
 namespace squall::hold {
@@ -46,10 +46,10 @@ class Holder {
     timer_.reset(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
   }
 
-  int run() {
+  int run(bool spare) {
     if (!signals_.is_open() || !timer_.is_open()) return EXIT_FAILURE;
     for (const FaultKind& kind : kinds_) {
-      if (kind.warm_up != nullptr) kind.warm_up();
+      if (spare && kind.warm_up != nullptr) kind.warm_up();
     }
     v1::ToHolder request;
     if (wait(kNever, request) != Wake::kMessage) return EXIT_SUCCESS;
@@ -237,7 +237,9 @@ class Holder {
 
 }  // namespace
 
-int hold(int socket, std::span<const FaultKind> kinds) { return Holder(socket, kinds).run(); }
+int hold(int socket, std::span<const FaultKind> kinds, bool spare) {
+  return Holder(socket, kinds).run(spare);
+}
 
 void die_with_daemon(int socket) {
   ::prctl(PR_SET_PDEATHSIG, SIGTERM);

@@ -16,7 +16,10 @@ namespace squall::hold {
 /// socket's other end closes, and on SIGTERM, SIGINT or SIGHUP, whichever is first. The clock is
 /// looked at before the socket is read, so pulses that queued up while the process was frozen
 /// revive nothing. Blocks those signals in the calling thread.
-int hold(int socket, std::span<const FaultKind> kinds);
+///
+/// A `spare`, started ahead of any request, first has every kind warm up; one that is waited for
+/// must not lose that time.
+int hold(int socket, std::span<const FaultKind> kinds, bool spare = false);
 
 /// Has the kernel send SIGTERM to this process when the thread that spawned it ends, and ends it if
 /// that has happened already. `socket` tells who made the pair.

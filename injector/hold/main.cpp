@@ -26,7 +26,8 @@ squall-hold --sweep                   removes whatever Squall left on this node
 squall-hold --sweep --state-id ID     only what the daemon of that state directory left
 squall-hold --version
 
-Without options it holds one fault for squalld, which speaks to it on descriptor 3.
+Without options it holds one fault for squalld, which speaks to it on descriptor 3; with --spare it is started ahead of
+the fault, and makes ready what it can.
 --sweep exits 5 if something is left; do not sweep under a daemon that holds faults.
 )";
 
@@ -59,10 +60,11 @@ bool has_socket() {
 }
 
 int run(const std::vector<std::string_view>& words) {
-  if (words.empty()) {
+  const bool spare = words == std::vector<std::string_view>{"--spare"};
+  if (words.empty() || spare) {
     if (!has_socket()) return usage("descriptor 3 is no socket of squalld's");
     squall::hold::die_with_daemon(kSocket);
-    return squall::hold::hold(kSocket, squall::hold::fault_kinds());
+    return squall::hold::hold(kSocket, squall::hold::fault_kinds(), spare);
   }
   if (words == std::vector<std::string_view>{"--help"}) {
     std::fputs(kHelp, stdout);
