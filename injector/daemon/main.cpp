@@ -15,7 +15,9 @@ namespace {
 
 constexpr int kUsage = 2;
 
-constexpr const char* kExamples = R"(examples:
+constexpr const char* kHelp = R"(squalld: the node daemon of Squall
+
+examples:
   squalld                                      serve this node on a unix socket in the state directory
   squalld --listen 10.0.0.11:7411 --tls-dir /etc/squall/tls
                                                serve controllers elsewhere, by mutual TLS
@@ -39,7 +41,7 @@ int run(int argc, char** argv) {
   options.hold = beside_this_program("squall-hold");
   std::string level = "info";
 
-  CLI::App app("squalld: the node daemon of Squall", "squalld");
+  CLI::App app(kHelp, "squalld");
   app.footer(kExamples);
   app.set_version_flag("--version", "squalld " SQUALL_VERSION);
   app.add_option(
