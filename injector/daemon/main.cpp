@@ -42,7 +42,6 @@ int run(int argc, char** argv) {
   std::string level = "info";
 
   CLI::App app(kHelp, "squalld");
-  app.footer(kExamples);
   app.set_version_flag("--version", "squalld " SQUALL_VERSION);
   app.add_option(
       "--state-dir", options.state_dir,
