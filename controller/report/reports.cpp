@@ -21,13 +21,11 @@ std::string fault_title(const FaultStory& fault) {
   return (fault.words.empty() ? fault.kind : fault.words) + " on " + fault.node;
 }
 
-bool acted(const FaultStory& fault) { return fault.evidence && fault.evidence->effect(); }
-
 /// Why applying it failed, or what it lacked. Empty: it was applied and did something.
 std::string apply_problem(const FaultStory& fault) {
   if (!fault.applied) return fault.failed ? fault.failure : "never applied";
   if (fault.failed && !fault.effect_ended) return fault.failure;
-  if (!acted(fault)) return "no effect";
+  if (fault.without_effect()) return "no effect";
   return "";
 }
 
@@ -153,7 +151,7 @@ Json fault_json(const FaultStory& fault) {
             {"revert_took_ms", fault.revert_took_ms},
             {"failure", fault.failure},
             {"residue", fault.residue},
-            {"effect", acted(fault)},
+            {"effect", fault.acted()},
             {"evidence", fault.evidence ? to_json(*fault.evidence) : Json(nullptr)},
             {"evidence_words", fault.evidence_words}};
   return json;

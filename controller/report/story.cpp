@@ -339,6 +339,7 @@ void Story::take(const v1::Event& event) {
       if (!abort) {
         abort = event.abort_decided();
         abort_at = moment;
+        for (FaultStory& held : faults) held.cut_short = !held.effect_ended;
       }
       break;
     case v1::Event::kRecovered:

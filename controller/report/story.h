@@ -89,7 +89,11 @@ struct FaultStory {
   std::string end_reason;
   std::string failure;
   std::vector<std::string> residue;
+  bool cut_short = false;  ///< The run was aborted while it was held.
 
+  bool acted() const { return evidence && evidence->effect(); }
+  /// It had its time and nothing shows that it did anything. A fault that was cut short had not.
+  bool without_effect() const { return !acted() && !cut_short; }
   bool clean() const { return reverted && residue.empty(); }
 };
 

@@ -182,8 +182,8 @@ class Summary {
     title("faults");
     if (story_.faults.empty()) line(neither(2).add("none was injected"));
     for (const FaultStory& fault : story_.faults) {
-      const bool acted = fault.evidence && fault.evidence->effect();
-      const bool fine = fault.applied && !fault.failed && fault.clean() && acted;
+      const bool fine =
+          fault.applied && !fault.failed && fault.clean() && !fault.without_effect();
       Line head = fine ? good(2) : bad(2);
       head.add(safe(fault_name(fault)));
       dots(head);
@@ -191,9 +191,11 @@ class Summary {
         head.add("failed", Paint::kBad);
       } else if (!fault.applied) {
         head.add("never applied", Paint::kBad);
-      } else if (!acted) {
+      } else if (fault.without_effect()) {
         head.add("no effect", Paint::kBad);
         if (!fault.evidence_words.empty()) head.add(": " + safe(fault.evidence_words));
+      } else if (!fault.acted()) {
+        head.add("no effect yet when the run was aborted");
       } else {
         head.add(safe(fault.evidence_words));
       }

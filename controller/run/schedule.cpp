@@ -36,7 +36,7 @@ class Scheduler {
     made.name = declared.name();
     if (declared.other_case() == v1::Step::kWait) {
       made.lasts = Duration(declared.wait());
-      if (made.name.empty()) made.name = "wait " + format_duration(made.lasts);
+      if (made.name.empty()) made.name = "wait";
       return made;
     }
     if (declared.other_case() == v1::Step::kParallel) {
