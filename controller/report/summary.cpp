@@ -195,7 +195,7 @@ class Summary {
         head.add("no effect", Paint::kBad);
         if (!fault.evidence_words.empty()) head.add(": " + safe(fault.evidence_words));
       } else if (!fault.acted()) {
-        head.add("no effect yet when the run was aborted");
+        head.add("none yet (aborted)");
       } else {
         head.add(safe(fault.evidence_words));
       }
@@ -211,7 +211,7 @@ class Summary {
   void times(const FaultStory& fault) {
     const std::string dot = fmt::format(" {} ", marks_.dot);
     std::string text = "applied in " + ms_text(fault.apply_took_ms);
-    if (fault.effect_ended) {
+    if (fault.effect_ended && fault.lasts_ms > 0) {
       text += dot;
       // Nobody asked where it ended by itself, so that there is nothing to measure from.
       text +=
