@@ -51,6 +51,11 @@ class Guest {
     log_.open(kResults / "guest");
     // After the results, so that everything that goes wrong from here on is told.
     mount_at("devtmpfs", "/dev");
+    // What an ordinary init adds to it.
+    link_at("/proc/self/fd", "/dev/fd");
+    link_at("/proc/self/fd/0", "/dev/stdin");
+    link_at("/proc/self/fd/1", "/dev/stdout");
+    link_at("/proc/self/fd/2", "/dev/stderr");
     mount_at("devpts", "/dev/pts");
     mount_at("tmpfs", "/dev/shm");
     mount_at("cgroup2", "/sys/fs/cgroup");
@@ -92,6 +97,11 @@ class Guest {
     if (mount(type, where.c_str(), type, 0, options) != 0 && errno != EBUSY) {
       tell("mount " + where.native() + ": " + std::strerror(errno));
     }
+  }
+
+  void link_at(const char* target, const char* where) {
+    if (symlink(target, where) != 0 && errno != EEXIST)
+      tell(std::string("link ") + where + ": " + std::strerror(errno));
   }
 
   void load_modules() {

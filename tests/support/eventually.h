@@ -18,13 +18,13 @@ inline void yield_for(Duration time) {
   ppoll(nullptr, 0, &limit, nullptr);
 }
 
-/// Asks until it holds, at most `bound` long. Returns whether it did.
+/// Asks every `step` until it holds, at most `bound` long. Returns whether it did.
 template <typename Condition>
-bool eventually(Condition condition, Duration bound) {
+bool eventually(Condition condition, Duration bound, Duration step = std::chrono::milliseconds(2)) {
   const MonotonicTime deadline = monotonic_now() + bound;
   while (!condition()) {
     if (monotonic_now() >= deadline) return condition();
-    yield_for(std::chrono::milliseconds(1));
+    yield_for(step);
   }
   return true;
 }

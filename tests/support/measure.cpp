@@ -25,6 +25,9 @@ namespace squall::support {
 namespace {
 
 constexpr std::size_t kInARow = 20;
+/// How often somebody who waits looks at what was received: not so often that looking is what is
+/// measured.
+constexpr Duration kLook = std::chrono::milliseconds(10);
 
 [[noreturn]] void fail(const std::string& what) {
   throw std::runtime_error(what + ": " + std::strerror(errno));
@@ -338,7 +341,7 @@ bool Stream::passes_untouched(MonotonicTime after, Duration limit, Duration boun
         }
         return false;
       },
-      bound);
+      bound, kLook);
 }
 
 bool Stream::is_disturbed(MonotonicTime after, Duration limit, Duration bound) const {
@@ -355,7 +358,7 @@ bool Stream::is_disturbed(MonotonicTime after, Duration limit, Duration bound) c
         }
         return false;
       },
-      bound);
+      bound, kLook);
 }
 
 std::vector<Probe> measure(const Namespace& from, const std::string& address, std::uint16_t port,

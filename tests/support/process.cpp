@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -86,6 +87,8 @@ std::string binary(const std::string& name) {
   const char* folder = std::getenv("SQUALL_BIN_DIR");
   return std::string(folder != nullptr ? folder : SQUALL_BUILT_BIN_DIR) + '/' + name;
 }
+
+void go_first() { setpriority(PRIO_PROCESS, 0, -15); }
 
 Process::Process(const Command& command) {
   const std::string program = found_on_path(command.argv.at(0));

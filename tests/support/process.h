@@ -27,6 +27,10 @@ struct Command {
   std::vector<std::pair<int, int>> descriptors;  ///< (ours, its number there), beside 0, 1 and 2.
 };
 
+/// Puts this process and what it starts before whatever else the machine is doing, as far as it
+/// may: a test of times is no test of that.
+void go_first();
+
 /// One child. Its standard input is empty; what it writes is kept, however much it is.
 class Process {
  public:

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <stdexcept>
 
 #include "tests/support/eventually.h"
@@ -40,7 +41,15 @@ std::string in_ms(std::optional<Duration> time) {
   return text;
 }
 
+bool in_the_lab() { return std::getenv("SQUALL_LAB") != nullptr; }
+
+/// Of the probes, by which times are told.
+constexpr Duration kPace = 10ms;
+
 }  // namespace
+
+const Duration kLease = in_the_lab() ? 2s : 1s;
+const Duration kSlack = in_the_lab() ? 600ms : 300ms;
 
 void note(const std::string& what, Duration effect_gone, std::optional<Duration> same) {
   char row[160];
@@ -51,6 +60,7 @@ void note(const std::string& what, Duration effect_gone, std::optional<Duration>
 }
 
 Hosts::Hosts() {
+  support::go_first();
   support::add_clsact(node, "eth0");
   for (const char* address : {kNode4, kNode6}) {
     REQUIRE(support::answered(support::measure(client, address, kPort, 5)) == 5);
@@ -60,14 +70,16 @@ Hosts::Hosts() {
 
 MonotonicTime Hosts::check_same(Duration bound) const {
   std::vector<std::string> after;
-  support::eventually([&] { return (after = support::fingerprint_of(node)) == before; }, bound);
+  support::eventually([&] { return (after = support::fingerprint_of(node)) == before; }, bound,
+                      10ms);
   const MonotonicTime now = monotonic_now();
   CHECK_MESSAGE(after == before, support::difference(before, after));
   return now;
 }
 
 Eyes::Eyes(const Hosts& hosts)
-    : four_(hosts.client, Hosts::kNode4, kPort), six_(hosts.client, Hosts::kNode6, kPort) {}
+    : four_(hosts.client, Hosts::kNode4, kPort, kPace),
+      six_(hosts.client, Hosts::kNode6, kPort, kPace) {}
 
 void Eyes::see_fault() const {
   const MonotonicTime now = monotonic_now();
