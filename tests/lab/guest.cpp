@@ -76,7 +76,10 @@ class Guest {
       tell("there is no job");
       return;
     }
-    for (std::size_t index = 0; index < job->cases.size(); ++index) run_case(*job, index);
+    for (std::size_t index = 0; index < job->cases.size(); ++index) {
+      // As ctest does on the host (see `dev`): a machine that stalls once is no failure.
+      if (run_case(*job, index, O_TRUNC) != 0) run_case(*job, index, O_APPEND);
+    }
     std::ofstream(kResults / "done") << "done\n";
   }
 
@@ -154,10 +157,11 @@ class Guest {
     close(fd);
   }
 
-  void run_case(const Job& job, std::size_t index) {
+  /// Returns its exit status, which is also written beside its output.
+  int run_case(const Job& job, std::size_t index, int flag) {
     const std::string selected = "--test-case=" + escape_commas(job.cases[index]);
     const int out =
-        open(output_file(kResults, index).c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+        open(output_file(kResults, index).c_str(), O_WRONLY | O_CREAT | flag | O_CLOEXEC, 0644);
     const pid_t child = fork();
     if (child == 0) {
       setsid();
@@ -178,6 +182,7 @@ class Guest {
     while (waitpid(-1, nullptr, 0) > 0) {
     }
     std::ofstream(status_file(kResults, index)) << status << '\n';
+    return status;
   }
 
   int wait_for(pid_t child, int seconds, int out) {
