@@ -28,7 +28,8 @@ std::unique_ptr<v1::Injector::Stub> reach(const std::string& address) {
   grpc::ChannelArguments arguments;
   // A daemon that is started again is to be seen again at once.
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 50);
+  // Also the longest that a connection may take to be made; the lab is slow.
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 20000);
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   return v1::Injector::NewStub(
       grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments));
@@ -78,13 +79,21 @@ Daemon::Daemon(const Namespace& where, const std::filesystem::path& state_dir)
   const std::string socket = address_.substr(std::string("unix:").size());
   const bool listens = eventually([&] { return !process_.running() || accepts(socket); },
                                   kStartBound, std::chrono::milliseconds(10));
-  if (!listens || !process_.running() || !describe(kStartBound).ok())
-    throw std::runtime_error("squalld does not serve: " + process_.err());
+  const Status answer = listens && process_.running()
+                            ? describe(kStartBound).status()
+                            : error(StatusCode::kUnavailable, "nobody listens");
+  if (answer.ok()) return;
+  std::string told = "squalld does not serve: " + message_of(answer);
+  if (const std::optional<int> status = process_.wait(Duration::zero())) {
+    told += "; it ended with status " + std::to_string(*status);
+  }
+  throw std::runtime_error(told + "; it said:\n" + process_.err());
 }
 
 StatusOr<v1::Description> Daemon::describe(Duration bound) const {
   const auto stub = reach(address_);
   grpc::ClientContext context;
+  context.set_wait_for_ready(true);
   context.set_deadline(std::chrono::system_clock::now() + bound);
   v1::Description description;
   const grpc::Status status = stub->Describe(&context, v1::DescribeRequest(), &description);
