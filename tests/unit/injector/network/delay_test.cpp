@@ -115,7 +115,7 @@ TEST_CASE("TCP is delayed from its handshake on") {
   CHECK(best < to_ms(kAsked) + kExact);
 }
 
-TEST_CASE("without ports ICMP is delayed too; with ports it is not") {
+TEST_CASE("without ports ICMP is delayed too, and with ports it is not") {
   TwoHosts hosts;
   for (const char* address : {TwoHosts::kNode4, TwoHosts::kNode6}) {
     const double undisturbed = ping_ms(hosts.client, address);

@@ -115,8 +115,12 @@ TEST_CASE("what was merely delayed when the fault ended still arrives, in order 
     CHECK(stream.passes_untouched(monotonic_now(), milliseconds(100), std::chrono::seconds(5)));
     CHECK(held->clean_up() == std::vector<std::string>());
     CHECK(monotonic_now() - end < std::chrono::seconds(5));
-    const std::vector<Probe> probes = stream.finish(std::chrono::seconds(2));
-    CHECK(answered(probes) == probes.size());
+    std::vector<Probe> probes = stream.finish(std::chrono::seconds(2));
+    // What was sent later may meet the removal of our clsact, for which the kernel takes the
+    // interface's queues down.
+    std::erase_if(probes, [&](const Probe& probe) { return probe.sent > end; });
+    CHECK(probes.size() >= 40);
+    CHECK_MESSAGE(answered(probes) == probes.size(), losses(probes, end));
     CHECK(held->evidence().network().overflow_packets() == 0);
   }
 }
