@@ -14,6 +14,9 @@ namespace squall::daemon {
 namespace {
 
 constexpr Duration kRetirement = std::chrono::seconds(1);
+/// A spare that starts takes processor time from the faults that are being applied: it waits until
+/// none has been asked for during this.
+constexpr Duration kLull = std::chrono::milliseconds(20);
 
 std::string how_it_ended(const siginfo_t& info) {
   if (info.si_code == CLD_EXITED) return "exited with code " + std::to_string(info.si_status);
@@ -93,7 +96,10 @@ struct Holders::Question {
 };
 
 Holders::Holders(Loop& loop, std::string program)
-    : loop_(loop), program_(std::move(program)), spawner_(std::make_unique<Worker>()) {}
+    : loop_(loop),
+      program_(std::move(program)),
+      spawner_(std::make_unique<Worker>()),
+      lull_(loop) {}
 
 Holders::~Holders() { *alive_ = false; }
 
@@ -126,17 +132,10 @@ void Holders::keep_spare() {
 }
 
 void Holders::take(Taken taken) {
-  if (spare_ && !spare_->is_gone()) {
-    auto holder = std::move(spare_);
-    loop_.post([this, alive = alive_] {
-      if (*alive) keep_spare();
-    });
-    taken(std::move(holder));
-    return;
-  }
+  lull_.at(monotonic_now() + kLull, [this] { keep_spare(); });
+  if (spare_ && !spare_->is_gone()) return taken(std::move(spare_));
   spare_.reset();
   spawn(false, std::move(taken));
-  keep_spare();
 }
 
 void Holders::ask(const v1::ToHolder& request, Duration patience, Answered answered) {

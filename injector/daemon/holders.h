@@ -61,7 +61,8 @@ class Holders {
   ~Holders();
 
   using Taken = std::function<void(StatusOr<std::unique_ptr<HolderProcess>>)>;
-  /// Hands over the spare, at once, or a new holder as soon as it runs.
+  /// Hands over the spare, at once, or a new holder as soon as it runs. The next spare is started
+  /// in the next lull.
   void take(Taken taken);
 
   /// Starts a spare if there is none.
@@ -87,6 +88,7 @@ class Holders {
   std::unique_ptr<Worker> spawner_;
   std::unique_ptr<HolderProcess> spare_;
   bool spawning_spare_ = false;
+  Timer lull_;
   std::list<Retired> retired_;
   std::list<std::shared_ptr<Question>> questions_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

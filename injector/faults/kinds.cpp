@@ -8,15 +8,11 @@ namespace squall::hold {
 
 extern const FaultKind kCpu;
 extern const FaultKind kKill;
-#ifdef SQUALL_NETWORK
 extern const FaultKind kNetwork;
-#endif
 
 std::span<const FaultKind> fault_kinds() {
   static const FaultKind kinds[] = {
-#ifdef SQUALL_NETWORK
       kNetwork,
-#endif
       kKill,
       kCpu,
   };

@@ -6,23 +6,11 @@
 
 #include "experiments/base/ids.h"
 #include "injector/hold/channel.h"
-#ifdef SQUALL_NETWORK
 #include "injector/network/fingerprint.h"
 #include "injector/network/sweep.h"
-#endif
 
 namespace squall::hold {
 namespace {
-
-#ifdef SQUALL_NETWORK
-Status run_undo(const v1::Undo& undo) { return network::run_undo(undo); }
-StatusOr<std::vector<v1::Undo>> find_tagged(const std::string& state_id) {
-  return network::find_tagged(state_id);
-}
-#else
-Status run_undo(const v1::Undo&) { return error(StatusCode::kUnimplemented, "no network"); }
-StatusOr<std::vector<v1::Undo>> find_tagged(const std::string&) { return std::vector<v1::Undo>(); }
-#endif
 
 std::string in_words(const v1::Undo& undo) {
   switch (undo.what_case()) {
@@ -47,7 +35,7 @@ const std::string& tag_of(const v1::Undo& undo) {
 
 void run_all(const std::vector<v1::Undo>& undos, v1::Swept& swept) {
   for (const v1::Undo& undo : undos) {
-    const Status status = run_undo(undo);
+    const Status status = network::run_undo(undo);
     if (status.ok()) {
       swept.add_done(in_words(undo));
     } else {
@@ -59,12 +47,12 @@ void run_all(const std::vector<v1::Undo>& undos, v1::Swept& swept) {
 /// Removes what is tagged and wanted, then reads back.
 template <typename Wanted>
 void sweep_found(const std::string& state_id, Wanted wanted, v1::Swept& swept) {
-  StatusOr<std::vector<v1::Undo>> found = find_tagged(state_id);
+  StatusOr<std::vector<v1::Undo>> found = network::find_tagged(state_id);
   if (found.ok()) {
     std::erase_if(*found, [&](const v1::Undo& undo) { return !wanted(undo); });
     if (found->empty()) return;
     run_all(*found, swept);
-    found = find_tagged(state_id);
+    found = network::find_tagged(state_id);
   }
   if (!found.ok()) {
     swept.add_residue("unknown: the node could not be searched: " + message_of(found.status()));
@@ -113,11 +101,7 @@ v1::Swept sweep_tagged(const std::string& state_id) {
 }
 
 StatusOr<std::vector<std::string>> read_node() {
-#ifdef SQUALL_NETWORK
   return network::fingerprint();
-#else
-  return std::vector<std::string>();
-#endif
 }
 
 std::vector<v1::Fingerprint> in_parts(std::vector<std::string> lines) {

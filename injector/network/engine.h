@@ -17,7 +17,8 @@ struct EngineChoice {
 /// AUTO is netem where the kernel has it and it can do what is asked, else the relay.
 ///
 /// A part of the kernel is there if /proc/modules, modules.builtin or modules.dep of the running
-/// kernel name it, or, where those files do not exist or are silent, if /proc/kallsyms has one of
+/// kernel name it; where those files do not exist or are silent, if /proc/config.gz or
+/// /boot/config-RELEASE has it built in; and where there is neither, if /proc/kallsyms has one of
 /// its functions. What was found is remembered for the life of the process. Errors: kUnimplemented
 /// for an engine that this kernel lacks.
 StatusOr<EngineChoice> choose_engine(const v1::Network& wanted);

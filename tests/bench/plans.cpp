@@ -36,7 +36,7 @@ class Listener {
     name.sin_port = htons(kPort);
     ::inet_pton(AF_INET, TwoHosts::kFar, &name.sin_addr);
     if (::bind(fd_, reinterpret_cast<const sockaddr*>(&name), sizeof name) < 0 ||
-        ::listen(fd_, 128) < 0) {
+        ::listen(fd_, SOMAXCONN) < 0) {  // nobody accepts: its queue holds them all
       throw std::runtime_error("cannot listen on the far host");
     }
   }
