@@ -42,6 +42,7 @@ constexpr std::string_view kLetters =
 /// What a spare holder has made ahead of time.
 struct Warm {
   std::unique_ptr<Classifier> classifier;
+  std::optional<Netlink> netlink;
   std::vector<std::uint16_t> sshd;
 };
 
@@ -134,9 +135,13 @@ StatusOr<std::vector<v1::Undo>> Network::prepare() {
   const StatusOr<std::uint64_t> netns = current_netns();
   if (!netns.ok()) return netns.status();
   netns_ = *netns;
-  StatusOr<Netlink> netlink = Netlink::open();
-  if (!netlink.ok()) return netlink.status();
-  netlink_.emplace(*std::move(netlink));
+  if (warm().netlink) {
+    netlink_ = std::exchange(warm().netlink, std::nullopt);
+  } else {
+    StatusOr<Netlink> netlink = Netlink::open();
+    if (!netlink.ok()) return netlink.status();
+    netlink_.emplace(*std::move(netlink));
+  }
   const StatusOr<Resolved> resolved = resolve(*netlink_, wanted_);
   if (!resolved.ok()) return resolved.status();
   engine_ = resolved->engine;
@@ -520,6 +525,8 @@ v1::Looked look(const v1::Look& asked) {
 void warm_up() {
   StatusOr<std::unique_ptr<Classifier>> loaded = Classifier::load();
   if (loaded.ok()) warm().classifier = *std::move(loaded);
+  StatusOr<Netlink> netlink = Netlink::open();
+  if (netlink.ok()) warm().netlink.emplace(*std::move(netlink));
   warm().sshd = sshd_ports();
   static_cast<void>(choose_engine(v1::Network()));
 }
