@@ -182,8 +182,7 @@ class Summary {
     title("faults");
     if (story_.faults.empty()) line(neither(2).add("none was injected"));
     for (const FaultStory& fault : story_.faults) {
-      const bool fine =
-          fault.applied && !fault.failed && fault.clean() && !fault.without_effect();
+      const bool fine = fault.applied && !fault.failed && fault.clean() && !fault.without_effect();
       Line head = fine ? good(2) : bad(2);
       head.add(safe(fault_name(fault)));
       dots(head);

@@ -1,5 +1,6 @@
 /// \file
-/// CLOCK_MONOTONIC as the leases, pulses and the kernel's deadline maps see it: nanoseconds since boot.
+/// CLOCK_MONOTONIC as the leases, pulses and the kernel's deadline maps see it: nanoseconds since
+/// boot.
 #pragma once
 
 #include <chrono>
@@ -9,8 +10,8 @@ namespace squall {
 
 using Duration = std::chrono::nanoseconds;
 
-/// std::chrono::steady_clock is CLOCK_MONOTONIC in libstdc++, so its count compares with bpf_ktime_get_ns().
-/// Source: bpf-helpers(7); libstdc++ src/c++11/chrono.cc.
+/// std::chrono::steady_clock is CLOCK_MONOTONIC in libstdc++, so its count compares with
+/// bpf_ktime_get_ns(). Source: bpf-helpers(7); libstdc++ src/c++11/chrono.cc.
 using MonotonicTime = std::chrono::steady_clock::time_point;
 
 inline MonotonicTime monotonic_now() { return std::chrono::steady_clock::now(); }

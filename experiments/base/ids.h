@@ -1,5 +1,6 @@
 /// \file
-/// The names that everything made by Squall bears, so that it can be found and removed by exactly that name.
+/// The names that everything made by Squall bears, so that it can be found and removed by exactly
+/// that name.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +27,8 @@ bool is_run_id(std::string_view id);
 /// A new state directory id, 8 characters of a-z2-7.
 std::string new_state_id();
 
-/// The mark of every kernel object: squall:STATE_ID:FAULT_ID, the alias of a device, the name of a filter.
+/// The mark of every kernel object: squall:STATE_ID:FAULT_ID, the alias of a device, the name of a
+/// filter.
 std::string object_tag(std::string_view state_id, std::string_view fault_id);
 
 }  // namespace squall

@@ -1,10 +1,10 @@
 /// \file
-/// What went wrong while running, as a value: absl's Status under our name, and the one place that knows that Debian's
-/// absl::string_view is not std::string_view.
+/// What went wrong while running, as a value: absl's Status under our name, and the one place that
+/// knows that Debian's absl::string_view is not std::string_view.
 ///
-/// The code says what the caller should do: kInvalidArgument fix the plan; kFailedPrecondition fix the node;
-/// kUnavailable retry; kDataLoss stop and look; kUnimplemented another kernel or version. Messages are lower case,
-/// without a full stop; each floor adds its context once.
+/// The code says what the caller should do: kInvalidArgument fix the plan; kFailedPrecondition fix
+/// the node; kUnavailable retry; kDataLoss stop and look; kUnimplemented another kernel or version.
+/// Messages are lower case, without a full stop; each floor adds its context once.
 #pragma once
 
 #include <absl/status/status.h>
@@ -36,8 +36,9 @@ inline Status in_context(std::string_view context, const Status& status) {
   return error(status.code(), std::string(context) + ": " + message_of(status));
 }
 
-/// From an errno: kNotFound, kPermissionDenied, kAlreadyExists, kUnimplemented (EOPNOTSUPP, ENOSYS),
-/// kResourceExhausted (ENOMEM, ENOSPC, EMFILE) or else kInternal, with the system's own text behind the context.
+/// From an errno: kNotFound, kPermissionDenied, kAlreadyExists, kUnimplemented (EOPNOTSUPP,
+/// ENOSYS), kResourceExhausted (ENOMEM, ENOSPC, EMFILE) or else kInternal, with the system's own
+/// text behind the context.
 Status from_errno(std::string_view context, int errno_value);
 
 }  // namespace squall

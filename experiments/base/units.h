@@ -1,6 +1,6 @@
 /// \file
-/// Quantities with their unit, read from a plan and written for people. One spelling in, one spelling out: what
-/// format_* writes, parse_* reads back to the same value.
+/// Quantities with their unit, read from a plan and written for people. One spelling in, one
+/// spelling out: what format_* writes, parse_* reads back to the same value.
 #pragma once
 
 #include <cstdint>
@@ -12,21 +12,25 @@
 
 namespace squall {
 
-/// Reads 200ms, 1.5s, 2m, 1h, 100us, 50ns: a decimal number with its unit, nothing between them or one blank.
-/// Errors: kInvalidArgument with what is wrong and what would be right, for a missing or unknown unit, a sign, an
-/// exponent, anything below 1 ns that is not 0, and more than about 292 years.
+/// Reads 200ms, 1.5s, 2m, 1h, 100us, 50ns: a decimal number with its unit, nothing between them or
+/// one blank. Errors: kInvalidArgument with what is wrong and what would be right, for a missing or
+/// unknown unit, a sign, an exponent, anything below 1 ns that is not 0, and more than about 292
+/// years.
 StatusOr<Duration> parse_duration(std::string_view text);
 
 /// Reads 1%, 0.5%, 100%: percent of the whole, 0 to 100. Errors: as parse_duration.
 StatusOr<double> parse_percent(std::string_view text);
 
-/// Reads 512B, 64KiB, 64MiB, 1GiB (powers of 1024) and 1kB, 1MB, 1GB (powers of 1000). Errors: as parse_duration.
+/// Reads 512B, 64KiB, 64MiB, 1GiB (powers of 1024) and 1kB, 1MB, 1GB (powers of 1000). Errors: as
+/// parse_duration.
 StatusOr<std::uint64_t> parse_bytes(std::string_view text);
 
-/// Reads 10bit, 10kbit, 10mbit, 1gbit: bits per second as tc(8) has them, powers of 1000. Errors: as parse_duration.
+/// Reads 10bit, 10kbit, 10mbit, 1gbit: bits per second as tc(8) has them, powers of 1000. Errors:
+/// as parse_duration.
 StatusOr<std::uint64_t> parse_rate(std::string_view text);
 
-/// A whole number, 0 or more: digits only, no leading zero, so that octal and times of day never slip in.
+/// A whole number, 0 or more: digits only, no leading zero, so that octal and times of day never
+/// slip in.
 StatusOr<std::uint64_t> parse_count(std::string_view text);
 
 /// The shortest exact spelling: 200ms, 1.5s, 2m.

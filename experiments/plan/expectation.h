@@ -18,13 +18,15 @@ struct ProblemAt {
   Problem problem;
 };
 
-/// Reads one expectation. Which metrics there are is the check kind's to say, so every metric of any kind is taken here.
+/// Reads one expectation. Which metrics there are is the check kind's to say, so every metric of
+/// any kind is taken here.
 std::optional<ProblemAt> read_expectation(std::string_view text, v1::Expectation& expectation);
 
 /// The grammar and the metrics of every check kind, for people.
 std::string explain_expectations();
 
-/// Whether an expectation, well written in itself, fits the kind of its check and how often that asks.
+/// Whether an expectation, well written in itself, fits the kind of its check and how often that
+/// asks.
 std::optional<ProblemAt> misfit(const v1::Expectation& expectation, const v1::Check& check);
 
 }  // namespace squall::plan

@@ -17,7 +17,8 @@ std::vector<std::string> explainable();
 /// Errors: kNotFound, naming the nearest word.
 StatusOr<std::string> explain(const std::string& word);
 
-/// A fault in a few words for screens and reports, from its set fields: network delay 300ms to ports 5432.
+/// A fault in a few words for screens and reports, from its set fields: network delay 300ms to
+/// ports 5432.
 std::string in_words(const v1::Fault& fault);
 
 /// What was shown for it: 412 packets matched.

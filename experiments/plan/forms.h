@@ -1,5 +1,6 @@
 /// \file
-/// The short ways of writing a message (options.proto, Form): 10.0.0.0/8, 8000-8010, 50%, all. Text in, message out.
+/// The short ways of writing a message (options.proto, Form): 10.0.0.0/8, 8000-8010, 50%, all. Text
+/// in, message out.
 #pragma once
 
 #include <optional>

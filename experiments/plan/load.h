@@ -16,14 +16,16 @@ struct Loaded {
   std::optional<v1::Plan> plan;  ///< Absent if there are errors. Defaults are filled in.
 };
 
-/// Never throws; every error of the text in one go. A plan without checks is an error unless the run is `unobserved`.
+/// Never throws; every error of the text in one go. A plan without checks is an error unless the
+/// run is `unobserved`.
 Loaded load(std::string text, std::string file_name, bool unobserved = false);
 
-/// Opens without following into a device or fifo, at most 1 MiB. What cannot be read is a diagnostic as well.
+/// Opens without following into a device or fifo, at most 1 MiB. What cannot be read is a
+/// diagnostic as well.
 Loaded load_file(const std::string& path, bool unobserved = false);
 
-/// Whether a message that came over the wire keeps its declared bounds: required fields, oneofs, ranges, known enums.
-/// Errors: kInvalidArgument with the field's path: fault.network.delay: …
+/// Whether a message that came over the wire keeps its declared bounds: required fields, oneofs,
+/// ranges, known enums. Errors: kInvalidArgument with the field's path: fault.network.delay: …
 Status check_bounds(const google::protobuf::Message& message);
 
 }  // namespace squall::plan

@@ -1,5 +1,6 @@
 /// \file
-/// What a plan's parts say about each other: steps about nodes, checks about their kinds, the plan about being observed.
+/// What a plan's parts say about each other: steps about nodes, checks about their kinds, the plan
+/// about being observed.
 #pragma once
 
 #include "experiments/plan/decode.h"
@@ -10,8 +11,8 @@ namespace squall::plan {
 /// Steps in the largest plan, those within parallel steps included.
 inline constexpr std::size_t kMostSteps = 10'000;
 
-/// Tells what contradicts itself, and lets a fault's step that names no node name the only one there is. What is wrong
-/// in itself (`tainted`) was told before and is passed over.
+/// Tells what contradicts itself, and lets a fault's step that names no node name the only one
+/// there is. What is wrong in itself (`tainted`) was told before and is passed over.
 void weigh_plan(const YamlNode& root, const Tainted& tainted, bool unobserved, v1::Plan& plan,
                 Diagnostics& diagnostics);
 

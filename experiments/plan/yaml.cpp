@@ -1,14 +1,11 @@
 #include "experiments/plan/yaml.h"
 
 #include <fmt/format.h>
-#include <yaml-cpp/eventhandler.h>
-#include <yaml-cpp/exceptions.h>
-#include <yaml-cpp/mark.h>
-#include <yaml-cpp/parser.h>
+#include <yaml.h>
 
 #include <algorithm>
-#include <cstring>
-#include <sstream>
+#include <memory>
+#include <string_view>
 #include <unordered_map>
 
 namespace squall::plan {
@@ -17,149 +14,145 @@ namespace {
 /// Ends the reading of a text that went beyond a limit; told already.
 struct Enough {};
 
-Place place_of(const YAML::Mark& mark, std::size_t length = 1) {
-  return {static_cast<std::size_t>(std::max(mark.line, 0)) + 1,
-          static_cast<std::size_t>(std::max(mark.column, 0)) + 1, std::max<std::size_t>(length, 1)};
-}
-
 bool is_blank(char c) { return c == ' ' || c == '\t'; }
 
-/// Builds the tree from yaml-cpp's events.
-class Builder final : public YAML::EventHandler {
+std::string_view to_view(const yaml_char_t* text) {
+  return text == nullptr ? std::string_view() : reinterpret_cast<const char*>(text);
+}
+
+/// libyaml's nulls; none of ours are written otherwise.
+bool is_null(std::string_view text) {
+  return text.empty() || text == "~" || text == "null" || text == "Null" || text == "NULL";
+}
+
+/// Where libyaml's marks stand in the text: they count characters, we count bytes, and only \n ends
+/// a line.
+class Marks {
  public:
-  Builder(Diagnostics& diagnostics, YamlTree& tree) : out_(diagnostics), tree_(tree) {}
-
-  void OnDocumentStart(const YAML::Mark& mark) override {
-    if (++documents_ > 1) {
-      out_.error(place_of(mark), "a second document", "one file is one plan");
-      throw Enough{};
+  explicit Marks(std::string_view text) : text_(text) {
+    bool ascii = true;
+    line_starts_.push_back(0);
+    for (std::size_t at = 0; at < text.size(); ++at) {
+      if (text[at] == '\n') line_starts_.push_back(at + 1);
+      ascii = ascii && static_cast<unsigned char>(text[at]) < 0x80;
     }
-  }
-  void OnDocumentEnd() override {}
-
-  void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override {
-    const std::size_t at = offset(mark);
-    YamlNode& node = make(YamlNode::Kind::kNull, mark, anchor);
-    // A value left out has the mark of whatever comes next; it is told at its key.
-    const std::string_view rest =
-        std::string_view(out_.text).substr(std::min(at, out_.text.size()));
-    std::size_t length = 0;
-    if (rest.starts_with('~')) length = 1;
-    if (rest.starts_with("null") || rest.starts_with("Null") || rest.starts_with("NULL"))
-      length = 4;
-    if (length > 0) {
-      node.place.length = length;
-    } else if (!open_.empty() && open_.back().key != nullptr) {
-      node.place = open_.back().key->place;
-    } else if (const auto dash =
-                   std::string_view(out_.text).substr(0, at).find_last_not_of(" \r\n");
-               dash != std::string_view::npos && out_.text[dash] == '-') {
-      node.place = place_at(dash);
+    if (ascii) return;
+    for (std::size_t at = 0; at < text.size();
+         at += std::max<std::size_t>(utf8_length(text, at), 1)) {
+      characters_.push_back(static_cast<std::uint32_t>(at));
     }
-    add(node);
+    characters_.push_back(static_cast<std::uint32_t>(text.size()));
   }
 
-  void OnAlias(const YAML::Mark& mark, YAML::anchor_t anchor) override {
-    const Place place = place_of(mark, word_length(offset(mark)));
-    const auto found = anchors_.find(anchor);
-    if (found == anchors_.end() || found->second->open) {
-      out_.error(place, "an alias to what it stands in", "it would go on for ever");
-      throw Enough{};
-    }
-    aliased_ = true;
-    add(*found->second, place);
+  std::size_t offset(const yaml_mark_t& mark) const {
+    if (characters_.empty()) return std::min(mark.index, text_.size());
+    return characters_[std::min(mark.index, characters_.size() - 1)];
   }
 
-  void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
-                const std::string& value) override {
-    YamlNode& node = make(YamlNode::Kind::kScalar, mark, anchor);
-    node.text = value;
-    node.plain = tag == "?";
-    std::size_t at = offset(mark);
-    if (anchor != 0) at = behind_anchor(at, node.place);
-    const std::string_view text = out_.text;
-    if (tag != "?" && (tag != "!" || (at < text.size() && text[at] == '!'))) {
-      refuse_tag(node.place, at);
-    } else if (node.plain) {
-      node.verbatim = text.substr(at, value.size()) == value;
-      node.place.length = node.verbatim ? value.size() : rest_of_line(at);
-    } else if (at < text.size() && (text[at] == '"' || text[at] == '\'')) {
-      measure_quoted(node, at);
-    } else {
-      node.place.length = 1;  // | or >
-    }
-    last_end_ = at + std::max<std::size_t>(node.place.length, 1);
-    node.open = false;
-    add(node);
+  Place place(std::size_t at, std::size_t length = 1) const {
+    const auto line = std::upper_bound(line_starts_.begin(), line_starts_.end(), at) - 1;
+    return {static_cast<std::size_t>(line - line_starts_.begin()) + 1, at - *line + 1,
+            std::max<std::size_t>(length, 1)};
   }
 
-  void OnSequenceStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
-                       YAML::EmitterStyle::value style) override {
-    start(YamlNode::Kind::kSequence, mark, tag, anchor, style);
+  std::string_view line_at(std::size_t number) const {
+    const std::size_t start = line_starts_[std::min(number, line_starts_.size()) - 1];
+    return text_.substr(start, text_.substr(start).find('\n'));
   }
-  void OnSequenceEnd() override { end(); }
-  void OnMapStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
-                  YAML::EmitterStyle::value style) override {
-    start(YamlNode::Kind::kMapping, mark, tag, anchor, style);
-  }
-  void OnMapEnd() override { end(); }
 
-  /// Says what yaml-cpp found, in the plan's words and at the place that wants mending.
-  void tell(const YAML::Exception& exception) {
-    Place place = place_of(exception.mark);
-    const std::string_view what = exception.msg;
-    const std::string_view line = line_at(place.line);
-    const auto first = line.find_first_not_of(" \t");
-    const auto tab = line.substr(0, std::min(first, line.size())).find('\t');
-    const auto is = [&](const char* message) { return what == message; };
-    namespace msg = YAML::ErrorMsg;
-    if (is(msg::TAB_IN_INDENTATION) || tab != std::string_view::npos) {
-      if (tab != std::string_view::npos) place.column = tab + 1;
-      place.length = 1;
-      out_.error(place, "a tab indents this line", "indent with blanks");
-    } else if (is(msg::END_OF_MAP_FLOW) || is(msg::END_OF_SEQ_FLOW)) {
-      const bool map = is(msg::END_OF_MAP_FLOW);
-      for (auto level = open_.rbegin(); level != open_.rend(); ++level) {
-        if (!level->node->flow) continue;
-        place = level->node->place;
-        break;
+ private:
+  std::string_view text_;
+  std::vector<std::size_t> line_starts_;
+  std::vector<std::uint32_t> characters_;  ///< Byte of each; empty where all are ASCII.
+};
+
+/// Builds the tree from libyaml's events.
+class Builder {
+ public:
+  Builder(Diagnostics& diagnostics, YamlTree& tree)
+      : out_(diagnostics), tree_(tree), marks_(diagnostics.text) {}
+
+  void take(const yaml_event_t& event) {
+    switch (event.type) {
+      case YAML_DOCUMENT_START_EVENT:
+        return start_document(offset(event.start_mark));
+      case YAML_ALIAS_EVENT:
+        return take_alias(event);
+      case YAML_SCALAR_EVENT:
+        return take_scalar(event);
+      case YAML_SEQUENCE_START_EVENT: {
+        const auto& start = event.data.sequence_start;
+        return open(YamlNode::Kind::kSequence, event, start.anchor, start.tag,
+                    start.style == YAML_FLOW_SEQUENCE_STYLE);
       }
+      case YAML_MAPPING_START_EVENT: {
+        const auto& start = event.data.mapping_start;
+        return open(YamlNode::Kind::kMapping, event, start.anchor, start.tag,
+                    start.style == YAML_FLOW_MAPPING_STYLE);
+      }
+      case YAML_SEQUENCE_END_EVENT:
+      case YAML_MAPPING_END_EVENT:
+        return end();
+      default:
+        return;
+    }
+  }
+
+  /// Says what libyaml found, in the plan's words and at the place that wants mending.
+  void tell(const yaml_parser_t& parser) {
+    const std::string_view what = parser.problem == nullptr ? "" : parser.problem;
+    const std::string_view context = parser.context == nullptr ? "" : parser.context;
+    const std::size_t at = offset(parser.problem_mark);
+    const std::size_t from = offset(parser.context_mark);
+    const std::string_view text = out_.text;
+    Place place = marks_.place(at);
+    const std::string_view line = marks_.line_at(place.line);
+    const auto tab =
+        line.substr(0, std::min(line.find_first_not_of(" \t"), line.size())).find('\t');
+    const auto begins = [&](std::string_view start) { return what.starts_with(start); };
+    if (tab != std::string_view::npos || begins("found a tab character")) {
+      if (tab != std::string_view::npos) place.column = tab + 1;
+      out_.error(place, "a tab indents this line", "indent with blanks");
+    } else if (begins("did not find expected ',' or ")) {
+      const char bracket = what.ends_with("'}'") ? '}' : ']';
       out_.error(
-          place,
+          marks_.place(from),
           fmt::format("this {} is never closed, or something in it is not separated by a comma",
-                      map ? '{' : '['),
-          fmt::format("close it with {}", map ? '}' : ']'));
-    } else if (is(msg::EOF_IN_SCALAR) || is(msg::DOC_IN_SCALAR)) {
-      tell_unclosed(out_.text.find_first_of("\"'", std::min(last_end_, out_.text.size())), place);
-    } else if (is(msg::UNKNOWN_ANCHOR)) {
-      place.length = word_length(offset(exception.mark));
-      const std::string_view text = out_.text;
-      out_.error(
-          place,
-          fmt::format("nothing before this is marked {}",
-                      "&" + std::string(text.substr(offset(exception.mark) + 1, place.length - 1))),
-          "an alias repeats what an anchor marked further up");
-    } else if (is(msg::UNKNOWN_TOKEN)) {
+                      bracket == '}' ? '{' : '['),
+          fmt::format("close it with {}", bracket));
+    } else if (context == "while scanning a quoted scalar") {
+      out_.error(marks_.place(from, rest_of_line(from)), "this quote is never closed", "");
+    } else if (begins("found unknown escape character")) {
+      const std::size_t length =
+          at + 1 < text.size() ? std::max<std::size_t>(utf8_length(text, at + 1), 1) : 0;
+      place.length = length + 1;
+      out_.error(place,
+                 fmt::format("\"\\{}\" is not an escape",
+                             text.substr(std::min(at + 1, text.size()), length)),
+                 "write \\\\ for a backslash, or put the text in single quotes");
+    } else if (begins("found character that cannot start any token")) {
       out_.error(place, "a value cannot begin with this character", "put the value in quotes");
-    } else if (what.starts_with(msg::INVALID_ESCAPE)) {
-      out_.error(
-          place,
-          fmt::format("\"\\{}\" is not an escape", what.substr(std::strlen(msg::INVALID_ESCAPE))),
-          "write \\\\ for a backslash, or put the text in single quotes");
-    } else if (is(msg::MAP_VALUE) || is(msg::MAP_KEY)) {
+    } else if (begins("mapping values are not allowed") || begins("mapping keys are not allowed")) {
       out_.error(place, "a mapping cannot begin here",
                  "put a value that holds \": \" in quotes; else look at the indentation, and at "
                  "the line above");
-    } else if (is(msg::BLOCK_ENTRY)) {
+    } else if (begins("block sequence entries are not allowed")) {
       out_.error(place, "a list cannot begin here",
                  "look at the indentation, and at the line above");
-    } else if (is(msg::FLOW_END)) {
+    } else if (begins("could not find expected ':'")) {
+      out_.error(marks_.place(from, rest_of_line(from)),
+                 "a key needs a colon and a blank behind it", "");
+    } else if (at < text.size() && (text[at] == ']' || text[at] == '}')) {
       out_.error(place, "this closes what was never opened", "");
-    } else if (is(msg::END_OF_MAP) || is(msg::END_OF_SEQ)) {
+    } else if (begins("did not find expected key") ||
+               begins("did not find expected '-' indicator") ||
+               begins("did not find expected <document start>")) {
       out_.error(place, "this does not belong to what stands above it",
                  "look at the indentation and the quotes");
     } else {
-      out_.error(place, fmt::format("this is not YAML: {}", what), "");
+      out_.error(
+          place,
+          fmt::format("this is not YAML: {}{}{}", context, context.empty() ? "" : ", ", what), "");
     }
   }
 
@@ -169,18 +162,67 @@ class Builder final : public YAML::EventHandler {
     const YamlNode* key = nullptr;  ///< Of a mapping, where its value is still to come.
   };
 
-  std::size_t offset(const YAML::Mark& mark) const {
-    return std::min(static_cast<std::size_t>(std::max(mark.pos, 0)), out_.text.size());
+  std::size_t offset(const yaml_mark_t& mark) const { return marks_.offset(mark); }
+
+  void start_document(std::size_t at) {
+    if (++documents_ == 1) return;
+    out_.error(marks_.place(at), "a second document", "one file is one plan");
+    throw Enough{};
   }
 
-  std::string_view line_at(std::size_t number) const {
-    std::string_view text = out_.text;
-    for (; number > 1; --number) {
-      const auto end = text.find('\n');
-      if (end == std::string_view::npos) return "";
-      text.remove_prefix(end + 1);
+  void take_alias(const yaml_event_t& event) {
+    const std::size_t at = offset(event.start_mark);
+    const Place place = marks_.place(at, offset(event.end_mark) - at);
+    const auto found = anchors_.find(std::string(to_view(event.data.alias.anchor)));
+    if (found == anchors_.end()) {
+      out_.error(place,
+                 fmt::format("nothing before this is marked &{}", to_view(event.data.alias.anchor)),
+                 "an alias repeats what an anchor marked further up");
+      throw Enough{};
     }
-    return text.substr(0, text.find('\n'));
+    if (found->second->open) {
+      out_.error(place, "an alias to what it stands in", "it would go on for ever");
+      throw Enough{};
+    }
+    aliased_ = true;
+    add(*found->second, place);
+  }
+
+  void take_scalar(const yaml_event_t& event) {
+    const auto& scalar = event.data.scalar;
+    const std::string_view value(reinterpret_cast<const char*>(scalar.value), scalar.length);
+    const bool plain = scalar.style == YAML_PLAIN_SCALAR_STYLE;
+    const std::size_t at = behind_properties(event, scalar.anchor, scalar.tag);
+    const std::size_t end = std::max(offset(event.end_mark), at);
+    const bool null = plain && is_null(value);
+    YamlNode& node =
+        make(null ? YamlNode::Kind::kNull : YamlNode::Kind::kScalar, at, scalar.anchor);
+    node.open = false;
+    const std::string_view text = out_.text;
+    if (null) {
+      node.place = value.empty() ? place_of_nothing(at) : marks_.place(at, value.size());
+      return add(node);
+    }
+    node.text = value;
+    node.plain = plain;
+    if (plain) {
+      node.verbatim = text.substr(at, value.size()) == value;
+      node.place.length = node.verbatim ? value.size() : rest_of_line(at);
+    } else if (scalar.style == YAML_SINGLE_QUOTED_SCALAR_STYLE ||
+               scalar.style == YAML_DOUBLE_QUOTED_SCALAR_STYLE) {
+      node.verbatim = end - at >= 2 && text.substr(at + 1, end - at - 2) == value &&
+                      value.find('\n') == std::string_view::npos;
+      node.place.length = std::min(end - at, rest_of_line(at));
+    }
+    add(node);
+  }
+
+  /// Of a value left out: its key's, or its list's dash.
+  Place place_of_nothing(std::size_t at) const {
+    if (!open_.empty() && open_.back().key != nullptr) return open_.back().key->place;
+    const auto before = std::string_view(out_.text).substr(0, at).find_last_not_of(" \r\n");
+    const bool dash = before != std::string_view::npos && out_.text[before] == '-';
+    return marks_.place(dash ? before : at);
   }
 
   std::size_t rest_of_line(std::size_t at) const {
@@ -188,83 +230,39 @@ class Builder final : public YAML::EventHandler {
     return std::max<std::size_t>((end == std::string::npos ? out_.text.size() : end) - at, 1);
   }
 
-  /// Bytes up to the next blank or bracket: an alias, an anchor, a tag.
+  /// Bytes up to the next blank or bracket: an anchor, a tag.
   std::size_t word_length(std::size_t at) const {
     const auto end = out_.text.find_first_of(" \t\r\n,[]{}", at);
     return std::max<std::size_t>((end == std::string::npos ? out_.text.size() : end) - at, 1);
   }
 
-  /// Moves a mark from &anchor to what it marks.
-  std::size_t behind_anchor(std::size_t at, Place& place) const {
+  /// Where a value itself starts, behind its anchor. Refuses its tag.
+  std::size_t behind_properties(const yaml_event_t& event, const yaml_char_t* anchor,
+                                const yaml_char_t* tag) {
     const std::string_view text = out_.text;
-    if (at >= text.size() || text[at] != '&') return at;
-    std::size_t to = at + word_length(at);
-    while (to < text.size() && is_blank(text[to])) ++to;
-    place.column += to - at;
-    return to;
-  }
-
-  void measure_quoted(YamlNode& node, std::size_t at) {
-    const std::string_view text = out_.text;
-    const char quote = text[at];
-    std::size_t end = at + 1;
-    for (; end < text.size(); ++end) {
-      if (quote == '"' && text[end] == '\\') {
-        ++end;
-      } else if (text[end] == quote) {
-        if (quote == '\'' && end + 1 < text.size() && text[end + 1] == '\'') {
-          ++end;
-        } else {
-          break;
-        }
-      }
+    std::size_t at = offset(event.start_mark);
+    for (int left = (anchor != nullptr) + (tag != nullptr); left > 0 && at < text.size(); --left) {
+      const std::size_t length = word_length(at);
+      if (text[at] == '!')
+        out_.error(marks_.place(at, length), "a plan has no tags", "write the value alone");
+      at += length;
+      while (at < text.size() && is_blank(text[at])) ++at;
     }
-    if (end >= text.size()) {
-      tell_unclosed(at, node.place);
-      throw Enough{};
-    }
-    const std::size_t length = end + 1 - at;
-    node.verbatim =
-        text.substr(at + 1, length - 2) == node.text && node.text.find('\n') == std::string::npos;
-    node.place.length = std::min(length, rest_of_line(at));
+    return at;
   }
 
-  void tell_unclosed(std::size_t at, Place place) {
-    if (at != std::string::npos && at < out_.text.size()) {
-      place = place_at(at);
-      place.length = rest_of_line(at);
-    }
-    out_.error(place, "this quote is never closed", "");
-  }
-
-  Place place_at(std::size_t at) const {
-    const std::string_view before = std::string_view(out_.text).substr(0, at);
-    const auto line_end = before.rfind('\n');
-    return {static_cast<std::size_t>(std::count(before.begin(), before.end(), '\n')) + 1,
-            at - (line_end == std::string_view::npos ? 0 : line_end + 1) + 1, 1};
-  }
-
-  void refuse_tag(Place place, std::size_t at) {
-    place.length = word_length(at);
-    out_.error(place, "a plan has no tags", "write the value alone");
-  }
-
-  YamlNode& make(YamlNode::Kind kind, const YAML::Mark& mark, YAML::anchor_t anchor) {
+  YamlNode& make(YamlNode::Kind kind, std::size_t at, const yaml_char_t* anchor) {
     YamlNode& node = tree_.nodes.emplace_back();
     node.kind = kind;
-    node.place = place_of(mark);
-    if (kind == YamlNode::Kind::kNull) node.open = false;
-    if (anchor != 0) anchors_[anchor] = &node;
+    node.place = marks_.place(at);
+    if (anchor != nullptr) anchors_[std::string(to_view(anchor))] = &node;
     return node;
   }
 
-  void start(YamlNode::Kind kind, const YAML::Mark& mark, const std::string& tag,
-             YAML::anchor_t anchor, YAML::EmitterStyle::value style) {
-    YamlNode& node = make(kind, mark, anchor);
-    node.flow = style == YAML::EmitterStyle::Flow;
-    std::size_t at = offset(mark);
-    if (anchor != 0) at = behind_anchor(at, node.place);
-    if (tag != "?" && !tag.empty()) refuse_tag(node.place, at);
+  void open(YamlNode::Kind kind, const yaml_event_t& event, const yaml_char_t* anchor,
+            const yaml_char_t* tag, bool flow) {
+    YamlNode& node = make(kind, behind_properties(event, anchor, tag), anchor);
+    node.flow = flow;
     if (open_.size() >= kDeepestPlan) too_deep(node.place);
     open_.push_back({&node});
   }
@@ -348,15 +346,14 @@ class Builder final : public YAML::EventHandler {
 
   Diagnostics& out_;
   YamlTree& tree_;
+  Marks marks_;
   std::vector<Level> open_;
-  std::unordered_map<YAML::anchor_t, const YamlNode*> anchors_;
-  std::size_t last_end_ = 0;  ///< Behind the last scalar, where an unclosed quote is looked for.
+  std::unordered_map<std::string, const YamlNode*> anchors_;
   int documents_ = 0;
   bool aliased_ = false;
 };
 
-/// Tells the first byte that no YAML text may hold. yaml-cpp would take NUL for the end, and 0xFF
-/// for a space.
+/// Tells the first byte that no YAML text may hold.
 bool tell_bad_bytes(Diagnostics& diagnostics) {
   const std::string_view text = diagnostics.text;
   std::size_t line = 1;
@@ -428,18 +425,28 @@ YamlTree read_yaml(Diagnostics& diagnostics) {
   if (tell_bad_bytes(diagnostics)) return tree;
 
   Builder builder(diagnostics, tree);
+  yaml_parser_t parser;
+  if (yaml_parser_initialize(&parser) == 0) throw std::bad_alloc();
+  const std::unique_ptr<yaml_parser_t, decltype(&yaml_parser_delete)> owner(&parser,
+                                                                            &yaml_parser_delete);
+  yaml_parser_set_encoding(&parser, YAML_UTF8_ENCODING);
+  const std::string& text = diagnostics.text;
+  yaml_parser_set_input_string(&parser, reinterpret_cast<const unsigned char*>(text.data()),
+                               text.size());
   try {
-    std::istringstream stream(diagnostics.text);
-    YAML::Parser parser(stream);
-    while (parser.HandleNextDocument(builder)) {
+    for (bool done = false; !done;) {
+      yaml_event_t event;
+      if (yaml_parser_parse(&parser, &event) == 0) {
+        builder.tell(parser);
+        tree.root = nullptr;
+        break;
+      }
+      const std::unique_ptr<yaml_event_t, decltype(&yaml_event_delete)> held(&event,
+                                                                             &yaml_event_delete);
+      done = event.type == YAML_STREAM_END_EVENT;
+      builder.take(event);
     }
   } catch (const Enough&) {
-    tree.root = nullptr;
-  } catch (const YAML::Exception& exception) {
-    builder.tell(exception);
-    tree.root = nullptr;
-  } catch (const std::exception& exception) {
-    diagnostics.error({}, fmt::format("this is not YAML: {}", exception.what()), "");
     tree.root = nullptr;
   }
   return tree;

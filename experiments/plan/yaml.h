@@ -1,6 +1,7 @@
 /// \file
-/// YAML text into a small tree with places, through a strict pass that yaml-cpp lacks: size, encoding, depth, duplicate
-/// keys, tags, aliases, documents and unclosed quotes are judged here. The only door to yaml-cpp.
+/// YAML text into a small tree with places, through a strict pass that libyaml lacks: size,
+/// encoding, depth, duplicate keys, tags, aliases, documents and unclosed quotes are judged here.
+/// The only door to libyaml.
 #pragma once
 
 #include <cstddef>
@@ -21,8 +22,8 @@ inline constexpr std::size_t kDeepestPlan = 64;
 /// Values in the largest plan, aliases followed.
 inline constexpr std::size_t kMostValues = 1'000'000;
 
-/// One value of a YAML text. Aliases are the same node again, so a tree is in truth a graph without cycles, whose
-/// size with all aliases followed is bounded.
+/// One value of a YAML text. Aliases are the same node again, so a tree is in truth a graph without
+/// cycles, whose size with all aliases followed is bounded.
 struct YamlNode {
   enum class Kind { kNull, kScalar, kSequence, kMapping };
   struct Entry {
@@ -36,17 +37,19 @@ struct YamlNode {
   bool open = true;       ///< Still being read; an alias to it would be a cycle.
   bool flow = false;      ///< Written with brackets.
   Place place;
-  std::string text;                    ///< Of a scalar.
-  std::vector<Entry> entries;          ///< Of a mapping, in the text's order; keys are scalars and differ.
+  std::string text;            ///< Of a scalar.
+  std::vector<Entry> entries;  ///< Of a mapping, in the text's order; keys are scalars and differ.
   std::vector<const YamlNode*> items;  ///< Of a sequence.
-  std::size_t values = 1;              ///< Nodes below and including it, aliases followed; stops counting past kMostValues.
-  std::size_t height = 1;              ///< Levels below and including it, aliases followed.
+  std::size_t values =
+      1;  ///< Nodes below and including it, aliases followed; stops counting past kMostValues.
+  std::size_t height = 1;  ///< Levels below and including it, aliases followed.
 
   /// The value of a mapping's key, or null.
   const YamlNode* find(std::string_view key) const;
   const YamlNode* find_key(std::string_view key) const;
 
-  /// The place of a part of the scalar's text; of all of it where the text does not stand there verbatim.
+  /// The place of a part of the scalar's text; of all of it where the text does not stand there
+  /// verbatim.
   Place within(std::size_t offset, std::size_t length) const;
 };
 

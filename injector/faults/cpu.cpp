@@ -142,7 +142,8 @@ class Cpu final : public Fault {
       return error(StatusCode::kResourceExhausted,
                    std::string("a thread cannot be started: ") + problem.what());
     }
-    // Read back that it acts; on a crowded node the first slice may be late, and then a pulse will show it.
+    // Read back that it acts; on a crowded node the first slice may be late, and then a pulse will
+    // show it.
     const MonotonicTime patience = applied_ + kLargestDebt;
     while (!evidence().effect() && monotonic_now() < patience) {
       const timespec pause{.tv_sec = 0, .tv_nsec = 200'000};

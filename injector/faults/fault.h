@@ -1,6 +1,7 @@
 /// \file
-/// What a fault is to the process that holds it. squall-hold drives every kind through this interface and knows none of
-/// them; a kind is one file beside this one that ends in a FaultKind, listed in kinds.cpp.
+/// What a fault is to the process that holds it. squall-hold drives every kind through this
+/// interface and knows none of them; a kind is one file beside this one that ends in a FaultKind,
+/// listed in kinds.cpp.
 #pragma once
 
 #include <memory>
@@ -15,8 +16,9 @@
 
 namespace squall::hold {
 
-/// One fault of one kind. Made, driven and destroyed by one thread; a kind that needs threads of its own keeps them to
-/// itself. Calls come in the order of the functions below; end_effect() and clean_up() also follow a failed apply().
+/// One fault of one kind. Made, driven and destroyed by one thread; a kind that needs threads of
+/// its own keeps them to itself. Calls come in the order of the functions below; end_effect() and
+/// clean_up() also follow a failed apply().
 class Fault {
  public:
   Fault() = default;
@@ -28,11 +30,12 @@ class Fault {
   /// Errors: kNotFound for a target that is not there; kUnimplemented for what this kernel lacks.
   virtual StatusOr<std::vector<v1::Undo>> prepare() = 0;
 
-  /// Acts, and reads back that it did. The effect may last until `deadline` unless pulse() moves it; a kind whose
-  /// effect the kernel owns hands the deadline to the kernel.
+  /// Acts, and reads back that it did. The effect may last until `deadline` unless pulse() moves
+  /// it; a kind whose effect the kernel owns hands the deadline to the kernel.
   virtual Status apply(MonotonicTime deadline) = 0;
 
-  /// The controller is still there: the effect may last until `deadline`, min(lease end, the fault's own end).
+  /// The controller is still there: the effect may last until `deadline`, min(lease end, the
+  /// fault's own end).
   virtual void pulse(MonotonicTime deadline) = 0;
 
   /// What it has done so far, read from the kernel.
@@ -41,7 +44,8 @@ class Fault {
   /// From its return on, nothing is touched any more. Idempotent.
   virtual Status end_effect() = 0;
 
-  /// Removes what was made, waits for what is queued, reads back. Returns the residue, each a sentence; empty: clean.
+  /// Removes what was made, waits for what is queued, reads back. Returns the residue, each a
+  /// sentence; empty: clean.
   virtual std::vector<std::string> clean_up() = 0;
 };
 
@@ -55,8 +59,8 @@ struct FaultKind {
   /// What it would do here; reads only.
   v1::Looked (*look)(const v1::Look& look);
 
-  /// What a spare holder may do ahead of time so that make() and apply() are quick; changes nothing on the node. May be
-  /// null.
+  /// What a spare holder may do ahead of time so that make() and apply() are quick; changes nothing
+  /// on the node. May be null.
   void (*warm_up)() = nullptr;
 
   /// Done when apply() returns: it has no duration and is not held.

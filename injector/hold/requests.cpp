@@ -100,9 +100,7 @@ v1::Swept sweep_tagged(const std::string& state_id) {
   return swept;
 }
 
-StatusOr<std::vector<std::string>> read_node() {
-  return network::fingerprint();
-}
+StatusOr<std::vector<std::string>> read_node() { return network::fingerprint(); }
 
 std::vector<v1::Fingerprint> in_parts(std::vector<std::string> lines) {
   std::vector<v1::Fingerprint> parts(1);

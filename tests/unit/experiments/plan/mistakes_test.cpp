@@ -90,6 +90,25 @@ nodes: {}
 )");
 }
 
+TEST_CASE("a key without its colon is told whole") {
+  CHECK(told(R"(plan: a
+nodes
+method: []
+)") ==
+        R"(plan.yaml:2:1: error: a key needs a colon and a blank behind it
+  nodes
+  ^^^^^
+)");
+}
+
+TEST_CASE("behind letters of several bytes the place is still right") {
+  CHECK(told("plan: \"\u00e9\u00e9 \\q\"\n") ==
+        "plan.yaml:1:13: error: \"\\q\" is not an escape\n"
+        "  plan: \"\u00e9\u00e9 \\q\"\n"
+        "            ^^\n"
+        "  write \\\\ for a backslash, or put the text in single quotes\n");
+}
+
 TEST_CASE("an unclosed bracket is told where it opens") {
   CHECK(
       told(R"(plan: a
