@@ -148,8 +148,7 @@ Status write_reports(const fs::path& folder, const Invocation& said,
   if (!said.json_file.empty()) wanted.emplace_back(said.json_file, &json);
   if (!said.junit_file.empty()) wanted.emplace_back(said.junit_file, &junit);
   for (const auto& [path, text] : wanted) {
-    const Status written = report::write_report(path, *text);
-    if (!written.ok()) return written;
+    if (Status written = report::write_report(path, *text); !written.ok()) return written;
   }
   return ok();
 }

@@ -77,7 +77,7 @@ class Picture {
       const bool now = !story_.ended && !story_.phases.empty() && phase == story_.phase();
       std::string word = phase_text(phase);
       // Never by colour alone: the one that goes on is in brackets.
-      if (now) word = "[" + word + "]";
+      if (now) word = fmt::format("[{}]", word);
       phases.add(word, now ? Paint::kBold : story_.reached(phase) ? Paint::kPlain : Paint::kDim);
       if (phase != v1::RECOVERY) phases.add(fmt::format(" {} ", marks_.arrow), Paint::kDim);
     }

@@ -13,14 +13,24 @@ namespace {
 
 constexpr std::string_view kBase32 = "abcdefghijklmnopqrstuvwxyz234567";
 
-std::string random_base32(std::size_t length) {
-  std::string bytes(length, '\0');
+/// The kernel is asked for many at once: a plan of a thousand steps needs as many ids.
+unsigned char random_byte() {
   // Up to 256 bytes getrandom neither blocks after boot nor returns short. Source: getrandom(2).
-  if (getrandom(bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size())) {
-    throw std::runtime_error("getrandom failed");
+  thread_local std::array<unsigned char, 256> bytes;
+  thread_local std::size_t used = bytes.size();
+  if (used == bytes.size()) {
+    if (getrandom(bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size())) {
+      throw std::runtime_error("getrandom failed");
+    }
+    used = 0;
   }
-  for (char& byte : bytes) byte = kBase32[static_cast<unsigned char>(byte) % kBase32.size()];
-  return bytes;
+  return bytes[used++];
+}
+
+std::string random_base32(std::size_t length) {
+  std::string text(length, '\0');
+  for (char& letter : text) letter = kBase32[random_byte() % kBase32.size()];
+  return text;
 }
 
 bool is_letter_or_digit(char c) {

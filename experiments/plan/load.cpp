@@ -52,17 +52,19 @@ std::string read_file(const std::string& path, std::string& text) {
   if (fstat(file.value(), &status) != 0) return failed(errno);
   if (S_ISDIR(status.st_mode)) return "is a directory";
   if (!S_ISREG(status.st_mode)) return "is not a file";
-  text.resize(kLargestPlan + 1);
+  // The size is a guess, right for most: one byte more shows that there is no more.
+  text.resize(std::min(static_cast<std::size_t>(status.st_size), kLargestPlan) + 1);
   std::size_t size = 0;
-  while (size < text.size()) {
+  for (;;) {
     const ssize_t got = read(file.value(), text.data() + size, text.size() - size);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return failed(errno);
     if (got == 0) break;
     size += static_cast<std::size_t>(got);
+    if (size > kLargestPlan) return "is larger than 1 MiB, which no plan is";
+    if (size == text.size()) text.resize(std::min(2 * size + 4096, kLargestPlan + 1));
   }
   text.resize(size);
-  if (size > kLargestPlan) return "is larger than 1 MiB, which no plan is";
   return "";
 }
 

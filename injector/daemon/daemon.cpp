@@ -35,7 +35,10 @@ std::vector<std::string> known_kinds() {
 /// devices nobody asked for.
 void load_modules() {
   constexpr const char* kLoader = "/sbin/modprobe";
-  if (::access(kLoader, X_OK) != 0) return;
+  utsname kernel{};
+  ::uname(&kernel);
+  const std::string modules = std::string("/lib/modules/") + kernel.release;
+  if (::access(kLoader, X_OK) != 0 || ::access(modules.c_str(), F_OK) != 0) return;
   const std::vector<std::string> wanted[] = {
       {"-q", "ifb", "numifbs=0"},
       {"-q", "-a", "sch_netem", "sch_ingress", "cls_bpf", "act_mirred"},
@@ -93,6 +96,13 @@ Status serve(const Options& options) {
   StatusOr<Ledger> ledger = Ledger::open(state->ledger());
   if (!ledger.ok()) return ledger.status();
   Holders holders(loop, options.hold);
+  v1::Description description;
+  bool looked = false;
+  look_for_netem(holders, [&](bool found) {
+    description.set_netem(found);
+    looked = true;
+    loop.stop();
+  });
   NodeFacts facts;
   facts.state_id = state->id();
   facts.boot_id = boot_id();
@@ -104,7 +114,6 @@ Status serve(const Options& options) {
     log(LogLevel::kWarn, "event=recovered what=" + quoted(line));
   }
 
-  v1::Description description;
   utsname kernel{};
   ::uname(&kernel);
   description.set_version(options.version);
@@ -113,11 +122,7 @@ Status serve(const Options& options) {
   description.set_state_dir(state->path());
   description.set_boot_id(facts.boot_id);
   description.set_environment(options.environment);
-  look_for_netem(holders, [&](bool found) {
-    description.set_netem(found);
-    loop.stop();
-  });
-  loop.run();
+  while (!looked) loop.run();
   holders.keep_spare();
 
   Journal journal(loop, *std::move(ledger));

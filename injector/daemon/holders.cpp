@@ -14,8 +14,8 @@ namespace squall::daemon {
 namespace {
 
 constexpr Duration kRetirement = std::chrono::seconds(1);
-/// A spare that starts takes processor time from the faults that are being applied: it waits until
-/// none has been asked for during this.
+/// A spare that starts takes processor time from what is being applied or read: it waits until
+/// nothing has been asked of a holder during this.
 constexpr Duration kLull = std::chrono::milliseconds(20);
 
 std::string how_it_ended(const siginfo_t& info) {
@@ -119,6 +119,10 @@ void Holders::spawn(bool spare, Taken taken) {
 }
 
 void Holders::keep_spare() {
+  lull_.at(monotonic_now() + kLull, [this] { start_spare(); });
+}
+
+void Holders::start_spare() {
   if (spare_ || spawning_spare_) return;
   spawning_spare_ = true;
   spawn(true, [this](StatusOr<std::unique_ptr<HolderProcess>> holder) {
@@ -132,13 +136,14 @@ void Holders::keep_spare() {
 }
 
 void Holders::take(Taken taken) {
-  lull_.at(monotonic_now() + kLull, [this] { keep_spare(); });
+  keep_spare();
   if (spare_ && !spare_->is_gone()) return taken(std::move(spare_));
   spare_.reset();
   spawn(false, std::move(taken));
 }
 
 void Holders::ask(const v1::ToHolder& request, Duration patience, Answered answered) {
+  if (!spare_) keep_spare();
   auto question = std::make_shared<Question>(loop_, std::move(answered));
   questions_.push_back(question);
   const auto finish = [this, weak = std::weak_ptr(question)](StatusOr<v1::FromHolder> answer) {

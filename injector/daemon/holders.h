@@ -65,7 +65,7 @@ class Holders {
   /// in the next lull.
   void take(Taken taken);
 
-  /// Starts a spare if there is none.
+  /// Starts a spare, if there is none, in the next lull.
   void keep_spare();
 
   using Answered = std::function<void(StatusOr<v1::FromHolder>)>;
@@ -82,6 +82,7 @@ class Holders {
   struct Question;
   struct Retired;
   void spawn(bool spare, Taken taken);
+  void start_spare();
 
   Loop& loop_;
   std::string program_;

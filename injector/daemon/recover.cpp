@@ -2,6 +2,7 @@
 #include <poll.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "injector/daemon/daemon.h"
@@ -42,15 +43,15 @@ void wait_for_holders(const std::vector<v1::LedgerOpened>& open, const std::stri
   }
 }
 
-/// Asks and runs the loop until the answer is there.
+/// Asks and runs the loop until the answer is there, whatever else stops it meanwhile.
 StatusOr<v1::FromHolder> ask_now(Loop& loop, Holders& holders, const v1::ToHolder& request) {
-  StatusOr<v1::FromHolder> result = error(StatusCode::kInternal, "no answer");
+  std::optional<StatusOr<v1::FromHolder>> result;
   holders.ask(request, kSweepPatience, [&](StatusOr<v1::FromHolder> answer) {
     result = std::move(answer);
     loop.stop();
   });
-  loop.run();
-  return result;
+  while (!result) loop.run();
+  return *std::move(result);
 }
 
 }  // namespace
