@@ -95,7 +95,8 @@ std::vector<std::string> recover(Loop& loop, Holders& holders, Ledger& ledger,
     for (const std::string& line : answer->swept().residue())
       told.push_back("left behind: " + line);
   }
-  if (const Status status = ledger.compact(); !status.ok()) {
+  const Status status = open.empty() ? ok() : ledger.compact();
+  if (!status.ok()) {
     log(LogLevel::kWarn, "event=ledger_write_failed why=" + quoted(message_of(status)));
   }
   return told;
