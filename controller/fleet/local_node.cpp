@@ -30,6 +30,7 @@
 
 #include "controller/fleet/grpc_node.h"
 #include "controller/fleet/wake.h"
+#include "experiments/base/fd.h"
 
 namespace squall::fleet {
 namespace asio = boost::asio;
@@ -42,26 +43,6 @@ constexpr Duration kStartWithin = std::chrono::seconds(10);
 /// themselves).
 constexpr Duration kEndWithin = std::chrono::seconds(5);
 
-class Descriptor {
- public:
-  Descriptor() = default;
-  explicit Descriptor(int fd) : fd_(fd) {}
-  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Descriptor& operator=(Descriptor&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-  ~Descriptor() {
-    if (fd_ >= 0) close(fd_);
-  }
-  int fd() const { return fd_; }
-  int release() { return std::exchange(fd_, -1); }
-  explicit operator bool() const { return fd_ >= 0; }
-
- private:
-  int fd_ = -1;
-};
-
 /// Whether something accepts connections at the socket. Never blocks: a unix socket answers at
 /// once.
 bool listens(const fs::path& socket_path) {
@@ -70,15 +51,15 @@ bool listens(const fs::path& socket_path) {
   const std::string& path = socket_path.native();
   if (path.size() >= sizeof(address.sun_path)) return false;
   std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
-  const Descriptor end(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!end) return false;
-  return connect(end.fd(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0;
+  const Fd end(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!end.is_open()) return false;
+  return connect(end.number(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0;
 }
 
 /// A state directory that this process alone uses, as long as `lock` is open.
 struct PrivateState {
   fs::path folder;
-  Descriptor lock;
+  Fd lock;
 };
 
 /// One directory per network namespace, as a ledger speaks of one namespace's objects, and as many
@@ -93,9 +74,9 @@ StatusOr<PrivateState> take_private_state(const fs::path& state) {
     fs::create_directories(taken.folder, failed);
     if (failed) return from_errno(taken.folder.native(), failed.value());
     const fs::path path = taken.folder / "squall.lock";
-    taken.lock = Descriptor(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
-    if (!taken.lock) return from_errno(path.native(), errno);
-    if (flock(taken.lock.fd(), LOCK_EX | LOCK_NB) == 0) return taken;
+    taken.lock = Fd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+    if (!taken.lock.is_open()) return from_errno(path.native(), errno);
+    if (flock(taken.lock.number(), LOCK_EX | LOCK_NB) == 0) return taken;
     if (errno != EWOULDBLOCK) return from_errno(path.native(), errno);
   }
   return error(StatusCode::kResourceExhausted, "64 other runs use this node");
@@ -125,17 +106,16 @@ std::string tail_of(const fs::path& log) {
 /// A child process, held by its pidfd.
 struct Child {
   pid_t pid = -1;
-  Descriptor pidfd;
+  Fd pidfd;
 };
 
 /// Starts `program` with its output in `log`. It is told to end when the calling thread does.
 StatusOr<Child> spawn(const fs::path& program, const std::vector<std::string>& arguments,
                       const fs::path& log) {
-  const Descriptor output(
-      open(log.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (!output) return from_errno(log.native(), errno);
-  const Descriptor input(open("/dev/null", O_RDONLY | O_CLOEXEC));
-  if (!input) return from_errno("/dev/null", errno);
+  const Fd output(open(log.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!output.is_open()) return from_errno(log.native(), errno);
+  const Fd input(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  if (!input.is_open()) return from_errno("/dev/null", errno);
   std::vector<char*> argv{const_cast<char*>(program.c_str())};
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);
@@ -154,15 +134,15 @@ StatusOr<Child> spawn(const fs::path& program, const std::vector<std::string>& a
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, nullptr);
     signal(SIGPIPE, SIG_DFL);
-    dup2(input.fd(), STDIN_FILENO);
-    dup2(output.fd(), STDOUT_FILENO);
-    dup2(output.fd(), STDERR_FILENO);
+    dup2(input.number(), STDIN_FILENO);
+    dup2(output.number(), STDOUT_FILENO);
+    dup2(output.number(), STDERR_FILENO);
     syscall(SYS_close_range, 3U, ~0U, 0U);
     execv(program.c_str(), argv.data());
     _exit(127);
   }
-  child.pidfd = Descriptor(static_cast<int>(syscall(SYS_pidfd_open, child.pid, 0)));
-  if (!child.pidfd) {
+  child.pidfd = Fd(static_cast<int>(syscall(SYS_pidfd_open, child.pid, 0)));
+  if (!child.pidfd.is_open()) {
     const int why = errno;
     kill(child.pid, SIGKILL);
     waitpid(child.pid, nullptr, 0);

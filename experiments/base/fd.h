@@ -23,6 +23,7 @@ class Fd {
   ~Fd() { reset(); }
 
   int number() const { return number_; }
+  int release() { return std::exchange(number_, -1); }
   bool is_open() const { return number_ >= 0; }
   void reset(int number = -1) {
     if (number_ >= 0) ::close(number_);

@@ -12,6 +12,7 @@
 #include <tuple>
 #include <utility>
 
+#include "experiments/base/fd.h"
 #include "experiments/plan/decode.h"
 #include "experiments/plan/rules.h"
 #include "experiments/plan/yaml.h"
@@ -28,35 +29,21 @@ void drop_repetitions(std::vector<Diagnostic>& found) {
   found.erase(std::remove_if(found.begin(), found.end(), is_repeated), found.end());
 }
 
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  ~Descriptor() {
-    if (fd_ >= 0) close(fd_);
-  }
-  int value() const { return fd_; }
-
- private:
-  int fd_;
-};
-
 /// The file's text, or why not.
 std::string read_file(const std::string& path, std::string& text) {
   // Non-blocking, or a fifo without a writer would hold us here before we could see that it is one.
-  const Descriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  const Fd file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
   const auto failed = [](int number) { return std::generic_category().message(number); };
-  if (file.value() < 0) return failed(errno);
+  if (!file.is_open()) return failed(errno);
   struct stat status {};
-  if (fstat(file.value(), &status) != 0) return failed(errno);
+  if (fstat(file.number(), &status) != 0) return failed(errno);
   if (S_ISDIR(status.st_mode)) return "is a directory";
   if (!S_ISREG(status.st_mode)) return "is not a file";
   // The size is a guess, right for most: one byte more shows that there is no more.
   text.resize(std::min(static_cast<std::size_t>(status.st_size), kLargestPlan) + 1);
   std::size_t size = 0;
   for (;;) {
-    const ssize_t got = read(file.value(), text.data() + size, text.size() - size);
+    const ssize_t got = read(file.number(), text.data() + size, text.size() - size);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return failed(errno);
     if (got == 0) break;

@@ -479,6 +479,7 @@ Status Network::end_effect() {
 std::vector<std::string> Network::clean_up() {
   std::vector<std::string> residue;
   if (relay_) {
+    await_packets_in_flight();
     if (!relay_->drain(longest_stay(delay(), jitter()))) {
       residue.push_back("packets were still queued in the relay when its time was up");
     }

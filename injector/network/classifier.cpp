@@ -12,6 +12,7 @@
 #include <string>
 #include <utility>
 
+#include "experiments/base/fd.h"
 #include "injector/network/match.h"
 
 #pragma GCC diagnostic push
@@ -23,20 +24,6 @@
 
 namespace squall::network {
 namespace {
-
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  ~Descriptor() {
-    if (fd_ >= 0) close(fd_);
-  }
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
 
 void add_port(__u64* set, std::uint16_t port) {
   std::atomic_ref<__u64>(set[port / 64])
@@ -197,35 +184,35 @@ std::uint32_t relay_mark(std::string_view fault_id, bool ingress) {
 }
 
 StatusOr<Standing> read_standing(std::uint32_t program_id) {
-  const Descriptor program(bpf_prog_get_fd_by_id(program_id));
-  if (program.get() < 0) return from_errno("cannot open the program of a filter", errno);
+  const Fd program(bpf_prog_get_fd_by_id(program_id));
+  if (!program.is_open()) return from_errno("cannot open the program of a filter", errno);
   std::array<__u32, 8> map_ids{};
   bpf_prog_info info{};
   info.nr_map_ids = static_cast<__u32>(map_ids.size());
   info.map_ids = reinterpret_cast<__u64>(map_ids.data());
   __u32 length = sizeof(info);
-  if (bpf_obj_get_info_by_fd(program.get(), &info, &length) != 0) {
+  if (bpf_obj_get_info_by_fd(program.number(), &info, &length) != 0) {
     return from_errno("cannot read the program of a filter", errno);
   }
   Standing standing;
   v1::Match& match = standing.match;
   bool found = false;
   for (std::size_t i = 0; i < std::min<std::size_t>(info.nr_map_ids, map_ids.size()); ++i) {
-    const Descriptor map(bpf_map_get_fd_by_id(map_ids[i]));
+    const Fd map(bpf_map_get_fd_by_id(map_ids[i]));
     bpf_map_info about{};
     length = sizeof(about);
-    if (map.get() < 0 || bpf_obj_get_info_by_fd(map.get(), &about, &length) != 0) {
+    if (!map.is_open() || bpf_obj_get_info_by_fd(map.number(), &about, &length) != 0) {
       return from_errno("cannot read the map of a filter", errno);
     }
     if (about.type == BPF_MAP_TYPE_LPM_TRIE) {
       const Status read = about.key_size == sizeof(squall_cidr4)
-                              ? read_cidrs<squall_cidr4>(map.get(), match)
-                              : read_cidrs<squall_cidr6>(map.get(), match);
+                              ? read_cidrs<squall_cidr4>(map.number(), match)
+                              : read_cidrs<squall_cidr6>(map.number(), match);
       if (!read.ok()) return read;
     } else if (about.type == BPF_MAP_TYPE_ARRAY && about.value_size == sizeof(squall_match)) {
       squall_match value{};
       const __u32 key = 0;
-      if (bpf_map_lookup_elem(map.get(), &key, &value) != 0) {
+      if (bpf_map_lookup_elem(map.number(), &key, &value) != 0) {
         return from_errno("cannot read the match of a filter", errno);
       }
       read_ports(value, match);

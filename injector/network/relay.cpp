@@ -22,6 +22,8 @@
 #include <system_error>
 #include <utility>
 
+#include "experiments/base/fd.h"
+
 // Of Linux 6.2; Debian 12's headers are of 6.1.
 #ifndef TUN_F_USO4
 #define TUN_F_USO4 0x20
@@ -51,67 +53,48 @@ constexpr Duration kOwnTime = std::chrono::microseconds(50);
 constexpr std::array<std::size_t, 3> kPieceSizes = {2048, 14336, 53248};
 constexpr std::size_t kPieces = kPieceSizes.size();
 
-class Descriptor {
- public:
-  Descriptor() = default;
-  explicit Descriptor(int fd) : fd_(fd) {}
-  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Descriptor& operator=(Descriptor&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-  ~Descriptor() {
-    if (fd_ >= 0) close(fd_);
-  }
-  int get() const { return fd_; }
-  bool is_open() const { return fd_ >= 0; }
-
- private:
-  int fd_ = -1;
-};
-
-Status open_tap(const std::string& name, Descriptor& tap) {
-  tap = Descriptor(::open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC));
+Status open_tap(const std::string& name, Fd& tap) {
+  tap = Fd(::open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC));
   if (!tap.is_open()) return from_errno("cannot open /dev/net/tun", errno);
   ifreq request{};
   request.ifr_flags = static_cast<short>(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_TUN_EXCL);
   name.copy(request.ifr_name, IFNAMSIZ - 1);
-  if (ioctl(tap.get(), TUNSETIFF, &request) != 0) {
+  if (ioctl(tap.number(), TUNSETIFF, &request) != 0) {
     return from_errno("cannot make the device " + name, errno);
   }
   // struct virtio_net_hdr, which AF_PACKET expects in front of a frame as well. (Its header is not
   // C++.)
   const int header_size = 10;
-  if (ioctl(tap.get(), TUNSETVNETHDRSZ, &header_size) != 0) {
+  if (ioctl(tap.number(), TUNSETVNETHDRSZ, &header_size) != 0) {
     return from_errno("cannot set the header size of " + name, errno);
   }
   constexpr unsigned long kTcp = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
-  if (ioctl(tap.get(), TUNSETOFFLOAD, kTcp | TUN_F_USO4 | TUN_F_USO6) != 0 &&
-      ioctl(tap.get(), TUNSETOFFLOAD, kTcp) != 0) {
+  if (ioctl(tap.number(), TUNSETOFFLOAD, kTcp | TUN_F_USO4 | TUN_F_USO6) != 0 &&
+      ioctl(tap.number(), TUNSETOFFLOAD, kTcp) != 0) {
     return from_errno("cannot set the offloads of " + name, errno);
   }
   return ok();
 }
 
-Status open_sender(const Link& interface, std::uint32_t mark, Descriptor& sender) {
+Status open_sender(const Link& interface, std::uint32_t mark, Fd& sender) {
   const std::string where = "cannot send on " + interface.name;
   // Protocol 0: it receives nothing.
-  sender = Descriptor(socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0));
+  sender = Fd(socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0));
   if (!sender.is_open()) return from_errno(where, errno);
   const int on = 1;
   // Blocking sends make the interface's own queue the brake; the bound keeps an end possible.
   const timeval patience{.tv_sec = 0, .tv_usec = 100'000};
-  if (setsockopt(sender.get(), SOL_PACKET, PACKET_VNET_HDR, &on, sizeof(on)) != 0 ||
-      setsockopt(sender.get(), SOL_SOCKET, SO_MARK, &mark, sizeof(mark)) != 0 ||
-      setsockopt(sender.get(), SOL_SOCKET, SO_SNDBUFFORCE, &kSendBuffer, sizeof(kSendBuffer)) !=
+  if (setsockopt(sender.number(), SOL_PACKET, PACKET_VNET_HDR, &on, sizeof(on)) != 0 ||
+      setsockopt(sender.number(), SOL_SOCKET, SO_MARK, &mark, sizeof(mark)) != 0 ||
+      setsockopt(sender.number(), SOL_SOCKET, SO_SNDBUFFORCE, &kSendBuffer, sizeof(kSendBuffer)) !=
           0 ||
-      setsockopt(sender.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) != 0) {
+      setsockopt(sender.number(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) != 0) {
     return from_errno(where, errno);
   }
   sockaddr_ll address{};
   address.sll_family = AF_PACKET;
   address.sll_ifindex = static_cast<int>(interface.index);
-  if (bind(sender.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
+  if (bind(sender.number(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
     return from_errno(where, errno);
   }
   return ok();
@@ -143,8 +126,8 @@ std::size_t to_vectors(const Pieces& pieces, std::size_t length, std::array<iove
 
 /// One way of one interface.
 struct Relay::Port {
-  Descriptor tap;
-  Descriptor sender;  ///< Egress only; ingress writes back to the TAP.
+  Fd tap;
+  Fd sender;  ///< Egress only; ingress writes back to the TAP.
   bool ingress = false;
 };
 
@@ -312,7 +295,7 @@ void Relay::renew() {
 
 bool Relay::drain(Duration bound) {
   if (!thread_.joinable()) return true;
-  // Twice: what a processor was redirecting when the filter went has then been read as well.
+  // Twice: the pass that is under way may have read its ports before this was called.
   constexpr std::uint64_t kPasses = 2;
   const MonotonicTime end = monotonic_now() + bound;
   std::unique_lock lock(idle_mutex_);
@@ -338,7 +321,7 @@ void Relay::run() {
 
   std::vector<pollfd> polled;
   for (const Port& port : ports_)
-    polled.push_back({.fd = port.tap.get(), .events = POLLIN, .revents = 0});
+    polled.push_back({.fd = port.tap.number(), .events = POLLIN, .revents = 0});
   polled.push_back({.fd = wake_fd_, .events = POLLIN, .revents = 0});
 
   MonotonicTime next_renewal = monotonic_now() + kRenewal;
@@ -381,7 +364,7 @@ bool Relay::read_port(Port& port, std::uint32_t number) {
     queue_->refill();
     std::array<iovec, kPieces> vectors{};
     to_vectors(queue_->scratch(), kWhole, vectors);
-    const ssize_t length = readv(port.tap.get(), vectors.data(), kPieces);
+    const ssize_t length = readv(port.tap.number(), vectors.data(), kPieces);
     // EBADFD: somebody else removed the device; the filter's owner will notice.
     if (length <= 0) return length < 0 && errno == EINTR;
     const MonotonicTime read_at = monotonic_now();
@@ -421,12 +404,12 @@ void Relay::send_due(MonotonicTime now) {
     while (done < count) {
       int sent = 0;
       if (port.ingress) {
-        sent = writev(port.tap.get(), vectors[done].data(),
+        sent = writev(port.tap.number(), vectors[done].data(),
                       static_cast<int>(messages[done].msg_hdr.msg_iovlen)) >= 0
                    ? 1
                    : -1;
       } else {
-        sent = sendmmsg(port.sender.get(), messages.data() + done,
+        sent = sendmmsg(port.sender.number(), messages.data() + done,
                         static_cast<unsigned>(count - done), 0);
       }
       if (sent < 0 && errno == EINTR) continue;

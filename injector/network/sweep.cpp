@@ -1,7 +1,9 @@
 #include "injector/network/sweep.h"
 
 #include <fcntl.h>
+#include <linux/membarrier.h>
 #include <poll.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -77,6 +79,7 @@ StatusOr<std::optional<Link>> find_our_link(Netlink& netlink, const v1::RemoveLi
 /// received what comes out of its queue, and as sent what it has handed back, which on a busy
 /// machine is later.
 Status drain(Netlink& netlink, const Link& ifb, Duration bound) {
+  await_packets_in_flight();
   const MonotonicTime end = monotonic_now() + bound;
   int empty_reads = 0;
   while (empty_reads < 2 && monotonic_now() < end) {
@@ -206,6 +209,8 @@ Status write_sysctl(const std::string& name, const std::string& value) {
   if (written == static_cast<ssize_t>(value.size())) return ok();
   return from_errno("cannot write /proc/sys/" + name, failed);
 }
+
+void await_packets_in_flight() { ::syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0); }
 
 Status run_undo(const v1::Undo& undo) {
   StatusOr<Netlink> netlink = Netlink::open();

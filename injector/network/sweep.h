@@ -16,6 +16,13 @@ namespace squall::network {
 /// kFailedPrecondition if called in another network namespace than the one the undo names.
 Status run_undo(const v1::Undo& undo);
 
+/// Returns once every packet that a processor was taking from a match to its device has arrived
+/// there: a device that reads as empty before may yet get one. The kernel carries packets inside of
+/// RCU's read sections, and membarrier(2)'s MEMBARRIER_CMD_GLOBAL waits for the end of those that
+/// there are (net/core/dev.c, __dev_queue_xmit; kernel/sched/membarrier.c); some tens of
+/// milliseconds. Where the kernel refuses it (nohz_full), it returns at once.
+void await_packets_in_flight();
+
 /// Every object in this network namespace that bears the state directory's tag (squall:STATE_ID:…),
 /// as the undos that remove them, filters first. An empty state id means any of Squall's. Errors:
 /// kInternal when the kernel could not be read; that is never taken for "none".

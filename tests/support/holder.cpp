@@ -11,14 +11,13 @@
 #include <iterator>
 #include <stdexcept>
 
+#include "injector/hold/channel.h"
 #include "injector/network/fingerprint.h"
 #include "tests/support/namespace.h"
 
 namespace squall::support {
 namespace {
 
-/// More than a holder ever sends at once.
-constexpr std::size_t kLargest = 128 * 1024;
 constexpr Duration kPatience = std::chrono::seconds(10);
 
 v1::FromHolder expect(Holder& holder, const char* what) {
@@ -63,10 +62,9 @@ void Holder::say(const v1::ToHolder& message) {
 std::optional<v1::FromHolder> Holder::hear(Duration bound) {
   pollfd waiting{socket_, POLLIN, 0};
   if (poll(&waiting, 1, static_cast<int>(to_ms(bound))) <= 0) return std::nullopt;
-  std::string bytes(kLargest, '\0');
-  const ssize_t got = recv(socket_, bytes.data(), bytes.size(), 0);
   v1::FromHolder message;
-  if (got <= 0 || !message.ParseFromArray(bytes.data(), static_cast<int>(got))) return std::nullopt;
+  const StatusOr<hold::Received> received = hold::receive_message(socket_, message);
+  if (!received.ok() || *received != hold::Received::kMessage) return std::nullopt;
   return message;
 }
 

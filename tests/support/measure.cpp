@@ -18,6 +18,7 @@
 #include <thread>
 #include <utility>
 
+#include "experiments/base/fd.h"
 #include "tests/support/eventually.h"
 #include "tests/support/namespace.h"
 
@@ -33,31 +34,17 @@ constexpr Duration kLook = std::chrono::milliseconds(10);
   throw std::runtime_error(what + ": " + std::strerror(errno));
 }
 
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {
-    if (fd < 0) fail("cannot open a socket");
-  }
-  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Descriptor& operator=(Descriptor&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-  ~Descriptor() {
-    if (fd_ >= 0) close(fd_);
-  }
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
-
 /// What is measured is the network, not who else wants the processor. Without the privilege it is
 /// measured all the same.
 void hurry() {
   sched_param parameters{};
   parameters.sched_priority = 10;
   pthread_setschedparam(pthread_self(), SCHED_FIFO, &parameters);
+}
+
+Fd opened(int fd) {
+  if (fd < 0) fail("cannot open a socket");
+  return Fd(fd);
 }
 
 struct Address {
@@ -90,21 +77,20 @@ void widen(int socket) {
   setsockopt(socket, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof bytes);
 }
 
-Descriptor open_socket(const Namespace& where, int family, int type) {
-  return Descriptor(
-      where.run([&] { return socket(family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0); }));
+Fd open_socket(const Namespace& where, int family, int type) {
+  return opened(where.run([&] { return socket(family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0); }));
 }
 
-Descriptor listen_everywhere(const Namespace& where, int type, std::uint16_t port) {
-  Descriptor listener = open_socket(where, AF_INET6, type);
+Fd listen_everywhere(const Namespace& where, int type, std::uint16_t port) {
+  Fd listener = open_socket(where, AF_INET6, type);
   const int off = 0;
   const int on = 1;
-  setsockopt(listener.get(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
-  setsockopt(listener.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  if (type == SOCK_DGRAM) widen(listener.get());
+  setsockopt(listener.number(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
+  setsockopt(listener.number(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  if (type == SOCK_DGRAM) widen(listener.number());
   const Address any("::", port);
-  if (bind(listener.get(), any.get(), any.size) != 0) fail("cannot bind");
-  if (type == SOCK_STREAM && listen(listener.get(), 16) != 0) fail("cannot listen");
+  if (bind(listener.number(), any.get(), any.size) != 0) fail("cannot bind");
+  if (type == SOCK_STREAM && listen(listener.number(), 16) != 0) fail("cannot listen");
   return listener;
 }
 
@@ -120,13 +106,13 @@ bool wait_for(int fd, short events, Duration bound) {
 class Echo::Server {
  public:
   Server(const Namespace& where, std::uint16_t port)
-      : stop_(eventfd(0, EFD_CLOEXEC)),
+      : stop_(opened(eventfd(0, EFD_CLOEXEC))),
         datagrams_(listen_everywhere(where, SOCK_DGRAM, port)),
         listener_(listen_everywhere(where, SOCK_STREAM, port)),
         thread_([this] { serve(); }) {}
 
   ~Server() {
-    eventfd_write(stop_.get(), 1);
+    eventfd_write(stop_.number(), 1);
     thread_.join();
   }
 
@@ -134,10 +120,10 @@ class Echo::Server {
   void serve() {
     hurry();
     for (;;) {
-      std::vector<pollfd> ready{
-          {stop_.get(), POLLIN, 0}, {datagrams_.get(), POLLIN, 0}, {listener_.get(), POLLIN, 0}};
-      for (const Descriptor& connection : connections_)
-        ready.push_back({connection.get(), POLLIN, 0});
+      std::vector<pollfd> ready{{stop_.number(), POLLIN, 0},
+                                {datagrams_.number(), POLLIN, 0},
+                                {listener_.number(), POLLIN, 0}};
+      for (const Fd& connection : connections_) ready.push_back({connection.number(), POLLIN, 0});
       if (poll(ready.data(), ready.size(), -1) < 0) continue;
       if (ready[0].revents != 0) return;
       if (ready[1].revents != 0) answer_datagrams();
@@ -156,9 +142,9 @@ class Echo::Server {
     for (;;) {
       socklen_t size = sizeof from;
       auto* address = reinterpret_cast<sockaddr*>(&from);
-      const ssize_t got = recvfrom(datagrams_.get(), buffer, sizeof buffer, 0, address, &size);
+      const ssize_t got = recvfrom(datagrams_.number(), buffer, sizeof buffer, 0, address, &size);
       if (got < 0) return;
-      sendto(datagrams_.get(), buffer, static_cast<std::size_t>(got), 0, address, size);
+      sendto(datagrams_.number(), buffer, static_cast<std::size_t>(got), 0, address, size);
     }
   }
 
@@ -170,17 +156,17 @@ class Echo::Server {
   }
 
   void accept_one() {
-    const int fd = accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    const int fd = accept4(listener_.number(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (fd < 0) return;
     const int on = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     connections_.emplace_back(fd);
   }
 
-  Descriptor stop_;
-  Descriptor datagrams_;
-  Descriptor listener_;
-  std::vector<Descriptor> connections_;
+  Fd stop_;
+  Fd datagrams_;
+  Fd listener_;
+  std::vector<Fd> connections_;
   std::thread thread_;
 };
 
@@ -237,16 +223,16 @@ class Stream::Sender {
          std::size_t count)
       : every_(every),
         left_(count),
-        stop_(eventfd(0, EFD_CLOEXEC)),
+        stop_(opened(eventfd(0, EFD_CLOEXEC))),
         to_(address, port),
         socket_(open_socket(from, to_.storage.ss_family, SOCK_DGRAM)) {
-    widen(socket_.get());
-    if (::connect(socket_.get(), to_.get(), to_.size) != 0) fail("cannot connect to " + address);
+    widen(socket_.number());
+    if (::connect(socket_.number(), to_.get(), to_.size) != 0) fail("cannot connect to " + address);
     thread_ = std::thread([this] { pump(); });
   }
 
   ~Sender() {
-    eventfd_write(stop_.get(), 1);
+    eventfd_write(stop_.number(), 1);
     thread_.join();
   }
 
@@ -265,7 +251,7 @@ class Stream::Sender {
     hurry();
     MonotonicTime next = monotonic_now();
     for (;;) {
-      pollfd ready[]{{stop_.get(), POLLIN, 0}, {socket_.get(), POLLIN, 0}};
+      pollfd ready[]{{stop_.number(), POLLIN, 0}, {socket_.number(), POLLIN, 0}};
       const Duration left = std::max(Duration::zero(), Duration(next - monotonic_now()));
       const timespec limit{.tv_sec = 0, .tv_nsec = left.count() % 1'000'000'000};
       ppoll(ready, 2, &limit, nullptr);
@@ -288,12 +274,13 @@ class Stream::Sender {
       probes_.push_back({monotonic_now(), std::nullopt});
     }
     // One that cannot be sent is one that gets no answer.
-    send(socket_.get(), &number, sizeof number, MSG_NOSIGNAL);
+    send(socket_.number(), &number, sizeof number, MSG_NOSIGNAL);
   }
 
   void receive() {
     std::uint64_t number = 0;
-    while (recv(socket_.get(), &number, sizeof number, 0) == static_cast<ssize_t>(sizeof number)) {
+    while (recv(socket_.number(), &number, sizeof number, 0) ==
+           static_cast<ssize_t>(sizeof number)) {
       const MonotonicTime now = monotonic_now();
       const std::lock_guard lock(mutex_);
       if (number >= probes_.size()) continue;
@@ -304,9 +291,9 @@ class Stream::Sender {
 
   Duration every_;
   std::size_t left_;  ///< To be sent; guarded by the mutex.
-  Descriptor stop_;
+  Fd stop_;
   Address to_;
-  Descriptor socket_;
+  Fd socket_;
   mutable std::mutex mutex_;
   std::vector<Probe> probes_;
   std::thread thread_;
@@ -372,22 +359,23 @@ std::vector<Duration> tcp_round_trips(const Namespace& from, const std::string& 
                                       std::uint16_t port, std::size_t count, Duration bound) {
   std::vector<Duration> round_trips;
   const Address to(address, port);
-  const Descriptor connection = open_socket(from, to.storage.ss_family, SOCK_STREAM);
+  const Fd connection = open_socket(from, to.storage.ss_family, SOCK_STREAM);
   const int on = 1;
-  setsockopt(connection.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  setsockopt(connection.number(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   MonotonicTime start = monotonic_now();
-  if (::connect(connection.get(), to.get(), to.size) != 0 && errno != EINPROGRESS)
+  if (::connect(connection.number(), to.get(), to.size) != 0 && errno != EINPROGRESS)
     return round_trips;
-  if (!wait_for(connection.get(), POLLOUT, bound)) return round_trips;
+  if (!wait_for(connection.number(), POLLOUT, bound)) return round_trips;
   int failure = 0;
   socklen_t size = sizeof failure;
-  getsockopt(connection.get(), SOL_SOCKET, SO_ERROR, &failure, &size);
+  getsockopt(connection.number(), SOL_SOCKET, SO_ERROR, &failure, &size);
   if (failure != 0) return round_trips;
   round_trips.push_back(monotonic_now() - start);
   for (char byte = 0; round_trips.size() <= count; ++byte) {
     start = monotonic_now();
-    if (send(connection.get(), &byte, 1, MSG_NOSIGNAL) != 1) break;
-    if (!wait_for(connection.get(), POLLIN, bound) || recv(connection.get(), &byte, 1, 0) != 1)
+    if (send(connection.number(), &byte, 1, MSG_NOSIGNAL) != 1) break;
+    if (!wait_for(connection.number(), POLLIN, bound) ||
+        recv(connection.number(), &byte, 1, 0) != 1)
       break;
     round_trips.push_back(monotonic_now() - start);
   }
