@@ -221,6 +221,7 @@ int main(int argc, char** argv) {
   squall::cli::hold_standard_descriptors();
   // Neither a closed terminal nor a closed pipe may keep a run from reverting.
   signal(SIGPIPE, SIG_IGN);
+  signal(SIGCHLD, SIG_DFL);  // inherited as ignored, no child of ours could be waited for
   try {
     return squall::cli::start(argc, argv);
   } catch (const std::exception& failed) {

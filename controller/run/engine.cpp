@@ -55,6 +55,8 @@ const char* in_words(v1::EndReason reason) {
       return "squalld was gone";
     case v1::TERMINATED:
       return "its holder was told to end";
+    case v1::OBJECTS_GONE:
+      return "what it acted with was removed by somebody else";
     default:
       return "unknown";
   }

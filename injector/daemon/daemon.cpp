@@ -72,6 +72,8 @@ Status serve(const Options& options) {
   // A full or limited disk is an error of a write, not the end of the process.
   ::signal(SIGXFSZ, SIG_IGN);
   ::signal(SIGPIPE, SIG_IGN);
+  // Inherited as ignored, the kernel would reap the holders and nobody could say how one ended.
+  ::signal(SIGCHLD, SIG_DFL);
   if (::access(options.hold.c_str(), X_OK) != 0) {
     return error(StatusCode::kFailedPrecondition,
                  options.hold + " cannot be run: --hold PATH names the holder's program");
@@ -137,15 +139,21 @@ Status serve(const Options& options) {
                            " state_dir=" + quoted(state->path()) + " state_id=" + state->id() +
                            (description.netem() ? " netem=yes" : " netem=no"));
 
+  bool in_haste = false;
   const auto begin_ending = [&](int number) {
     log(LogLevel::kInfo, "event=ending signal=" + std::to_string(number) +
                              " faults=" + std::to_string(node.faults()));
-    node.stop([&] { loop.stop(); });
+    node.stop([&] {
+      if (!in_haste) loop.stop();
+    });
   };
   bool stopping = signal_seen.has_value();
   if (stopping) loop.post([&] { begin_ending(*signal_seen); });
   loop.on_signals({}, [&](int number) {
-    if (std::exchange(stopping, true)) return loop.stop();
+    if (std::exchange(stopping, true)) {
+      in_haste = true;
+      return loop.stop();
+    }
     begin_ending(number);
   });
   loop.run();

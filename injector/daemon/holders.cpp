@@ -1,10 +1,13 @@
 #include "injector/daemon/holders.h"
 
+#include <poll.h>
 #include <signal.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <utility>
 
 #include "injector/daemon/log.h"
@@ -25,6 +28,14 @@ std::string how_it_ended(const siginfo_t& info) {
 
 }  // namespace
 
+Duration patience_for(const google::protobuf::RepeatedPtrField<v1::Undo>& undos) {
+  constexpr Duration kReadPatience = std::chrono::seconds(10);
+  constexpr Duration kLongestDrain = std::chrono::minutes(10);
+  std::int64_t longest = 0;
+  for (const v1::Undo& undo : undos) longest = std::max(longest, undo.remove_link().drain());
+  return std::clamp(Duration(longest), Duration::zero(), kLongestDrain) + kReadPatience;
+}
+
 HolderProcess::HolderProcess(Loop& loop, Spawned spawned)
     : pid_(spawned.pid), start_time_(spawned.start_time) {
   socket_ = std::make_unique<Watch>(loop, std::move(spawned.socket), [this] { read_all(); });
@@ -42,6 +53,12 @@ void HolderProcess::hang_up() {
 Status HolderProcess::send(const v1::ToHolder& message) {
   if (!socket_) return error(StatusCode::kUnavailable, "the holder is gone");
   return hold::send_message(socket_->number(), message);
+}
+
+bool HolderProcess::has_ended() const {
+  if (gone_) return true;
+  pollfd end{.fd = pidfd_->number(), .events = POLLIN, .revents = 0};
+  return ::poll(&end, 1, 0) == 1;
 }
 
 void HolderProcess::kill() {
@@ -67,17 +84,16 @@ void HolderProcess::read_all() {
 
 void HolderProcess::ended() {
   siginfo_t info{};
-  if (::waitid(P_PIDFD, static_cast<id_t>(pidfd_->number()), &info, WEXITED | WNOHANG) != 0 ||
-      info.si_pid == 0) {
-    return;
-  }
+  const bool waited =
+      ::waitid(P_PIDFD, static_cast<id_t>(pidfd_->number()), &info, WEXITED | WNOHANG) == 0;
+  if (waited ? info.si_pid == 0 : errno != ECHILD) return;
   if (socket_) read_all();  // what it still said before it died
   gone_ = true;
   socket_.reset();
   pidfd_.reset();
   if (on_gone) {
     const auto tell = on_gone;
-    tell(how_it_ended(info));
+    tell(waited ? how_it_ended(info) : "ended");
   }
 }
 
@@ -137,7 +153,7 @@ void Holders::start_spare() {
 
 void Holders::take(Taken taken) {
   keep_spare();
-  if (spare_ && !spare_->is_gone()) return taken(std::move(spare_));
+  if (spare_ && !spare_->has_ended()) return taken(std::move(spare_));
   spare_.reset();
   spawn(false, std::move(taken));
 }

@@ -38,7 +38,10 @@ class HolderProcess {
   void kill();
   pid_t pid() const { return pid_; }
   std::uint64_t start_time() const { return start_time_; }
+  /// Whether its end has been told.
   bool is_gone() const { return gone_; }
+  /// Whether it has ended, told or not.
+  bool has_ended() const;
 
  private:
   void read_all();
@@ -51,6 +54,9 @@ class HolderProcess {
   std::unique_ptr<Watch> socket_;
   std::unique_ptr<Watch> pidfd_;
 };
+
+/// How long a holder may take to carry out these undos: what is queued in the devices leaves first.
+Duration patience_for(const google::protobuf::RepeatedPtrField<v1::Undo>& undos);
 
 /// Starts holders and keeps the spare. All on the loop, but for the starting itself.
 class Holders {

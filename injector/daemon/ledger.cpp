@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <filesystem>
+#include <iterator>
 #include <string_view>
 #include <utility>
 
@@ -18,8 +19,6 @@ namespace {
 constexpr std::string_view kHeader = "SQLEDG1\n";
 constexpr std::size_t kFrameHead = 8;
 constexpr std::size_t kLargestRecord = 1U << 20U;
-/// Runs are remembered so that their old epochs stay refused; the oldest by name (runs are named by
-/// time) go first.
 constexpr std::size_t kRememberedRuns = 1000;
 
 /// CRC-32C (Castagnoli), as iSCSI and ext4 use it. Source: RFC 3720, appendix B.4.
@@ -51,9 +50,7 @@ void apply(LedgerContent& content, const v1::LedgerRecord& record) {
   } else if (record.has_closed()) {
     std::erase_if(content.open, is(record.closed().fault()));
   } else if (record.has_lease()) {
-    std::uint64_t& epoch = content.epochs[record.lease().run()];
-    epoch = std::max(epoch, record.lease().epoch());
-    if (content.epochs.size() > kRememberedRuns) content.epochs.erase(content.epochs.begin());
+    remember_epoch(content.epochs, record.lease().run(), record.lease().epoch());
   }
 }
 
@@ -80,6 +77,15 @@ StatusOr<std::string> read_all(int file) {
 }
 
 }  // namespace
+
+void remember_epoch(std::map<std::string, std::uint64_t>& epochs, const std::string& run,
+                    std::uint64_t epoch) {
+  std::uint64_t& known = epochs[run];
+  known = std::max(known, epoch);
+  if (epochs.size() <= kRememberedRuns) return;
+  const auto first = epochs.begin();
+  epochs.erase(first->first == run ? std::next(first) : first);
+}
 
 std::string ledger_header() { return std::string(kHeader); }
 
@@ -120,20 +126,24 @@ LedgerContent read_ledger(const std::string& bytes) {
 StatusOr<Ledger> Ledger::open(const std::string& path) {
   Ledger ledger;
   ledger.path_ = path;
-  ledger.file_.reset(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (!ledger.file_.is_open()) return from_errno(path, errno);
-  const StatusOr<std::string> bytes = read_all(ledger.file_.number());
-  if (!bytes.ok()) return in_context(path, bytes.status());
-  ledger.content_ = read_ledger(*bytes);
+  const Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  if (!file.is_open() && errno != ENOENT) return from_errno(path, errno);
+  if (file.is_open()) {
+    const StatusOr<std::string> bytes = read_all(file.number());
+    if (!bytes.ok()) return in_context(path, bytes.status());
+    ledger.content_ = read_ledger(*bytes);
+  }
   // A new file afresh: what was damaged is left out, and the first append finds a place that can be
   // trusted.
-  if (const Status status = ledger.compact(); !status.ok()) return status;
+  ledger.broken_ = ledger.compact();
   return ledger;
 }
 
 Status Ledger::append(const v1::LedgerRecord& record, bool sync) {
-  if (broken_)
-    return error(StatusCode::kDataLoss, path_ + " could not be mended after a failed write");
+  if (!broken_.ok()) {
+    broken_ = compact();
+    if (!broken_.ok()) return broken_;
+  }
   const std::string frame = ledger_frame(record);
   Status status = write_all(file_.number(), frame);
   if (status.ok() && sync && ::fdatasync(file_.number()) != 0) {
@@ -141,8 +151,10 @@ Status Ledger::append(const v1::LedgerRecord& record, bool sync) {
   }
   if (!status.ok()) {
     // Half a frame would hide every later one.
-    broken_ = ::ftruncate(file_.number(), static_cast<off_t>(size_)) != 0 ||
-              ::lseek(file_.number(), static_cast<off_t>(size_), SEEK_SET) < 0;
+    if (::ftruncate(file_.number(), static_cast<off_t>(size_)) != 0 ||
+        ::lseek(file_.number(), static_cast<off_t>(size_), SEEK_SET) < 0) {
+      broken_ = status;
+    }
     return in_context(path_, status);
   }
   size_ += frame.size();
@@ -179,7 +191,6 @@ Status Ledger::compact() {
   if (folder.is_open()) ::fsync(folder.number());
   file_ = std::move(file);
   size_ = bytes.size();
-  broken_ = false;
   return ok();
 }
 

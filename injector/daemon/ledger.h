@@ -26,6 +26,11 @@ struct LedgerContent {
   bool damaged = false;                         ///< There was more than that.
 };
 
+/// Remembers the run's epoch if it is its highest, and forgets another run's where there are too
+/// many of them: the first by name, which is the oldest, as runs are named by their time.
+void remember_epoch(std::map<std::string, std::uint64_t>& epochs, const std::string& run,
+                    std::uint64_t epoch);
+
 /// The file's first bytes.
 std::string ledger_header();
 
@@ -38,8 +43,9 @@ LedgerContent read_ledger(const std::string& bytes);
 /// The file. Used by one thread at a time; not thread-safe.
 class Ledger {
  public:
-  /// Reads what is there; creates it if nothing is. Errors: kPermissionDenied, kResourceExhausted
-  /// and the like.
+  /// Reads what is there; creates it if nothing is. Where nothing can be written, the disk is full
+  /// say, it is still read, so that what it names can be swept, and refuses records until it can
+  /// be. Errors: kPermissionDenied and the like, where there is a file that cannot be read.
   static StatusOr<Ledger> open(const std::string& path);
 
   /// What open() found, and what was written since.
@@ -60,7 +66,7 @@ class Ledger {
   std::string path_;
   Fd file_;
   std::size_t size_ = 0;
-  bool broken_ = false;
+  Status broken_;  ///< Why nothing can be appended.
   LedgerContent content_;
 };
 

@@ -20,20 +20,12 @@ namespace {
 constexpr Duration kShortestLease = std::chrono::seconds(1);
 constexpr Duration kLongestLease = std::chrono::seconds(60);
 constexpr std::size_t kMostFaults = 256;
-constexpr std::size_t kMostRuns = 1000;
 /// For everything a holder does before its fault lives.
 constexpr Duration kApplyPatience = std::chrono::seconds(10);
-/// For reading the node and for removing what is there, beside the time its queues need.
+/// For reading the node.
 constexpr Duration kReadPatience = std::chrono::seconds(10);
 /// No holder is given less than this to end its effect, however short the lease.
 constexpr Duration kEndPatience = std::chrono::seconds(2);
-
-/// How long what is queued in the fault's devices may take to leave.
-Duration drain_of(const google::protobuf::RepeatedPtrField<v1::Undo>& undos) {
-  std::int64_t longest = 0;
-  for (const v1::Undo& undo : undos) longest = std::max(longest, undo.remove_link().drain());
-  return std::clamp(Duration(longest), Duration::zero(), Duration(std::chrono::minutes(10)));
-}
 
 bool contains(const std::string& line, const std::string& word) {
   return line.find(word) != std::string::npos;
@@ -163,8 +155,7 @@ void Node::open(LeaseStream& stream, const v1::Open& open, MonotonicTime arrived
         StatusCode::kFailedPrecondition,
         fmt::format("epoch {} of run {} is over on this node", open.epoch(), open.run()));
   }
-  facts_.epochs[open.run()] = open.epoch();
-  if (facts_.epochs.size() > kMostRuns) facts_.epochs.erase(facts_.epochs.begin());
+  remember_epoch(facts_.epochs, open.run(), open.epoch());
   journal_.lease(open.run(), open.epoch());
 
   auto lease = std::make_shared<Lease>(loop_);
@@ -369,9 +360,14 @@ void Node::settle(const std::shared_ptr<Lease>& lease) {
     lease->state = Lease::State::kSettled;
     v1::LeaseEvent event;
     v1::Settled& settled = *event.mutable_settled();
-    for (const auto& [id, fault] : lease->faults) {
-      for (const std::string& line : fault->residue) settled.add_residue(id + ": " + line);
+    // Of the whole run: a lease that only takes the place of a lost one has no faults of its own.
+    std::set<std::string> ours;
+    for (const auto& [id, fault] : lease->faults) ours.insert(id);
+    for (const auto& [id, residue] : left_behind_[lease->run]) {
+      ours.insert(id);
+      for (const std::string& line : residue) settled.add_residue(id + ": " + line);
     }
+    if (left_behind_[lease->run].empty()) left_behind_.erase(lease->run);
     if (!answer.ok()) {
       settled.add_residue("unknown: the node could not be read: " + message_of(answer.status()));
     } else if (!lease->before) {
@@ -381,7 +377,7 @@ void Node::settle(const std::shared_ptr<Lease>& lease) {
       const auto& lines = answer->fingerprint().lines();
       const std::set<std::string> after(lines.begin(), lines.end());
       for (const std::string& line : after) {
-        for (const auto& [id, fault] : lease->faults) {
+        for (const std::string& id : ours) {
           if (contains(line, id)) settled.add_residue(line);
         }
       }
@@ -393,10 +389,9 @@ void Node::settle(const std::shared_ptr<Lease>& lease) {
                           std::back_inserter(fresh));
       const auto add = [&](const char* sign, const std::vector<std::string>& changed) {
         for (const std::string& line : changed) {
-          const bool ours =
-              std::any_of(lease->faults.begin(), lease->faults.end(),
-                          [&](const auto& entry) { return contains(line, entry.first); });
-          if (!ours && !lease->shared) settled.add_changed_by_others(sign + line);
+          const bool told = std::any_of(ours.begin(), ours.end(),
+                                        [&](const std::string& id) { return contains(line, id); });
+          if (!told && !lease->shared) settled.add_changed_by_others(sign + line);
         }
       };
       add("- ", gone);
@@ -488,6 +483,7 @@ void Node::start(const std::shared_ptr<HeldFault>& fault) {
     for (const auto& other : live_faults()) {
       for (const v1::Undo& undo : other->undos) {
         if (undo.has_remove_clsact()) our_clsact.insert(undo.remove_clsact().ifindex());
+        if (undo.has_set_sysctl()) *start.add_our_settings() = undo.set_sysctl();
       }
     }
     start.mutable_our_clsact()->Assign(our_clsact.begin(), our_clsact.end());
@@ -549,7 +545,7 @@ void Node::heard(const std::shared_ptr<HeldFault>& fault, const v1::FromHolder& 
       return tell(*lease, std::move(event));
     case v1::FromHolder::kEffectEnded: {
       fault->state = State::kCleaning;
-      expect(fault, drain_of(fault->undos) + kReadPatience, "did not finish cleaning up");
+      expect(fault, patience_for(fault->undos), "did not finish cleaning up");
       if (!fault->applied && !fault->revert_asked) return;
       v1::FaultEnded& over = *event.mutable_effect_ended();
       over.set_reason(message.effect_ended().reason());
@@ -660,17 +656,15 @@ void Node::sweep(const std::shared_ptr<HeldFault>& fault) {
   *message.mutable_sweep()->mutable_undos() = fault->undos;
   message.mutable_sweep()->set_state_id(facts_.state_id);
   message.mutable_sweep()->set_fault_id(fault->id);
-  holders_.ask(
-      message, drain_of(fault->undos) + kReadPatience,
-      [this, fault](StatusOr<v1::FromHolder> answer) {
-        if (!answer.ok()) {
-          fault->residue.push_back("unknown: the sweep failed: " + message_of(answer.status()));
-        } else {
-          const auto& residue = answer->swept().residue();
-          fault->residue.assign(residue.begin(), residue.end());
-        }
-        close(fault);
-      });
+  holders_.ask(message, patience_for(fault->undos), [this, fault](StatusOr<v1::FromHolder> answer) {
+    if (!answer.ok()) {
+      fault->residue.push_back("unknown: the sweep failed: " + message_of(answer.status()));
+    } else {
+      const auto& residue = answer->swept().residue();
+      fault->residue.assign(residue.begin(), residue.end());
+    }
+    close(fault);
+  });
 }
 
 void Node::close(const std::shared_ptr<HeldFault>& fault) {
@@ -679,6 +673,9 @@ void Node::close(const std::shared_ptr<HeldFault>& fault) {
   if (fault->holder) holders_.retire(std::move(fault->holder));
   // What is left stays in the ledger: the next start tries again.
   if (fault->journaled && fault->residue.empty()) journal_.closed(fault->id);
+  if (const auto lease = fault->lease.lock(); lease && !fault->residue.empty()) {
+    left_behind_[lease->run][fault->id] = fault->residue;
+  }
   fault->undos.Clear();
   fault->fault.Clear();
 

@@ -108,6 +108,8 @@ class Node {
   Journal& journal_;
   NodeFacts facts_;
   std::vector<std::shared_ptr<Lease>> leases_;
+  /// By run and fault, for as long as this daemon lives: what was left, no later sweep mends.
+  std::map<std::string, std::map<std::string, std::vector<std::string>>> left_behind_;
   std::function<void()> stopped_;
 };
 

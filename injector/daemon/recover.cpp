@@ -13,7 +13,6 @@ namespace squall::daemon {
 namespace {
 
 constexpr Duration kHoldersGrace = std::chrono::seconds(1);
-constexpr Duration kSweepPatience = std::chrono::seconds(15);
 
 void close_in(Ledger& ledger, const std::string& fault) {
   v1::LedgerRecord record;
@@ -44,9 +43,10 @@ void wait_for_holders(const std::vector<v1::LedgerOpened>& open, const std::stri
 }
 
 /// Asks and runs the loop until the answer is there, whatever else stops it meanwhile.
-StatusOr<v1::FromHolder> ask_now(Loop& loop, Holders& holders, const v1::ToHolder& request) {
+StatusOr<v1::FromHolder> ask_now(Loop& loop, Holders& holders, const v1::ToHolder& request,
+                                 Duration patience) {
   std::optional<StatusOr<v1::FromHolder>> result;
-  holders.ask(request, kSweepPatience, [&](StatusOr<v1::FromHolder> answer) {
+  holders.ask(request, patience, [&](StatusOr<v1::FromHolder> answer) {
     result = std::move(answer);
     loop.stop();
   });
@@ -65,6 +65,7 @@ std::vector<std::string> recover(Loop& loop, Holders& holders, Ledger& ledger,
         "the ledger's end was damaged; the node was searched for what it may have named");
   }
   wait_for_holders(open, boot_id);
+  Duration longest = patience_for({});
   for (const v1::LedgerOpened& opened : open) {
     const std::string name =
         fmt::format("{} fault {} of run {}", opened.kind(), opened.fault(), opened.run());
@@ -76,7 +77,9 @@ std::vector<std::string> recover(Loop& loop, Holders& holders, Ledger& ledger,
     }
     v1::ToHolder request;
     *request.mutable_sweep()->mutable_undos() = opened.undos();
-    const StatusOr<v1::FromHolder> answer = ask_now(loop, holders, request);
+    const Duration patience = patience_for(opened.undos());
+    longest = std::max(longest, patience);
+    const StatusOr<v1::FromHolder> answer = ask_now(loop, holders, request, patience);
     if (answer.ok() && answer->swept().residue().empty()) {
       close_in(ledger, opened.fault());
       told.push_back(name + ": swept");
@@ -87,7 +90,7 @@ std::vector<std::string> recover(Loop& loop, Holders& holders, Ledger& ledger,
   }
   v1::ToHolder search;
   search.mutable_sweep()->set_state_id(state_id);
-  const StatusOr<v1::FromHolder> answer = ask_now(loop, holders, search);
+  const StatusOr<v1::FromHolder> answer = ask_now(loop, holders, search, longest);
   if (!answer.ok()) {
     told.push_back("the node could not be searched: " + message_of(answer.status()));
   } else {

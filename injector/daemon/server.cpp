@@ -174,7 +174,9 @@ class LeaseCall final : public LeaseStream {
   }
 
   void leave() {
-    if (pending_ == 0 && (ended_ || calls_.ending)) delete this;
+    if (pending_ > 0 || !(ended_ || calls_.ending)) return;
+    if (!std::exchange(forgotten_, true)) calls_.node.broken(*this);
+    delete this;
   }
 
   Server::Calls& calls_;

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -32,7 +33,8 @@ bool is_state_id(const std::string& id) {
 /// Whole or not at all: objects in the kernel bear the id, so a torn one would orphan them.
 Status write_whole(const std::string& path, const std::string& text) {
   const std::string fresh = path + ".new";
-  const Fd file(::open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+  ::unlink(fresh.c_str());
+  const Fd file(::open(fresh.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!file.is_open()) return from_errno(fresh, errno);
   if (::write(file.number(), text.data(), text.size()) != static_cast<ssize_t>(text.size()) ||
       ::fsync(file.number()) != 0 || std::rename(fresh.c_str(), path.c_str()) != 0) {
@@ -63,8 +65,21 @@ StatusOr<StateDir> StateDir::open(const std::string& path) {
   }
   if (problem) return from_errno("state directory " + path, problem.value());
 
+  // What stands in the ledger is carried out as root, so nobody else may write there.
+  struct stat about {};
+  if (::stat(dir.path_.c_str(), &about) != 0) return from_errno(dir.path_, errno);
+  if (about.st_uid != ::geteuid() || (about.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
+    return error(StatusCode::kFailedPrecondition,
+                 "the state directory " + dir.path_ +
+                     " can be written by others: chown it to uid " + std::to_string(::geteuid()) +
+                     " and chmod it to 700");
+  }
+
   const std::string lock = dir.path_ + "/lock";
   dir.lock_.reset(::open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  // On a disk that has become read-only there is still a ledger to be swept.
+  if (!dir.lock_.is_open())
+    dir.lock_.reset(::open(lock.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
   if (!dir.lock_.is_open()) return from_errno(lock, errno);
   if (::flock(dir.lock_.number(), LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) return from_errno(lock, errno);
@@ -72,10 +87,10 @@ StatusOr<StateDir> StateDir::open(const std::string& path) {
                                                       " already serves the state directory " +
                                                       dir.path_);
   }
+  // For people; the lock is what counts.
   const std::string pid = std::to_string(::getpid()) + "\n";
-  if (::ftruncate(dir.lock_.number(), 0) != 0 ||
-      ::pwrite(dir.lock_.number(), pid.data(), pid.size(), 0) != static_cast<ssize_t>(pid.size())) {
-    return from_errno(lock, errno);
+  if (::ftruncate(dir.lock_.number(), 0) == 0) {
+    static_cast<void>(!::pwrite(dir.lock_.number(), pid.data(), pid.size(), 0));
   }
 
   const std::string id_path = dir.path_ + "/state-id";

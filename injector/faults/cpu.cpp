@@ -132,7 +132,7 @@ class Cpu final : public Fault {
   }
 
   Status apply(MonotonicTime deadline) override {
-    pulse(deadline);
+    deadline_ns_.store(to_ns(deadline), std::memory_order_relaxed);
     applied_ = monotonic_now();
     try {
       for (const int core : cores_) {
@@ -152,9 +152,10 @@ class Cpu final : public Fault {
     return ok();
   }
 
-  void pulse(MonotonicTime deadline) override {
+  Status pulse(MonotonicTime deadline) override {
     // The burners look at it themselves: past it they stop, even if this thread never runs again.
     deadline_ns_.store(to_ns(deadline), std::memory_order_relaxed);
+    return ok();
   }
 
   v1::Evidence evidence() override {
@@ -173,7 +174,8 @@ class Cpu final : public Fault {
   }
 
   Status end_effect() override {
-    pulse(MonotonicTime::min());  // all of them at once, before waiting for the first
+    // All of them at once, before waiting for the first.
+    deadline_ns_.store(to_ns(MonotonicTime::min()), std::memory_order_relaxed);
     for (const auto& burner : burners_) burner->stop();
     if (!ended_) ended_ = monotonic_now();
     return ok();

@@ -36,7 +36,9 @@ class Fault {
 
   /// The controller is still there: the effect may last until `deadline`, min(lease end, the
   /// fault's own end).
-  virtual void pulse(MonotonicTime deadline) = 0;
+  /// Errors: kFailedPrecondition if what it acts with is no longer as it was made; the fault then
+  /// ends.
+  virtual Status pulse(MonotonicTime deadline) = 0;
 
   /// What it has done so far, read from the kernel.
   virtual v1::Evidence evidence() = 0;

@@ -73,6 +73,7 @@ class Kill final : public Fault {
         signalled_.push_back(std::move(target));
       } else if (errno != ESRCH) {
         problem = from_errno("signalling " + std::to_string(target.pid), errno);
+        spared_.push_back(std::move(target));
       }
     }
     if (signalled_.empty()) return problem;
@@ -80,22 +81,25 @@ class Kill final : public Fault {
     return ok();
   }
 
-  void pulse(MonotonicTime) override {}
+  Status pulse(MonotonicTime) override { return ok(); }
 
   v1::Evidence evidence() override {
     v1::Evidence evidence;
     bool all_gone = true;
-    for (const Target& target : signalled_) {
-      v1::KillEvidence::Victim* victim = evidence.mutable_kill()->add_victims();
-      victim->set_pid(target.pid);
-      victim->set_start_time(target.start_time);
-      victim->set_command(target.command);
-      victim->set_gone(is_gone(target));
-      all_gone = all_gone && victim->gone();
+    for (const std::vector<Target>* targets : {&signalled_, &spared_}) {
+      for (const Target& target : *targets) {
+        v1::KillEvidence::Victim* victim = evidence.mutable_kill()->add_victims();
+        victim->set_pid(target.pid);
+        victim->set_start_time(target.start_time);
+        victim->set_command(target.command);
+        victim->set_gone(is_gone(target));
+        all_gone = all_gone && victim->gone();
+      }
     }
     // A process may catch any other signal, and that it was delivered is then all that can be
     // shown.
-    evidence.set_effect(!signalled_.empty() && (all_gone || wanted_.signal() != v1::SIGNAL_KILL));
+    const bool delivered = !signalled_.empty() && spared_.empty();
+    evidence.set_effect(delivered && (all_gone || wanted_.signal() != v1::SIGNAL_KILL));
     return evidence;
   }
 
@@ -115,6 +119,7 @@ class Kill final : public Fault {
   v1::Kill wanted_;
   std::vector<Target> targets_;
   std::vector<Target> signalled_;
+  std::vector<Target> spared_;  // the kernel refused to signal them
 };
 
 std::unique_ptr<Fault> make(const v1::Start& start) {

@@ -18,6 +18,7 @@
 #include "injector/network/classifier.h"
 #include "injector/network/engine.h"
 #include "injector/network/interfaces.h"
+#include "injector/network/lock.h"
 #include "injector/network/netem.h"
 #include "injector/network/netlink.h"
 #include "injector/network/objects.h"
@@ -35,6 +36,8 @@ namespace {
 constexpr std::uint16_t kEthernet = 1;    // ARPHRD_ETHER
 constexpr std::uint16_t kLoopback = 772;  // ARPHRD_LOOPBACK
 constexpr Duration kSshdEvery = std::chrono::seconds(5);
+constexpr Duration kReadBackEvery = std::chrono::milliseconds(100);
+constexpr Duration kLockWithin = std::chrono::seconds(3);
 constexpr std::uint32_t kIfbQueue = 32;
 constexpr std::string_view kLetters =
     "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ";
@@ -43,7 +46,7 @@ constexpr std::string_view kLetters =
 struct Warm {
   std::unique_ptr<Classifier> classifier;
   std::optional<Netlink> netlink;
-  std::vector<std::uint16_t> sshd;
+  SshdPorts sshd;
 };
 
 Warm& warm() {
@@ -83,7 +86,7 @@ class Network final : public Fault {
 
   StatusOr<std::vector<v1::Undo>> prepare() override;
   Status apply(MonotonicTime deadline) override;
-  void pulse(MonotonicTime deadline) override;
+  Status pulse(MonotonicTime deadline) override;
   v1::Evidence evidence() override;
   Status end_effect() override;
   std::vector<std::string> clean_up() override;
@@ -114,6 +117,7 @@ class Network final : public Fault {
 
   v1::Start start_;
   v1::Network wanted_;
+  Fd lock_;
   std::string tag_;
   std::uint64_t netns_ = 0;
   std::optional<Netlink> netlink_;
@@ -125,13 +129,18 @@ class Network final : public Fault {
   std::vector<v1::Undo> undos_;
   std::set<std::uint32_t> clsact_to_add_;
   std::uint32_t ifb_ = 0;
-  std::vector<std::uint16_t> sshd_;
+  SshdPorts sshd_;
   MonotonicTime sshd_read_{};
+  MonotonicTime stood_{};  // when all was last read back as it should be
   v1::NetworkEvidence seen_;
   bool applied_ = false;
 };
 
 StatusOr<std::vector<v1::Undo>> Network::prepare() {
+  // Until it is applied: what is found here now must still be so then.
+  StatusOr<Fd> lock = lock_namespace(kLockWithin);
+  if (!lock.ok()) return lock.status();
+  lock_ = *std::move(lock);
   const StatusOr<std::uint64_t> netns = current_netns();
   if (!netns.ok()) return netns.status();
   netns_ = *netns;
@@ -216,14 +225,13 @@ StatusOr<std::vector<v1::Undo>> Network::prepare() {
     *undos_.emplace_back().mutable_set_sysctl() = setting;
   }
 
-  sshd_ = warm().sshd;
+  sshd_ = std::move(warm().sshd);
   if (warm().classifier) {
     classifier_ = std::move(warm().classifier);
   } else {
     StatusOr<std::unique_ptr<Classifier>> loaded = Classifier::load();
     if (!loaded.ok()) return loaded.status();
     classifier_ = *std::move(loaded);
-    sshd_ = sshd_ports();
   }
   return undos_;
 }
@@ -240,8 +248,12 @@ Status Network::prepare_loopback() {
       const std::string setting = ipv4_setting(standpoint.place.interface.name, name);
       const StatusOr<std::string> now = read_sysctl(setting);
       if (!now.ok()) return now.status();
-      // Another fault's doing is put back by the last of us to leave; the owner's stays.
-      if (*now != "0" && (standpoint.place.neighbours_bits & bit) == 0) continue;
+      // Another fault's doing, even of one that is leaving, is put back by the last of us to leave;
+      // the owner's stays.
+      const bool ours = (standpoint.place.neighbours_bits & bit) != 0 ||
+                        std::any_of(start_.our_settings().begin(), start_.our_settings().end(),
+                                    [&](const auto& other) { return other.name() == setting; });
+      if (*now != "0" && !ours) continue;
       standpoint.handle |= bit;
       if (std::exchange(wanted, true)) continue;
       v1::SetSysctl& undo = settings_.emplace_back();
@@ -349,10 +361,11 @@ Status Network::add_filter(const Standpoint& standpoint) {
 }
 
 Status Network::apply(MonotonicTime deadline) {
+  const Fd lock = std::move(lock_);
   if (Status made = !needs_device() ? ok() : is_relay() ? make_relay() : make_ifb(); !made.ok()) {
     return made;
   }
-  std::vector<std::uint16_t> spared = sshd_;
+  std::vector<std::uint16_t> spared = sshd_.read();
   spared.push_back(kSshPort);
   for (const std::uint32_t port : start_.spared_ports()) {
     spared.push_back(static_cast<std::uint16_t>(port));
@@ -381,10 +394,18 @@ Status Network::read_back() {
               (filter.actions.size() == 1 && filter.actions[0].target == standpoint.device_index));
     });
     if (!stands) {
-      return error(StatusCode::kInternal,
+      return error(StatusCode::kFailedPrecondition,
                    "the filter on " + place.name() + " does not read as set");
     }
+    if (!needs_device()) continue;
+    const StatusOr<std::optional<Link>> device = netlink_->find_link(standpoint.device_index);
+    if (!device.ok()) return device.status();
+    if (!device->has_value() || (*device)->alias != tag_ || !(*device)->is_up()) {
+      return error(StatusCode::kFailedPrecondition,
+                   "the device of " + place.name() + " is gone, or not as it was made");
+    }
   }
+  stood_ = monotonic_now();
   return ok();
 }
 
@@ -396,13 +417,18 @@ void Network::set_deadline(MonotonicTime deadline) {
   }
 }
 
-void Network::pulse(MonotonicTime deadline) {
-  if (!applied_) return;
+Status Network::pulse(MonotonicTime deadline) {
+  if (!applied_) return ok();
+  if (monotonic_now() - stood_ >= kReadBackEvery) {
+    if (Status standing = read_back(); !standing.ok()) return standing;
+  }
   set_deadline(deadline);
   // An sshd that was started in the meantime is spared as well.
-  if (monotonic_now() - sshd_read_ < kSshdEvery) return;
-  sshd_read_ = monotonic_now();
-  for (const std::uint16_t port : sshd_ports()) classifier_->spare(port);
+  if (monotonic_now() - sshd_read_ >= kSshdEvery) {
+    sshd_read_ = monotonic_now();
+    for (const std::uint16_t port : sshd_.read()) classifier_->spare(port);
+  }
+  return ok();
 }
 
 /// Counters only grow: where something can no longer be read, what was last seen of it stays.
@@ -477,6 +503,7 @@ Status Network::end_effect() {
 }
 
 std::vector<std::string> Network::clean_up() {
+  lock_.reset();  // of a fault that never came to be applied
   std::vector<std::string> residue;
   if (relay_) {
     await_packets_in_flight();
@@ -528,7 +555,7 @@ void warm_up() {
   if (loaded.ok()) warm().classifier = *std::move(loaded);
   StatusOr<Netlink> netlink = Netlink::open();
   if (netlink.ok()) warm().netlink.emplace(*std::move(netlink));
-  warm().sshd = sshd_ports();
+  warm().sshd.read();
   static_cast<void>(choose_engine(v1::Network()));
 }
 

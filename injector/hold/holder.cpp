@@ -128,12 +128,14 @@ class Holder {
       return fail(applied, residue_of(ended, fault->clean_up()));
     }
     fault_end_ = end_of(monotonic_now());
-    fault->pulse(deadline());
+    Status standing = fault->pulse(deadline());
     told.Clear();
     *told.mutable_applied()->mutable_evidence() = fault->evidence();
     say(told);
 
-    const v1::EndReason reason = kind->at_once ? v1::DURATION_OVER : hold_on(*fault);
+    const v1::EndReason reason = !standing.ok()  ? v1::OBJECTS_GONE
+                                 : kind->at_once ? v1::DURATION_OVER
+                                                 : hold_on(*fault, standing);
     // Before the effect ends: what the kernel counted goes with the objects that counted it.
     const v1::Evidence last = fault->evidence();
     const Status ended = fault->end_effect();
@@ -141,16 +143,15 @@ class Holder {
     over.mutable_effect_ended()->set_reason(reason);
     *over.mutable_effect_ended()->mutable_evidence() = last;
     say(over);
+    const std::vector<std::string> residue = residue_of(ended, fault->clean_up());
+    if (!standing.ok()) return fail(standing, residue);
     v1::FromHolder released;
-    for (std::string& line : residue_of(ended, fault->clean_up())) {
-      released.mutable_released()->add_residue(std::move(line));
-    }
-    released.mutable_released();
+    released.mutable_released()->mutable_residue()->Assign(residue.begin(), residue.end());
     return say(released, kPatience);
   }
 
-  /// Pulses until the fault must end.
-  v1::EndReason hold_on(Fault& fault) {
+  /// Pulses until the fault must end. `standing`: what a pulse found wrong, if that is why.
+  v1::EndReason hold_on(Fault& fault, Status& standing) {
     for (;;) {
       v1::ToHolder request;
       const Wake wake = wait(deadline(), request);
@@ -158,7 +159,8 @@ class Holder {
       if (request.has_release()) return v1::RELEASED;
       if (!request.has_pulse()) continue;
       lease_end_ = std::max(lease_end_, from_ns(request.pulse().lease_end()));
-      fault.pulse(deadline());
+      standing = fault.pulse(deadline());
+      if (!standing.ok()) return v1::OBJECTS_GONE;
       v1::FromHolder told;
       *told.mutable_evidence() = fault.evidence();
       say(told);

@@ -87,9 +87,9 @@ StatusOr<Place> find_place(Netlink& netlink, const Link& interface, bool ingress
       if (other.status().code() == StatusCode::kNotFound) continue;
       return other.status();
     }
+    place.neighbours_bits |= filter.handle;
     // Past its deadline it matches nothing any more; its daemon will sweep it.
     if (other->deadline != MonotonicTime{} && other->deadline <= monotonic_now()) continue;
-    place.neighbours_bits |= filter.handle;
     if (may_overlap(wanted.to(), other->match)) {
       return error(StatusCode::kFailedPrecondition,
                    "the fault " + std::string(fault_of(filter.name)) + " already acts on " +

@@ -17,6 +17,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <exception>
 #include <random>
 #include <span>
 #include <system_error>
@@ -129,6 +130,7 @@ struct Relay::Port {
   Fd tap;
   Fd sender;  ///< Egress only; ingress writes back to the TAP.
   bool ingress = false;
+  bool gone = false;  ///< Somebody else removed the device.
 };
 
 /// The packets that are held, the next due on top, and the memory that they lie in.
@@ -266,7 +268,13 @@ Status Relay::start(Classifier& classifier) {
   wake_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (wake_fd_ < 0) return from_errno("cannot make an eventfd", errno);
   try {
-    thread_ = std::thread([this] { run(); });
+    thread_ = std::thread([this] {
+      try {
+        run();
+      } catch (const std::exception&) {
+        end_effect();  // no memory for another packet
+      }
+    });
   } catch (const std::system_error& failed) {
     return from_errno("cannot start the relay's thread", failed.code().value());
   }
@@ -333,7 +341,13 @@ void Relay::run() {
     }
     send_due(now);
     bool more = false;
-    for (std::uint32_t i = 0; i < ports_.size(); ++i) more = read_port(ports_[i], i) || more;
+    for (std::uint32_t i = 0; i < ports_.size(); ++i) {
+      if (ports_[i].gone) {
+        polled[i].fd = -1;
+      } else {
+        more = read_port(ports_[i], i) || more;
+      }
+    }
     if (more) continue;
 
     MonotonicTime wake_at = next_renewal;
@@ -365,8 +379,15 @@ bool Relay::read_port(Port& port, std::uint32_t number) {
     std::array<iovec, kPieces> vectors{};
     to_vectors(queue_->scratch(), kWhole, vectors);
     const ssize_t length = readv(port.tap.number(), vectors.data(), kPieces);
-    // EBADFD: somebody else removed the device; the filter's owner will notice.
-    if (length <= 0) return length < 0 && errno == EINTR;
+    if (length <= 0) {
+      if (length < 0 && errno == EINTR) return true;
+      if (length == 0 || errno == EAGAIN) return false;
+      // EBADFD: somebody else removed the device. Without it the filter's matches would all be
+      // lost.
+      port.gone = true;
+      end_effect();
+      return false;
+    }
     const MonotonicTime read_at = monotonic_now();
     if (queue_->loses()) {
       dropped_.fetch_add(1, std::memory_order_relaxed);

@@ -17,6 +17,7 @@
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <utility>
 
 namespace squall::network {
 namespace {
@@ -76,10 +77,10 @@ bool is_sshd(const std::filesystem::path& process) {
 
 }  // namespace
 
-std::vector<std::uint16_t> sshd_ports() {
+const std::vector<std::uint16_t>& SshdPorts::read() {
+  std::map<Inode, std::uint16_t> sockets = listening();
+  if (sockets == listening_) return ports_;
   std::vector<std::uint16_t> ports;
-  const std::map<Inode, std::uint16_t> sockets = listening();
-  if (sockets.empty()) return ports;
   for_each_entry("/proc", [&](const std::filesystem::path& process) {
     const std::string name = process.filename();
     if (name.find_first_not_of("0123456789") != std::string::npos || !is_sshd(process)) return;
@@ -94,7 +95,8 @@ std::vector<std::uint16_t> sshd_ports() {
   });
   std::sort(ports.begin(), ports.end());
   ports.erase(std::unique(ports.begin(), ports.end()), ports.end());
-  return ports;
+  listening_ = std::move(sockets);
+  return ports_ = std::move(ports);
 }
 
 }  // namespace squall::network

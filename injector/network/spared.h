@@ -3,14 +3,24 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <vector>
 
 namespace squall::network {
 
 inline constexpr std::uint16_t kSshPort = 22;
 
-/// The ports on which an sshd of this network namespace listens now. Best effort: what cannot be
-/// read is left out. Walks /proc, so it takes milliseconds.
-std::vector<std::uint16_t> sshd_ports();
+/// The ports on which an sshd of this network namespace listens. Best effort: what cannot be read
+/// is left out. Used by one thread at a time.
+class SshdPorts {
+ public:
+  /// Asks the kernel which sockets listen, in some 50 us; walks /proc for their owners, in
+  /// milliseconds, only if those are not the same as the last time.
+  const std::vector<std::uint16_t>& read();
+
+ private:
+  std::map<std::uint32_t, std::uint16_t> listening_;  ///< The port of each, by its inode.
+  std::vector<std::uint16_t> ports_;
+};
 
 }  // namespace squall::network

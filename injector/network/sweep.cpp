@@ -16,6 +16,7 @@
 
 #include "experiments/base/clock.h"
 #include "experiments/base/ids.h"
+#include "injector/network/lock.h"
 #include "injector/network/netem.h"
 #include "injector/network/netlink.h"
 #include "injector/network/objects.h"
@@ -26,6 +27,7 @@ namespace {
 
 constexpr std::uint32_t kHooks[] = {kClsactEgress, kClsactIngress};
 constexpr Duration kDrainStep = std::chrono::milliseconds(1);
+constexpr Duration kLockWithin = std::chrono::seconds(3);
 /// Where the queue's own settings cannot be read.
 constexpr Duration kUnknownDrain = std::chrono::seconds(2);
 
@@ -166,6 +168,11 @@ Status set_sysctl(Netlink& netlink, const v1::SetSysctl& wanted) {
                wanted.name() + " reads " + *left + " after " + wanted.before() + " was written");
 }
 
+/// A ledger's word for a path must never lead out of /proc/sys.
+Status no_setting(const std::string& name) {
+  return error(StatusCode::kInvalidArgument, name + " is no setting");
+}
+
 Status in_namespace(std::uint64_t wanted) {
   const StatusOr<std::uint64_t> here = current_netns();
   if (!here.ok()) return here.status();
@@ -188,6 +195,7 @@ Duration drain_of(const std::vector<Qdisc>& qdiscs, std::uint32_t ifindex) {
 }  // namespace
 
 StatusOr<std::string> read_sysctl(const std::string& name) {
+  if (name.find("..") != std::string::npos) return no_setting(name);
   const int fd = open(("/proc/sys/" + name).c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return from_errno("cannot read /proc/sys/" + name, errno);
   std::array<char, 4096> text{};
@@ -201,6 +209,7 @@ StatusOr<std::string> read_sysctl(const std::string& name) {
 }
 
 Status write_sysctl(const std::string& name, const std::string& value) {
+  if (name.find("..") != std::string::npos) return no_setting(name);
   const int fd = open(("/proc/sys/" + name).c_str(), O_WRONLY | O_CLOEXEC);
   if (fd < 0) return from_errno("cannot write /proc/sys/" + name, errno);
   const ssize_t written = write(fd, value.data(), value.size());
@@ -224,12 +233,19 @@ Status run_undo(const v1::Undo& undo) {
     case v1::Undo::kRemoveLink:
       status = here(undo.remove_link());
       return status.ok() ? remove_link(*netlink, undo.remove_link()) : status;
-    case v1::Undo::kRemoveClsact:
+    case v1::Undo::kRemoveClsact: {
       status = here(undo.remove_clsact());
-      return status.ok() ? remove_clsact(*netlink, undo.remove_clsact()) : status;
-    case v1::Undo::kSetSysctl:
+      if (!status.ok()) return status;
+      // Not had in time: that the way back is taken weighs more than who might be in the way.
+      const StatusOr<Fd> lock = lock_namespace(kLockWithin);
+      return remove_clsact(*netlink, undo.remove_clsact());
+    }
+    case v1::Undo::kSetSysctl: {
       status = here(undo.set_sysctl());
-      return status.ok() ? set_sysctl(*netlink, undo.set_sysctl()) : status;
+      if (!status.ok()) return status;
+      const StatusOr<Fd> lock = lock_namespace(kLockWithin);
+      return set_sysctl(*netlink, undo.set_sysctl());
+    }
     case v1::Undo::WHAT_NOT_SET:
       break;
   }

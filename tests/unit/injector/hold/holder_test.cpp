@@ -30,7 +30,7 @@ constexpr Duration kBound = seconds(10);
 struct Record {
   std::atomic<int> prepared, applied, pulsed, ended, cleaned;
   std::atomic<std::int64_t> deadline_ns;
-  std::atomic<bool> refuse_apply, refuse_prepare, leave_residue;
+  std::atomic<bool> refuse_apply, refuse_prepare, refuse_pulse, leave_residue;
 };
 
 Record* record() {
@@ -53,9 +53,11 @@ class Fake final : public Fault {
     record()->deadline_ns = to_ns(deadline);
     return record()->refuse_apply ? error(StatusCode::kInternal, "the kernel said no") : ok();
   }
-  void pulse(MonotonicTime deadline) override {
+  Status pulse(MonotonicTime deadline) override {
     ++record()->pulsed;
+    if (record()->refuse_pulse) return error(StatusCode::kFailedPrecondition, "it is gone");
     record()->deadline_ns = to_ns(deadline);
+    return ok();
   }
   v1::Evidence evidence() override {
     v1::Evidence evidence;
@@ -247,6 +249,21 @@ TEST_CASE("a pulse moves the end of the lease and is answered with evidence") {
   CHECK(record()->deadline_ns >= to_ns(begun + seconds(1)));
   CHECK(holding.end() == v1::LEASE_LAPSED);
   CHECK(monotonic_now() - begun >= seconds(1));
+}
+
+TEST_CASE("a fault whose objects somebody else removed ends and says so") {
+  Holding holding;
+  holding.apply(seconds(60));
+  record()->refuse_pulse = true;
+  holding.pulse(seconds(60));
+  const v1::FromHolder over = holding.hear();
+  REQUIRE(over.has_effect_ended());
+  CHECK(over.effect_ended().reason() == v1::OBJECTS_GONE);
+  CHECK(record()->ended == 1);
+  const v1::FromHolder failed = holding.hear();
+  REQUIRE(failed.has_failed());
+  CHECK(failed.failed().message() == "it is gone");
+  CHECK(record()->cleaned == 1);
 }
 
 TEST_CASE("no pulse moves the deadline past the fault's own end, or back") {

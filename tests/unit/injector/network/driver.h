@@ -28,13 +28,19 @@ inline void require_ok(const Status& status) {
 class Held {
  public:
   /// Prepared, not yet applied. Throws std::runtime_error when it is refused.
-  Held(const Namespace& where, const v1::Fault& fault, std::vector<std::uint32_t> spared = {})
+  /// `beside`: another fault that its daemon knows of.
+  Held(const Namespace& where, const v1::Fault& fault, std::vector<std::uint32_t> spared = {},
+       const Held* beside = nullptr)
       : where_(where) {
     where_.run([&] {
       v1::Start start;
       *start.mutable_fault() = fault;
       start.set_state_id(kStateId);
       start.mutable_spared_ports()->Add(spared.begin(), spared.end());
+      for (const v1::Undo& undo : beside ? beside->undos() : std::vector<v1::Undo>()) {
+        if (undo.has_remove_clsact()) start.add_our_clsact(undo.remove_clsact().ifindex());
+        if (undo.has_set_sysctl()) *start.add_our_settings() = undo.set_sysctl();
+      }
       fault_ = hold::find_kind(fault)->make(start);
       StatusOr<std::vector<v1::Undo>> undos = fault_->prepare();
       require_ok(undos.status());
@@ -53,8 +59,8 @@ class Held {
   void apply(Duration lease) {
     require_ok(where_.run([&] { return fault_->apply(monotonic_now() + lease); }));
   }
-  void pulse(Duration lease) {
-    where_.run([&] { fault_->pulse(monotonic_now() + lease); });
+  Status pulse(Duration lease) {
+    return where_.run([&] { return fault_->pulse(monotonic_now() + lease); });
   }
   v1::Evidence evidence() {
     return where_.run([&] { return fault_->evidence(); });

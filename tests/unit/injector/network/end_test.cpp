@@ -125,6 +125,50 @@ TEST_CASE("what was merely delayed when the fault ended still arrives, in order 
   }
 }
 
+TEST_CASE("a fault whose device somebody removes says so and lets every packet pass") {
+  TwoHosts hosts;
+  const Echo echo(hosts.node, kPort);
+  const v1::Fault fault = delay_fault(kPort, milliseconds(100));
+  const auto held = inject(hosts.node, fault);
+  Stream stream(hosts.client, TwoHosts::kNode4, kPort);
+  REQUIRE(stream.is_disturbed(monotonic_now(), milliseconds(50), std::chrono::seconds(10)));
+  std::string device;
+  for (const v1::Undo& undo : held->undos()) {
+    if (undo.has_remove_link()) device = undo.remove_link().name();
+  }
+  run_in(hosts.node, {"ip", "link", "del", device});
+  const MonotonicTime removed = monotonic_now();
+  // The relay sees it by itself; an IFB's fault when it is asked next.
+  if (expected_engine() == v1::NETEM) {
+    CHECK(eventually([&] { return !held->pulse(std::chrono::minutes(5)).ok(); },
+                     std::chrono::seconds(5)));
+    CHECK(held->end().ok());
+  }
+  CHECK(stream.passes_untouched(removed, milliseconds(50), std::chrono::seconds(5)));
+  CHECK_FALSE(held->pulse(std::chrono::minutes(5)).ok());
+  CHECK(held->end().ok());
+  CHECK(held->clean_up() == std::vector<std::string>());
+}
+
+TEST_CASE("a fault on lo that starts while another leaves it has what it needs there") {
+  TwoHosts hosts;
+  const Echo echo(hosts.node, kPort);
+  const std::vector<std::string> before = settled_fingerprint(hosts.node);
+  {
+    const auto leaving = inject(hosts.node, on_lo(delay_fault(kPort, milliseconds(50))));
+    CHECK(leaving->end().ok());
+    Held held(hosts.node, on_lo(delay_fault(kPort, milliseconds(50))), {}, leaving.get());
+    held.apply(std::chrono::minutes(5));
+    CHECK(leaving->clean_up() == std::vector<std::string>());
+    const std::vector<Probe> probes = measure(hosts.node, "127.0.0.1", kPort, 10);
+    CHECK(answered(probes) == probes.size());
+    CHECK(median_round_trip(probes) >= milliseconds(100));
+    CHECK(held.end().ok());
+    CHECK(held.clean_up() == std::vector<std::string>());
+  }
+  CHECK(difference(before, settled_fingerprint(hosts.node)) == "");
+}
+
 TEST_CASE("past its deadline a fault that nobody ends lets every packet pass") {
   TwoHosts hosts;
   const Echo echo(hosts.node, kPort);
