@@ -418,6 +418,50 @@ TEST_CASE("SIGTERM, SIGINT and SIGHUP revert everything and exit 0") {
   CHECK_FALSE(std::filesystem::exists(daemon.state_dir() + "/squalld.sock"));
 }
 
+TEST_CASE("told twice to end, a daemon leaves at once and its holders undo by themselves") {
+  for (int i = 0; i < 3; ++i) {
+    Squalld daemon;
+    daemon.start();
+    Session session(daemon);
+    session.open("run-1", 1, seconds(60));
+    applied(session);
+    const support::Stranger holder(holder_of_the_fault(daemon));
+    daemon.process().signal(SIGTERM);
+    daemon.process().signal(SIGINT);
+    const std::optional<int> code = daemon.process().wait(kBound);
+    // It may have reverted everything before it read the second signal.
+    CHECK((code == 1 || code == 0));
+    CHECK(holder.ends(kBound));
+  }
+}
+
+TEST_CASE("a daemon whose parent ignores SIGCHLD still hears of a holder's end") {
+  const auto inherited = ::signal(SIGCHLD, SIG_IGN);
+  Squalld daemon;
+  daemon.start();
+  ::signal(SIGCHLD, inherited);
+  Session session(daemon);
+  session.open("run-1", 1, seconds(60));
+  const v1::Fault fault = applied(session);
+  support::Stranger(holder_of_the_fault(daemon)).signal(SIGKILL);
+  const auto failed = session.next(Event::kFailed, fault.id());
+  REQUIRE(failed.has_value());
+  CHECK(failed->failed().message() == "the holder was killed by signal 9");
+}
+
+TEST_CASE("a state directory that others may write is refused") {
+  Squalld daemon;
+  std::filesystem::permissions(daemon.state_dir(), std::filesystem::perms::others_write,
+                               std::filesystem::perm_options::add);
+  support::Command command;
+  command.argv = {support::binary("squalld"), "--state-dir", daemon.state_dir()};
+  support::Process process(command);
+  CHECK(process.wait(kBound) == 1);
+  CHECK(process.err() == "squalld: the state directory " + daemon.state_dir() +
+                             " can be written by others: chown it to uid " +
+                             std::to_string(::geteuid()) + " and chmod it to 700\n");
+}
+
 TEST_CASE("a second daemon of the same state directory is refused and names the first") {
   Squalld daemon;
   daemon.start();
@@ -504,16 +548,64 @@ TEST_CASE("what a dead daemon left in its ledger is undone before the next one s
   }
   std::string tail;
   SUBCASE("though its end is torn") { tail = "torn"; }
+  bool full = false;
+  SUBCASE("though nothing can be written") { full = true; }
   std::ofstream(daemon.state_dir() + "/ledger", std::ios::binary)
       << ledger_header() << ledger_frame(record) << tail;
+  if (full) {
+    // The state's id and the lock are there already; a new ledger is not to be had.
+    std::ofstream(daemon.state_dir() + "/state-id") << new_state_id() << '\n';
+    std::filesystem::create_directory(daemon.state_dir() + "/ledger.new");
+  }
   daemon.start({}, &node);
   CHECK(read_knob() == expected_value);
+  if (full) {
+    Session session(daemon);
+    session.open("run-2");
+    const v1::Fault fault = small_fault();
+    session.inject(fault);
+    const auto refused = session.next(Event::kFailed, fault.id());
+    REQUIRE(refused.has_value());
+    CHECK(refused->failed().message().find("its undos cannot be written") != std::string::npos);
+    return;
+  }
   Session session(daemon);
   const v1::Opened told = session.open("run-2");
   CHECK(std::count(told.recovered().begin(), told.recovered().end(),
                    "network fault " + opened.fault() + " of run run-1" + expected_words) == 1);
   Session next(daemon);
   CHECK(next.open("run-3").recovered().empty());
+}
+
+TEST_CASE("what a lost lease left behind is told to the lease that takes its place") {
+  const support::Namespace node;
+  Squalld daemon;
+  daemon.start({}, &node);
+  v1::Fault fault = small_fault();
+  fault.mutable_network()->set_interface("lo");
+  fault.mutable_network()->set_delay(Duration(milliseconds(1)).count());
+  const rlimit none{.rlim_cur = 3, .rlim_max = 4096};
+  const rlimit plenty{.rlim_cur = 4096, .rlim_max = 4096};
+  {
+    Session session(daemon);
+    session.open("run-1", 1, seconds(60));
+    applied(session, fault);
+    // Without another descriptor neither the holder nor a sweep can undo anything.
+    for (const pid_t pid : daemon.holders()) {
+      REQUIRE(::prlimit(pid, RLIMIT_NOFILE, &none, nullptr) == 0);
+    }
+    REQUIRE(::prlimit(daemon.process().pid(), RLIMIT_NOFILE, &none, nullptr) == 0);
+  }
+  REQUIRE(support::eventually(
+      [&] { return daemon.process().err().find("event=residue") != std::string::npos; }, kBound));
+  REQUIRE(::prlimit(daemon.process().pid(), RLIMIT_NOFILE, &plenty, nullptr) == 0);
+  Session again(daemon);
+  again.open("run-1", 2, seconds(60));
+  again.revert_all();
+  const auto settled = again.next(Event::kSettled);
+  REQUIRE(settled.has_value());
+  REQUIRE(settled->settled().residue_size() >= 1);
+  CHECK(settled->settled().residue(0).starts_with(fault.id() + ": "));
 }
 
 TEST_CASE("a fault whose undos cannot be written is refused, and those that live still revert") {
