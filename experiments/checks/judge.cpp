@@ -388,7 +388,8 @@ struct Judge::State {
     } else if (outcome.value.none()) {
       outcome.holds = false;
     } else if (rule.needs_baseline() && !rule.baseline && !watching) {
-      outcome.holds = true;  // what it will be measured by is being measured
+      // What it will be measured by is being measured; a service that is down gives no measure.
+      outcome.holds = outcome.value.number && std::isfinite(*outcome.value.number);
     } else {
       outcome.holds = outcome.value.number ? rule.accepts_number(*outcome.value.number)
                                            : rule.accepts_text(*outcome.value.text);
@@ -486,6 +487,7 @@ bool Judge::ready(MonotonicTime now) const {
   state_->advance(now);
   if (!state_->latest) return false;
   return std::ranges::all_of(state_->rules, [&](const Rule& rule) {
+    if (rule.needs_baseline() && !rule.baseline && rule.proving.empty()) return false;
     if (!rule.window) return true;
     // A window shorter than three intervals never holds three samples.
     const auto fits = static_cast<std::size_t>(rule.window->length() / state_->every);

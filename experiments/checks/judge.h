@@ -37,7 +37,8 @@ class Judge {
   void add(const Sample& sample);
 
   /// Whether every expectation holds at `now`, whatever its `for`: what the steady state is proven
-  /// by.
+  /// by. Until the baselines are known, one that needs its own holds if there is a number to make
+  /// it of.
   bool holds(MonotonicTime now) const;
 
   /// The first expectation that counts as breached at `now`: false for as long as its `for` says,
@@ -49,7 +50,7 @@ class Judge {
   std::vector<Finding> findings(MonotonicTime now) const;
 
   /// Whether there is enough data to say: every window has at least three samples, every other
-  /// expectation one.
+  /// expectation one, every baseline a number.
   bool ready(MonotonicTime now) const;
 
   /// Ends the proving of the steady state: medians of what was seen so far become the baselines,

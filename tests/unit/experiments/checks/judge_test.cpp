@@ -369,6 +369,35 @@ TEST_CASE(
   CHECK(judge.findings(kStart + 5s)[0].observed == "p50 40.0ms (baseline 20.0ms)");
 }
 
+TEST_CASE("a service that is down is no baseline: it is not steady while that is proven") {
+  v1::Expectation wanted = expectation("p50 < 3 x baseline over 1s", "p50", v1::LESS, 3);
+  wanted.mutable_values(0)->set_times_baseline(true);
+  Judge judge(check_with({wanted}));
+  for (int second = 0; second < 4; ++second) judge.add(no_answer(second * 1s, 1ms));
+  CHECK_FALSE(judge.holds(kStart + 3002ms));
+  CHECK_FALSE(judge.ready(kStart + 3002ms));
+  CHECK(judge.findings(kStart + 3002ms)[0].observed == "p50 unanswered (connection refused)");
+  CHECK_FALSE(judge.findings(kStart + 3002ms)[0].holds);
+}
+
+TEST_CASE("a baseline needs a number to be proven, even where no data is fine") {
+  v1::Expectation wanted = expectation("value < 2 x baseline", "value", v1::LESS, 2);
+  wanted.mutable_values(0)->set_times_baseline(true);
+  v1::Check check = check_with({wanted});
+  check.set_no_data(v1::OK);
+  Judge judge(check);
+  judge.add(printed(0s, "no number"));
+  CHECK(judge.holds(kStart + 1ms));
+  CHECK_FALSE(judge.ready(kStart + 1ms));
+  judge.add(printed(1s, "7"));
+  CHECK(judge.ready(kStart + 1001ms));
+  // Once it is known it stays so, whatever recovery has to wait for.
+  judge.start_watching(kStart + 2s);
+  judge.restart(kStart + 3s);
+  judge.add(printed(3s, "7"));
+  CHECK(judge.ready(kStart + 3001ms));
+}
+
 TEST_CASE("a baseline that was never seen holds nothing") {
   v1::Expectation wanted = expectation("value < 2 x baseline", "value", v1::LESS, 2);
   wanted.mutable_values(0)->set_times_baseline(true);
