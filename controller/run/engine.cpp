@@ -94,6 +94,7 @@ struct Held {
   bool applied = false;
   bool told_to_end = false;
   bool effect_ended = false;
+  MonotonicTime effect_ended_at;
   bool over = false;  ///< Reverted and verified, or failed.
 };
 
@@ -374,13 +375,17 @@ class Engine::Run {
     ended.set_sentence(conclusion.sentence);
     ended.set_duration_ms(to_ms(monotonic_now() - started_));
     if (decision_ && reverted_at_ != MonotonicTime() && decision_->made <= reverted_at_) {
-      const auto since_seen = [this](MonotonicTime time) {
-        return to_ms(std::max(time, decision_->made) - decision_->seen);
-      };
+      const auto since_seen = [this](MonotonicTime time) { return to_ms(time - decision_->seen); };
+      const bool all_ended =
+          std::ranges::all_of(faults_, [](const auto& known) { return known.second.effect_ended; });
+      const bool all_settled = std::ranges::all_of(
+          sites_, [](const auto& site) { return site->injected == 0 || site->settled; });
       auto& abort = *ended.mutable_abort();
       abort.set_decided_ms(since_seen(decision_->made));
-      abort.set_effect_ended_ms(since_seen(last_effect_end_));
-      abort.set_verified_clean_ms(since_seen(last_settled_));
+      if (all_ended && last_effect_end_ > decision_->made)
+        abort.set_effect_ended_ms(since_seen(last_effect_end_));
+      if (all_settled && last_settled_ > decision_->made)
+        abort.set_verified_clean_ms(since_seen(last_settled_));
     }
     const v1::RunEnded result = ended;
     parts_.tell(std::move(event));
@@ -562,10 +567,12 @@ class Engine::Run {
     injecting.set_kind(kind_of(target.fault));
     injecting.set_words(held.words);
     injecting.set_lasts_ms(to_ms(step.lasts));
+    // Its time is that of the sending, and not of when the sending was done.
+    parts_.tell(std::move(event));
+    if (decision_) return;
     faults_.emplace(held.id, std::move(held));
     ++site.injected;
     site.node->inject(target.fault);
-    parts_.tell(std::move(event));
   }
 
   // ---- the nodes' word
@@ -627,10 +634,7 @@ class Engine::Run {
     parts_.tell(std::move(told));
     held.over = true;
     applied(held);
-    if (!std::exchange(held.effect_ended, true)) {
-      last_effect_end_ = monotonic_now();
-      --held.progress->acting;
-    }
+    if (!held.effect_ended) note_end(held);
     held.progress->changed.notify();
     unmet(fmt::format("{} failed on {}: {}", held.words, site.node->name(), failed.message()));
     left_behind(site, failed.residue());
@@ -685,12 +689,17 @@ class Engine::Run {
     held.progress->changed.notify();
   }
 
+  void note_end(Held& held) {
+    held.effect_ended = true;
+    held.effect_ended_at = last_effect_end_ = monotonic_now();
+    --held.progress->acting;
+  }
+
   /// `too_soon`: why it ended before anybody asked for it, or empty.
   void effect_ended(Site& site, Held& held, const std::string& too_soon) {
     applied(held);
-    if (std::exchange(held.effect_ended, true)) return;
-    last_effect_end_ = monotonic_now();
-    --held.progress->acting;
+    if (held.effect_ended) return;
+    note_end(held);
     held.progress->changed.notify();
     if (decision_) return;
     if (!too_soon.empty()) {
@@ -777,10 +786,13 @@ class Engine::Run {
     if (breach && !watched.breached) {
       watched.breached = true;
       const bool aborts = watched.declared.on_breach() == v1::ABORT;
-      findings_.breached.push_back(breach_sentence(watched, *breach, seen));
+      auto& known = findings_.breached;
+      // What aborts is what the verdict names first.
+      const auto found = known.insert(aborts ? known.begin() : known.end(),
+                                      breach_sentence(watched, *breach, sample.asked, seen));
       told.push_back(breach_event(watched, *breach, aborts));
       // An abort does not wait for the log's lines.
-      if (aborts) return decide("breach", findings_.breached.back(), seen, std::move(told));
+      if (aborts) return decide("breach", *found, seen, std::move(told));
     } else if (watched.breached && holds && !breach &&
                (phase_ == v1::METHOD || phase_ == v1::RECOVERY)) {
       watched.breached = false;
@@ -820,15 +832,17 @@ class Engine::Run {
     return fmt::format("too few answers to say, the last: {}", watched.judge.observed());
   }
 
+  /// Names every fault that acted at any time since the breaching answer was asked for: what acted
+  /// then may be over by the time the answer is in.
   std::string breach_sentence(const Watched& watched, const checks::Breach& breach,
-                              MonotonicTime seen) const {
+                              MonotonicTime asked, MonotonicTime seen) const {
     std::string sentence =
         fmt::format("check \"{}\" was breached {} into the method: observed {}, expected {}",
                     watched.declared.name(), format_measured(seen - method_started_),
                     breach.observed, breach.expectation);
     std::vector<std::pair<std::string, std::vector<std::string>>> acting;
     for (const auto& [id, held] : faults_) {
-      if (!held.applied || held.effect_ended) continue;
+      if (!held.applied || (held.effect_ended && held.effect_ended_at < asked)) continue;
       auto found = std::find_if(acting.begin(), acting.end(),
                                 [&held](const auto& known) { return known.first == held.words; });
       if (found == acting.end()) found = acting.insert(acting.end(), {held.words, {}});
@@ -951,14 +965,8 @@ class Engine::Run {
     }
     parts_.tell(std::move(event));
     if (!refused) return;
-    // What the plan asks for in vain, and what a guardrail forbids, another node would refuse too;
-    // all else is a matter of this node.
-    const auto code = static_cast<StatusCode>(looked.code());
-    auto& findings = code == StatusCode::kInvalidArgument || code == StatusCode::kPermissionDenied
-                         ? findings_.refused
-                         : findings_.not_injected;
-    findings.push_back(fmt::format("node {} refuses {}: {}", site.node->name(),
-                                   plan::in_words(fault), looked.message()));
+    findings_.not_injected.push_back(fmt::format("node {} refuses {}: {}", site.node->name(),
+                                                 plan::in_words(fault), looked.message()));
   }
 
   void fill(v1::FaultActed& line, const Site& site, const Held& held, std::int64_t took,

@@ -12,7 +12,7 @@
 namespace squall::run {
 
 /// Everything found that speaks against a run, each a sentence without a full stop, in the order in
-/// which it was found.
+/// which it was found; but the breach that aborted the run stands before all others.
 struct Findings {
   std::vector<std::string> internal;
   std::vector<std::string> residue;

@@ -127,6 +127,99 @@ TEST_CASE("a breach that is only to be noted is told and the run goes on") {
   CHECK(world.of(v1::Event::kCheckHeldAgain).size() >= 1);
 }
 
+TEST_CASE("the breach that aborted is told first, whatever was noted before it") {
+  World world(1);
+  world.add_check("noted").set_on_breach(v1::NOTE);
+  world.add_check("shop");
+  world.answers["noted"] = broken_under_fault(world);
+  world.answers["shop"] = [&world](MonotonicTime) -> std::int64_t {
+    return world.of(v1::Event::kCheckBreached).empty() || !world.nodes[0]->acting() ? 200 : 500;
+  };
+  world.add_fault(seconds(10));
+  const v1::RunEnded ended = world.run();
+  CHECK(ended.exit_code() == 1);
+  CHECK(ended.sentence().starts_with("check \"shop\" was breached "));
+  CHECK(ended.sentence().ends_with(" (and 1 more)"));
+}
+
+TEST_CASE("a fault that ended while the breaching answer was awaited is named as its cause") {
+  World world(1);
+  world.add_check("shop", milliseconds(200));
+  world.add_fault(milliseconds(140));
+  world.add_wait(seconds(5));
+  // Asked 80 ms into the method, while the fault acts, and answered when that is over.
+  world.answers["shop"] = broken_under_fault(world);
+  world.answer_takes = milliseconds(120);
+  const v1::RunEnded ended = world.run();
+  CHECK(ended.exit_code() == 1);
+  CHECK(ended.sentence().ends_with(
+      "observed status 500, expected status == 200, under network delay 1ms on node-1"));
+}
+
+TEST_CASE("where nothing was acting when the run was aborted, no effect is said to have ended") {
+  World world(1);
+  world.add_check("shop");
+  world.add_kill();
+  world.add_wait(seconds(10));
+  world.answers["shop"] = [&world](MonotonicTime) -> std::int64_t {
+    return world.of(v1::Event::kFaultReverted).empty() ||
+                   !world.of(v1::Event::kAbortDecided).empty()
+               ? 200
+               : 500;
+  };
+  const v1::RunEnded ended = world.run();
+  CHECK(ended.exit_code() == 1);
+  REQUIRE(ended.has_abort());
+  CHECK(ended.abort().effect_ended_ms() == 0);
+  CHECK(ended.abort().verified_clean_ms() > 0);
+}
+
+TEST_CASE("an end that is not proven has no time in the abort") {
+  World world(2);
+  world.add_check("shop");
+  world.add_fault(seconds(10));
+  world.nodes[1]->stays_lost = true;
+  std::size_t applied = 0;
+  world.on_event = [&](const v1::Event& event) {
+    if (event.has_fault_applied() && ++applied == 2) world.nodes[1]->lose("socket closed");
+  };
+  const v1::RunEnded ended = world.run();
+  CHECK(ended.exit_code() == 5);
+  REQUIRE(ended.has_abort());
+  CHECK(ended.abort().effect_ended_ms() == 0);
+  CHECK(ended.abort().verified_clean_ms() == 0);
+}
+
+TEST_CASE("a fault is told as being injected before it is sent") {
+  World world(1);
+  world.add_check("shop");
+  world.add_fault(milliseconds(20));
+  bool sent_before = true;
+  world.on_event = [&](const v1::Event& event) {
+    if (event.has_fault_injecting()) sent_before = count(world.told(), "inject") > 0;
+  };
+  CHECK(world.run().exit_code() == 0);
+  CHECK_FALSE(sent_before);
+}
+
+TEST_CASE("a baseline that nothing can be measured for lets nothing be injected") {
+  World world(1);
+  v1::Expectation& wanted = *world.add_check("shop").mutable_expect(0);
+  wanted.set_text("value < 2 x baseline");
+  wanted.set_metric("value");
+  wanted.set_op(v1::LESS);
+  wanted.mutable_values(0)->set_number(2);
+  wanted.mutable_values(0)->set_times_baseline(true);
+  world.plan.mutable_steady_state(0)->set_no_data(v1::OK);
+  world.add_fault(milliseconds(10));
+  const v1::RunEnded ended = world.run();
+  CHECK(ended.exit_code() == 3);
+  CHECK(count(world.told(), "inject") == 0);
+  CHECK(ended.sentence() ==
+        "check \"shop\" did not hold before the method: too few answers to say, the last: 200 in "
+        "100us; nothing was injected");
+}
+
 TEST_CASE("reverts go to all nodes at once") {
   World world(100);
   world.add_check("shop");
@@ -354,7 +447,14 @@ TEST_CASE("what cannot be injected is told of every node, and nothing is started
   SUBCASE("a refusal by a guardrail") {
     world.nodes[1]->looked.set_code(static_cast<int>(StatusCode::kPermissionDenied));
     world.nodes[1]->looked.set_message("guardrail: no network faults here");
-    CHECK(world.run().exit_code() == 2);
+    CHECK(world.run().exit_code() == 4);
+  }
+  SUBCASE("a refusal of what the plan asks for") {
+    world.nodes[1]->looked.set_code(static_cast<int>(StatusCode::kInvalidArgument));
+    world.nodes[1]->looked.set_message("99 cores, this node has 2");
+    const v1::RunEnded ended = world.run();
+    CHECK(ended.exit_code() == 4);
+    CHECK(ended.sentence() == "node node-2 refuses network delay 1ms: 99 cores, this node has 2");
   }
   SUBCASE("another environment") {
     world.nodes[1]->environment = "production";

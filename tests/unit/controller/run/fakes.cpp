@@ -141,7 +141,7 @@ namespace {
 
 class FakeCheck final : public checks::Check {
  public:
-  explicit FakeCheck(Answers answers) : answers_(std::move(answers)) {}
+  FakeCheck(Answers answers, Duration takes) : answers_(std::move(answers)), takes_(takes) {}
 
   asio::awaitable<checks::Sample> ask() override {
     checks::Sample sample;
@@ -152,13 +152,18 @@ class FakeCheck final : public checks::Check {
       asio::steady_timer never(co_await asio::this_coro::executor, MonotonicTime::max());
       co_await never.async_wait(asio::use_awaitable);
     }
-    sample.latency = std::chrono::microseconds(100);
+    if (takes_ > Duration::zero()) {
+      asio::steady_timer answered(co_await asio::this_coro::executor, takes_);
+      co_await answered.async_wait(asio::use_awaitable);
+    }
+    sample.latency = takes_ + std::chrono::microseconds(100);
     sample.status = status;
     co_return sample;
   }
 
  private:
   Answers answers_;
+  Duration takes_;
 };
 
 }  // namespace
@@ -230,7 +235,8 @@ v1::RunEnded World::run() {
   for (const auto& node : nodes) parts.nodes.push_back(node.get());
   parts.make_check = [this](const v1::Check& check) -> std::unique_ptr<checks::Check> {
     const auto found = answers.find(check.name());
-    return std::make_unique<FakeCheck>(found == answers.end() ? Answers() : found->second);
+    return std::make_unique<FakeCheck>(found == answers.end() ? Answers() : found->second,
+                                       answer_takes);
   };
   parts.tell = [this](v1::Event event) {
     events.push_back(event);
