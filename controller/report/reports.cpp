@@ -21,7 +21,11 @@ std::string fault_title(const FaultStory& fault) {
   return (fault.words.empty() ? fault.kind : fault.words) + " on " + fault.node;
 }
 
-/// Why applying it failed, or what it lacked. Empty: it was applied and did something.
+/// The status of a fault that was neither a success nor a failure.
+constexpr const char* kNoEffectYet = "no effect yet when aborted";
+
+/// Why applying it failed, or what it lacked. Empty: it was applied, and did something or was cut
+/// short.
 std::string apply_problem(const FaultStory& fault) {
   if (!fault.applied) return fault.failed ? fault.failure : "never applied";
   if (fault.failed && !fault.effect_ended) return fault.failure;
@@ -80,13 +84,14 @@ Json steady_state(const Story& story, v1::Phase phase) {
 /// To the microsecond: a division by 1000 alone leaves seventeen digits of nothing.
 double seconds(double ms) { return std::round(ms * 1000) / 1e6; }
 
-Json activity(const FaultStory& fault, const char* type, const std::string& problem,
-              const Moment& start, const std::optional<Moment>& end, double took_ms) {
+Json activity(const FaultStory& fault, const char* type, const std::string& status,
+              const std::string& problem, const Moment& start, const std::optional<Moment>& end,
+              const std::optional<double>& took_ms) {
   Json json{{"activity", {{"type", "action"}, {"name", fault_title(fault)}, {"phase", type}}},
-            {"status", problem.empty() ? "succeeded" : "failed"},
+            {"status", problem.empty() ? status : "failed"},
             {"start", start.at},
             {"end", end ? Json(end->at) : Json(nullptr)},
-            {"duration", seconds(took_ms)}};
+            {"duration", took_ms ? Json(seconds(*took_ms)) : Json(nullptr)}};
   json["output"] = problem.empty() ? Json(fault.evidence_words) : Json(nullptr);
   if (!problem.empty()) json["exception"] = Json::array({problem});
   return json;
@@ -131,6 +136,10 @@ Json check_json(const CheckStory& check) {
           {"breaches", std::move(breaches)}};
 }
 
+std::optional<double> took_to_apply(const FaultStory& fault) {
+  return fault.applied ? std::optional(fault.apply_took_ms) : std::nullopt;
+}
+
 Json fault_json(const FaultStory& fault) {
   const auto moment = [](const std::optional<Moment>& at) {
     return at ? Json(at->at) : Json(nullptr);
@@ -143,12 +152,12 @@ Json fault_json(const FaultStory& fault) {
             {"lasts_ms", fault.lasts_ms},
             {"injecting", fault.injecting.at},
             {"applied", moment(fault.applied)},
-            {"apply_took_ms", fault.apply_took_ms},
+            {"apply_took_ms", number_or_null(took_to_apply(fault))},
             {"effect_ended", moment(fault.effect_ended)},
-            {"end_took_ms", fault.end_took_ms},
+            {"end_took_ms", number_or_null(fault.ending_ms())},
             {"end_reason", fault.end_reason},
             {"reverted", moment(fault.reverted)},
-            {"revert_took_ms", fault.revert_took_ms},
+            {"revert_took_ms", number_or_null(fault.reverting_ms())},
             {"failure", fault.failure},
             {"residue", fault.residue},
             {"effect", fault.acted()},
@@ -170,6 +179,7 @@ Json abort_json(const Story& story) {
   if (!story.abort) return nullptr;
   Json json{
       {"cause", story.abort->cause()}, {"words", story.abort->words()}, {"at", story.abort_at.at}};
+  json["acting"] = story.acting_at_abort;
   json["breach_seen_ms"] = 0;
   const bool timed = story.ended && story.ended->has_abort();
   const auto ms = [&](double value, bool zero_is_a_time) {
@@ -290,13 +300,16 @@ std::vector<Case> cases_of(const Story& story) {
       applied.result = Case::Result::kError;
       applied.message = problem;
       applied.type = "not injected";
+    } else if (fault.without_effect_yet()) {
+      applied.result = Case::Result::kSkipped;
+      applied.message = applied.type = kNoEffectYet;
     }
     cases.push_back(std::move(applied));
 
     Case reverted{.class_name = "squall.faults.reverted",
                   .name = fault_title(fault),
                   .output = fault.end_reason};
-    reverted.seconds = fault.revert_took_ms / 1000;
+    reverted.seconds = fault.reverting_ms().value_or(0) / 1000;
     if (const std::string problem = revert_problem(fault); !problem.empty()) {
       reverted.result = Case::Result::kFailed;
       reverted.message = problem;
@@ -343,12 +356,13 @@ std::string json_report(std::span<const v1::Event> events) {
   Json rollbacks = Json::array();
   Json faults = Json::array();
   for (const FaultStory& fault : story.faults) {
-    run.push_back(activity(fault, "apply", apply_problem(fault), fault.injecting, fault.applied,
-                           fault.apply_took_ms));
+    const char* applied = fault.without_effect_yet() ? kNoEffectYet : "succeeded";
+    run.push_back(activity(fault, "apply", applied, apply_problem(fault), fault.injecting,
+                           fault.applied, took_to_apply(fault)));
     if (fault.applied) {
-      rollbacks.push_back(activity(fault, "revert", revert_problem(fault),
+      rollbacks.push_back(activity(fault, "revert", "succeeded", revert_problem(fault),
                                    fault.effect_ended ? *fault.effect_ended : *fault.applied,
-                                   fault.reverted, fault.revert_took_ms));
+                                   fault.reverted, fault.reverting_ms()));
     }
     faults.push_back(fault_json(fault));
   }
@@ -439,9 +453,32 @@ std::string junit_report(std::span<const v1::Event> events) {
   return out + "  </testsuite>\n</testsuites>\n";
 }
 
+namespace {
+
+/// A pipe or a device, which can only be written through.
+bool is_special(const std::filesystem::path& path) {
+  std::error_code failed;
+  return std::filesystem::exists(path, failed) && !std::filesystem::is_regular_file(path, failed);
+}
+
+}  // namespace
+
+Status prepare_report(const std::filesystem::path& path) {
+  // Of a pipe nobody may read yet, and opening it would be waited for.
+  std::error_code failed;
+  if (std::filesystem::is_fifo(path, failed)) return ok();
+  const int descriptor = open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY, 0644);
+  if (descriptor < 0) return from_errno("cannot write " + path.string(), errno);
+  close(descriptor);
+  return ok();
+}
+
 Status write_report(const std::filesystem::path& path, std::string_view text) {
-  const std::string temporary = fmt::format("{}.{}.tmp", path.string(), getpid());
-  const int descriptor = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  const bool through = is_special(path);
+  const std::string temporary =
+      through ? path.string() : fmt::format("{}.{}.tmp", path.string(), getpid());
+  const int flags = O_WRONLY | O_CLOEXEC | O_NOCTTY | (through ? 0 : O_CREAT | O_TRUNC);
+  const int descriptor = open(temporary.c_str(), flags, 0644);
   if (descriptor < 0) return from_errno("cannot write " + path.string(), errno);
   int failed = 0;
   while (!text.empty() && failed == 0) {
@@ -453,9 +490,9 @@ Status write_report(const std::filesystem::path& path, std::string_view text) {
     }
   }
   if (close(descriptor) != 0 && failed == 0) failed = errno;
-  if (failed == 0 && std::rename(temporary.c_str(), path.c_str()) != 0) failed = errno;
+  if (failed == 0 && !through && std::rename(temporary.c_str(), path.c_str()) != 0) failed = errno;
   if (failed == 0) return ok();
-  unlink(temporary.c_str());
+  if (!through) unlink(temporary.c_str());
   return from_errno("cannot write " + path.string(), failed);
 }
 

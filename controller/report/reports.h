@@ -31,7 +31,12 @@ std::string text_report(
     std::span<const v1::Event> events, const Style& style,
     const std::vector<std::pair<std::string, std::filesystem::path>>& files = {});
 
-/// Writes a report beside the log, whole or not at all (a temporary file, then rename(2)).
+/// Makes an empty file where there is none, so that what keeps a report from being written there is
+/// known before the run; what is there already stays as it is.
+Status prepare_report(const std::filesystem::path& path);
+
+/// Writes a report, whole or not at all (a temporary file, then rename(2)); a pipe or a device is
+/// written through.
 Status write_report(const std::filesystem::path& path, std::string_view text);
 
 }  // namespace squall::report

@@ -85,6 +85,18 @@ std::optional<double> CheckStory::latency_percentile_ms(double percent) const {
   return *nth;
 }
 
+std::optional<double> FaultStory::ending_ms() const {
+  return effect_ended && end_took_ms > 0 ? std::optional(end_took_ms) : std::nullopt;
+}
+
+std::optional<double> FaultStory::reverting_ms() const {
+  if (!reverted) return std::nullopt;
+  if (revert_took_ms > 0) return revert_took_ms;
+  if (!effect_ended) return std::nullopt;
+  // As exact as the log's times are.
+  return std::round((reverted->elapsed - effect_ended->elapsed) * 1e6) / 1e3;
+}
+
 bool CheckStory::broke() const {
   return std::ranges::any_of(breaches, [](const BreachStory& breach) { return breach.aborts; });
 }
@@ -339,7 +351,12 @@ void Story::take(const v1::Event& event) {
       if (!abort) {
         abort = event.abort_decided();
         abort_at = moment;
-        for (FaultStory& held : faults) held.cut_short = !held.effect_ended;
+        for (FaultStory& held : faults) {
+          // What fails or is over at once has no end of its own to tell.
+          const bool over = held.effect_ended || held.reverted || held.failed;
+          held.cut_short = !over;
+          acting_at_abort += over ? 0 : 1;
+        }
       }
       break;
     case v1::Event::kRecovered:

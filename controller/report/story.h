@@ -94,7 +94,18 @@ struct FaultStory {
   bool acted() const { return evidence && evidence->effect(); }
   /// It had its time and nothing shows that it did anything. A fault that was cut short had not.
   bool without_effect() const { return !acted() && !cut_short; }
+  /// Nothing shows that it did anything, and the run's abort left it no time to.
+  bool without_effect_yet() const { return applied && !failed && !acted() && cut_short; }
   bool clean() const { return reverted && residue.empty(); }
+  /// What is over as soon as it is done, as a kill: nothing of it can be reverted.
+  bool at_once() const { return lasts_ms <= 0; }
+
+  /// How long its end took on the node. Nothing where nobody asked for it, as there is nothing to
+  /// measure from.
+  std::optional<double> ending_ms() const;
+  /// How long it took to be read back: as the node told, else from the end of its effect as seen
+  /// here. Nothing where neither is known.
+  std::optional<double> reverting_ms() const;
 };
 
 struct NodeStory {
@@ -136,6 +147,7 @@ class Story {
   std::vector<StepStory> steps;
   std::optional<v1::AbortDecided> abort;
   Moment abort_at;
+  std::size_t acting_at_abort = 0;  ///< Faults whose effect had not ended by then.
   std::optional<double> recovered_after_ms;
   std::optional<v1::RunEnded> ended;
 

@@ -40,7 +40,10 @@ class Summary {
  private:
   std::string safe(std::string_view text) const { return shown(text, style_); }
 
-  void line(const Line& one) { out_ += one.text(style_, style_.width) + "\n"; }
+  /// What is read in a log or copied is never cut; it goes on at `indent`.
+  void line(const Line& one, int indent = 8) {
+    for (const Line& part : one.folded(style_.width, indent)) out_ += part.text(style_) + "\n";
+  }
 
   void title(std::string_view words) {
     line({});
@@ -87,23 +90,6 @@ class Summary {
     }
   }
 
-  /// Text that must not be cut: goes on behind `row`, then on lines of its own.
-  void flow(Line row, std::string_view text, int indent, Paint paint = Paint::kPlain) {
-    const int room = std::max(style_.width - indent, 20);
-    // What stands there already takes part in the wrapping, as one long word.
-    const auto taken = static_cast<std::size_t>(std::max(row.columns() - indent, 1));
-    const auto parts = wrapped(std::string(taken, 'x') + " " + std::string(text), room);
-    for (std::size_t index = 0; index < parts.size(); ++index) {
-      if (index == 0) {
-        line(row.add(parts[0].substr(taken), paint));
-      } else {
-        line(Line()
-                 .add(std::string(static_cast<std::size_t>(indent), ' '))
-                 .add(parts[index], paint));
-      }
-    }
-  }
-
   void head() {
     line({});
     line(Line().add("  ").add(
@@ -120,7 +106,7 @@ class Summary {
     facts.add(dot + ms_text(duration_ms()), Paint::kDim);
     if (!story_.run.version().empty())
       facts.add(dot + "squall " + safe(story_.run.version()), Paint::kDim);
-    line(facts);
+    line(facts, 2);
   }
 
   double duration_ms() const {
@@ -210,16 +196,15 @@ class Summary {
   void times(const FaultStory& fault) {
     const std::string dot = fmt::format(" {} ", marks_.dot);
     std::string text = "applied in " + ms_text(fault.apply_took_ms);
-    if (fault.effect_ended && fault.lasts_ms > 0) {
+    if (fault.effect_ended && !fault.at_once()) {
       text += dot;
-      // Nobody asked where it ended by itself, so that there is nothing to measure from.
-      text +=
-          fault.end_took_ms > 0 ? "effect ended in " + ms_text(fault.end_took_ms) : "effect ended";
+      const auto took = fault.ending_ms();
+      text += took ? "effect ended in " + ms_text(*took) : "effect ended";
       if (!fault.end_reason.empty()) text += " (" + safe(fault.end_reason) + ")";
     }
     if (fault.reverted) {
       text += dot + (fault.residue.empty() ? "verified clean" : "not clean");
-      if (fault.revert_took_ms > 0) text += " in " + ms_text(fault.revert_took_ms);
+      if (const auto took = fault.reverting_ms()) text += " in " + ms_text(*took);
     } else if (!fault.failed) {
       text += dot + "never verified clean";
     }
@@ -232,7 +217,7 @@ class Summary {
       if (!titled) title("nodes");
       titled = true;
       Line row = grave ? bad(2) : marked(2, Paint::kWarn, marks_.note);
-      flow(row.add(safe(node.name)).add(":"), safe(words), 4);
+      line(row.add(safe(node.name)).add(": ").add(safe(words)), 4);
     };
     for (const NodeStory& node : story_.nodes) {
       if (node.lost) say(node, "lost: " + node.lost_reason, true);
@@ -260,7 +245,8 @@ class Summary {
     };
     more(4,
          first + fmt::format(" {} decided {}", marks_.arrow, ms_text(times.decided_ms())) +
-             step("effect ended", times.effect_ended_ms()) +
+             (story_.acting_at_abort == 0 ? fmt::format(" {} nothing was acting", marks_.arrow)
+                                          : step("effect ended", times.effect_ended_ms())) +
              step("verified clean", times.verified_clean_ms()),
          Paint::kBold);
   }
@@ -293,8 +279,9 @@ class Summary {
         story_.ended ? story_.ended->sentence() : "the log ends without a verdict";
     const std::string code =
         story_.ended ? fmt::format(" (exit {})", story_.ended->exit_code()) : "";
-    row.add(code, Paint::kDim).add(sentence.empty() ? "" : ":");
-    flow(row, safe(sentence), 4);
+    row.add(code, Paint::kDim);
+    if (!sentence.empty()) row.add(": ").add(safe(sentence));
+    line(row, 4);
   }
 
   const Story& story_;

@@ -165,6 +165,47 @@ std::string Line::text(const Style& style, int width) const {
   return out;
 }
 
+std::vector<Line> Line::folded(int width, int indent) const {
+  if (columns_ <= width) return {*this};
+  std::vector<Line> lines(1);
+  bool begun = false;  // the last of `lines` has a word
+  Line word;           // as one word may be of several paints
+  int blanks = 0;
+  const auto spaces = [](int count) { return std::string(static_cast<std::size_t>(count), ' '); };
+  const auto end_word = [&] {
+    if (word.parts_.empty()) return;
+    const bool fits = !begun || lines.back().columns_ + blanks + word.columns_ <= width;
+    if (!fits) {
+      lines.emplace_back();
+      begun = false;
+    }
+    const bool is_leader = word.parts_.front().text.find_first_not_of('.') == std::string::npos;
+    if (fits || !is_leader) {
+      lines.back().add(spaces(fits ? blanks : indent));
+      for (const Part& part : word.parts_) lines.back().add(part.text, part.paint);
+      begun = true;
+    } else {
+      blanks = indent;
+    }
+    if (begun) blanks = 0;
+    word = Line();
+  };
+  for (const Part& part : parts_) {
+    std::string_view text = part.text;
+    while (!text.empty()) {
+      const std::size_t length = std::min(text.find(' '), text.size());
+      if (length > 0) word.add(text.substr(0, length), part.paint);
+      text.remove_prefix(length);
+      if (text.empty()) break;
+      end_word();
+      if (begun || lines.size() == 1) ++blanks;
+      text.remove_prefix(1);
+    }
+  }
+  end_word();
+  return lines;
+}
+
 std::vector<std::string> wrapped(std::string_view text, int width) {
   std::vector<std::string> lines;
   std::string line;

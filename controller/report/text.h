@@ -44,6 +44,10 @@ class Line {
   /// Without a newline; cut with an ellipsis where it is wider than `width` (0: never).
   std::string text(const Style& style, int width = 0) const;
 
+  /// On as many lines as it takes, broken at blanks, each but the first beginning at `indent`. A
+  /// leader of dots that would begin a line is left out; a word wider than a line is never cut.
+  std::vector<Line> folded(int width, int indent) const;
+
  private:
   struct Part {
     std::string text;

@@ -391,6 +391,105 @@ TEST_CASE("the live view fits its terminal, whatever the size") {
   }
 }
 
+TEST_CASE("on a small terminal a breach reads as one, and its words have room before its curve") {
+  const auto events = breached_run();
+  const auto aborted = std::ranges::find_if(
+      events, [](const v1::Event& event) { return event.has_abort_decided(); });
+  check_golden("picture_small.txt",
+               lines_of(picture(Story(std::vector(events.begin(), aborted + 2)), 3.6,
+                                {.utf8 = true, .width = 79, .height = 24})));
+}
+
+TEST_CASE("what a summary says is never cut, however narrow the paper") {
+  const Style narrow{.utf8 = true, .width = 50};
+  check_golden("breached_narrow.txt",
+               text_report(breached_run(), narrow, {{"log", "runs/1/events.jsonl"}}));
+  for (const std::string name : kRuns) {
+    CHECK(text_report(run_named(name), narrow).find("…") == std::string::npos);
+  }
+}
+
+TEST_CASE("a line that is too wide goes on below, without the dots that led across it") {
+  Line line;
+  line.add("  ").add("✓", Paint::kGood).add(" a long name ").add("....", Paint::kDim);
+  line.add(" ").add("bre").add("ached", Paint::kBad).add(": twice");
+  std::string folded;
+  for (const Line& part : line.folded(16, 4)) folded += part.text(kPlainStyle) + "\n";
+  CHECK(folded ==
+        "  ✓ a long name\n"
+        "    breached:\n"
+        "    twice\n");
+  CHECK(line.folded(80, 4).front().text(kPlainStyle) == line.text(kPlainStyle));
+}
+
+TEST_CASE("a fault that an abort left no time to act is neither a success nor a failure") {
+  auto events = breached_run();
+  for (v1::Event& event : events) {
+    for (v1::FaultActed* acted :
+         {event.has_fault_applied() ? event.mutable_fault_applied() : nullptr,
+          event.has_fault_evidence() ? event.mutable_fault_evidence() : nullptr,
+          event.has_fault_effect_ended() ? event.mutable_fault_effect_ended() : nullptr}) {
+      if (acted == nullptr || acted->node() != "back-2") continue;
+      acted->mutable_evidence()->set_effect(false);
+      acted->mutable_evidence()->mutable_network()->set_matched_packets(0);
+    }
+  }
+  const auto json = nlohmann::json::parse(json_report(events));
+  CHECK(json["run"][0]["status"] == "succeeded");
+  CHECK(json["run"][1]["status"] == "no effect yet when aborted");
+  CHECK(json["rollbacks"][1]["status"] == "succeeded");
+  CHECK(json["squall"]["abort"]["acting"] == 2);
+  const std::string xml = junit_report(events);
+  CHECK(occurrences(xml,
+                    "<skipped type=\"no effect yet when aborted\" message=\"no effect yet when "
+                    "aborted\"/>") == 1);
+  CHECK(occurrences(xml, "skipped=\"1\"") == 1);
+}
+
+TEST_CASE("a time that no node told is measured here, and null where it cannot be") {
+  auto events = breached_run();
+  for (v1::Event& event : events) {
+    if (event.has_fault_effect_ended()) event.mutable_fault_effect_ended()->set_took_ms(0);
+    if (event.has_fault_reverted()) event.mutable_fault_reverted()->set_took_ms(0);
+  }
+  const auto json = nlohmann::json::parse(json_report(events));
+  const auto& fault = json["squall"]["faults"][0];
+  CHECK(fault["end_took_ms"].is_null());
+  CHECK(fault["revert_took_ms"] == 13);
+  CHECK(json["rollbacks"][0]["duration"] == 0.013);
+  std::erase_if(events, [](const v1::Event& event) { return event.has_fault_effect_ended(); });
+  const auto blind = nlohmann::json::parse(json_report(events));
+  CHECK(blind["squall"]["faults"][0]["revert_took_ms"].is_null());
+  CHECK(blind["rollbacks"][0]["duration"].is_null());
+}
+
+TEST_CASE("an abort under which nothing was acting says so") {
+  auto events = breached_run();
+  std::erase_if(events, [](const v1::Event& event) {
+    return event.has_fault_injecting() || event.has_fault_applied() || event.has_fault_evidence() ||
+           event.has_fault_effect_ended() || event.has_fault_reverted();
+  });
+  events.back().mutable_run_ended()->mutable_abort()->set_effect_ended_ms(0);
+  CHECK(
+      text_report(events, kPlainStyle)
+          .find("    breach seen → decided 1.20ms → nothing was acting → verified clean 340ms\n") !=
+      std::string::npos);
+  const auto abort = nlohmann::json::parse(json_report(events))["squall"]["abort"];
+  CHECK(abort["acting"] == 0);
+  CHECK(abort["effect_ended_ms"].is_null());
+  CHECK(abort["verified_clean_ms"] == 340);
+}
+
+TEST_CASE("what is done at once is done, and not reverted") {
+  Story story;
+  std::string told;
+  for (const v1::Event& event : held_run()) {
+    story.take(event);
+    if (event.has_fault_reverted()) told = plain_line(story, event, kPlainStyle);
+  }
+  CHECK(told == "✓ done, verified clean: kill nginx on back-1");
+}
+
 TEST_CASE("where there is no terminal, every event worth a line gets one, with its time") {
   std::array<int, 2> ends{};
   REQUIRE(pipe2(ends.data(), O_CLOEXEC) == 0);
@@ -464,6 +563,33 @@ TEST_CASE("a report is written whole or not at all") {
   CHECK(text_of(path) == "second");
   CHECK(std::distance(fs::directory_iterator(folder.path), {}) == 1);
   CHECK(write_report(folder.path / "none" / "report.json", "x").code() == StatusCode::kNotFound);
+}
+
+TEST_CASE("a report's place is made before it is written, and what is there is kept") {
+  const Folder folder;
+  const fs::path path = folder.path / "report.json";
+  REQUIRE(prepare_report(path).ok());
+  CHECK(fs::file_size(path) == 0);
+  REQUIRE(write_report(path, "whole").ok());
+  REQUIRE(prepare_report(path).ok());
+  CHECK(text_of(path) == "whole");
+  const Status none = prepare_report(folder.path / "none" / "report.json");
+  CHECK(message_of(none) == "cannot write " + (folder.path / "none/report.json").string() +
+                                ": No such file or directory");
+  CHECK(message_of(prepare_report(folder.path)) ==
+        "cannot write " + folder.path.string() + ": Is a directory");
+}
+
+TEST_CASE("a report to a device is written through it, and never put in its place") {
+  const Folder folder;
+  // By a link, so that a failure of this test costs nobody their /dev/null.
+  const fs::path link = folder.path / "link";
+  fs::create_symlink("/dev/null", link);
+  REQUIRE(prepare_report(link).ok());
+  REQUIRE(write_report(link, "gone").ok());
+  CHECK(fs::is_symlink(link));
+  fs::create_symlink("/dev/full", folder.path / "full");
+  CHECK(write_report(folder.path / "full", "x").code() == StatusCode::kResourceExhausted);
 }
 
 TEST_CASE("wide characters and combining ones are counted as a terminal shows them") {
