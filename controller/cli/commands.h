@@ -16,7 +16,7 @@ struct Invocation {
   std::string word;                ///< explain.
   std::string run;                 ///< report: a run's id, or a path.
   std::string output = "text";     ///< text or json: the result, on standard output.
-  std::string format = "text";     ///< report: text, json or junit.
+  std::string format = "text";     ///< report: text, json or junit, as `output` is to the others.
   std::string tls_dir;
   std::string runs_dir;  ///< Empty: `runs` in the state directory.
   std::string json_file;

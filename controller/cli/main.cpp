@@ -33,7 +33,8 @@ void add_tls(CLI::App& app, Invocation& said) {
 
 void add_runs(CLI::App& app, Invocation& said) {
   app.add_option("--runs-dir", said.runs_dir,
-                 "where runs are kept (default: runs in the state directory)")
+                 "where runs are kept (default: runs in $SQUALL_STATE_DIR, else in "
+                 "$XDG_STATE_HOME/squall, else in /var/lib/squall)")
       ->envname("SQUALL_RUNS_DIR")
       ->type_name("DIR");
 }
@@ -76,16 +77,37 @@ void declare_report(CLI::App& app, Invocation& said) {
   app.add_option("run", said.run, "a run's id, its folder or its log")
       ->required()
       ->type_name("RUN");
-  app.add_option("--format", said.format, "text, json or junit")
+  app.add_option("-o,--output,--format", said.format,
+                 "the report on standard output: text, json or junit")
       ->check(CLI::IsMember({"text", "json", "junit"}))
+      ->envname("SQUALL_OUTPUT")
       ->type_name("FORMAT");
   add_runs(app, said);
 }
+
+constexpr const char* kAboutRuns =
+    "\nWhat is kept:\n"
+    "  --runs-dir/ID/events.jsonl      all that happened, as it happened\n"
+    "  --runs-dir/ID/report.json       the same as one report, with the keys of Chaos Toolkit\n"
+    "  --runs-dir/ID/junit.xml         for a pipeline\n"
+    "  squall report ID                tells it again\n"
+    "\nExit codes:\n"
+    "    0  held: the steady state held throughout and recovered in time\n"
+    "    1  breached: a check was breached, or recovery took too long\n"
+    "    2  refused: the plan or an argument is wrong; nothing was started\n"
+    "    3  not steady: the steady state did not hold to begin with; nothing was injected\n"
+    "    4  not injected: a node cannot be reached or refuses, a fault failed, or showed no "
+    "effect\n"
+    "    5  residue: a fault's end could not be proven; the report says what may be left and "
+    "where\n"
+    "   70  Squall's own mistake; or it held, but its log or a report could not be written\n"
+    "  130  interrupted: stopped by a person; everything was reverted\n";
 
 struct Command {
   const char* name;
   const char* help;
   const char* examples;
+  const char* details;  ///< Below the options.
   void (*declare)(CLI::App&, Invocation&);
   int (*call)(const Invocation&);
 };
@@ -95,21 +117,21 @@ constexpr std::array<Command, 5> kCommands = {{
      "  squall run examples/quickstart.yaml\n"
      "  squall run plan.yaml --tls-dir ~/.squall/tls --seed 42\n"
      "  squall run plan.yaml -o json > result.json\n",
-     declare_run, run_plan},
+     kAboutRuns, declare_run, run_plan},
     {"validate", "say everything that is wrong with plans; contacts nothing",
      "  squall validate plan.yaml\n"
      "  squall validate plans/*.yaml -o json\n",
-     declare_validate, validate},
+     "", declare_validate, validate},
     {"explain", "tell what a word of the plan language means",
      "  squall explain network\n"
      "  squall explain expectation\n",
-     declare_explain, explain},
+     "", declare_explain, explain},
     {"nodes", "reach a plan's nodes and say what they are",
-     "  squall nodes plan.yaml --tls-dir ~/.squall/tls\n", declare_nodes, nodes},
+     "  squall nodes plan.yaml --tls-dir ~/.squall/tls\n", "", declare_nodes, nodes},
     {"report", "tell a run again from its log",
      "  squall report 20261122-071549-k3x9\n"
-     "  squall report 20261122-071549-k3x9 --format junit > junit.xml\n",
-     declare_report, report},
+     "  squall report 20261122-071549-k3x9 -o junit > junit.xml\n",
+     "", declare_report, report},
 }};
 
 constexpr const char* kExamples =
@@ -121,13 +143,18 @@ constexpr const char* kExamples =
 /// A person who asks for help wants to see it done, then the details.
 class ExamplesFirst : public CLI::Formatter {
  public:
+  explicit ExamplesFirst(std::string details = "") : details_(std::move(details)) {}
+
   std::string make_help(const CLI::App* app, std::string name,
                         CLI::AppFormatMode mode) const override {
     const std::string examples = app->get_footer();
     std::string rest = CLI::Formatter::make_help(app, std::move(name), mode);
     return examples.empty() ? rest : "Examples:\n" + examples + "\n" + rest;
   }
-  std::string make_footer(const CLI::App*) const override { return ""; }
+  std::string make_footer(const CLI::App*) const override { return details_; }
+
+ private:
+  std::string details_;
 };
 
 std::string suggestion(const std::string& word, const std::vector<std::string>& known) {
@@ -160,6 +187,7 @@ int start(int argc, char** argv) {
     const Command& command = kCommands[n];
     CLI::App* sub = app.add_subcommand(command.name, command.help);
     sub->footer(command.examples);
+    sub->formatter(std::make_shared<ExamplesFirst>(command.details));
     command.declare(*sub, said[n]);
     names.emplace_back(command.name);
   }

@@ -136,22 +136,52 @@ asio::awaitable<void> close_all(const Nodes& nodes) {
   }
 }
 
-Status write_reports(const fs::path& folder, const Invocation& said,
-                     const std::vector<v1::Event>& events,
-                     std::vector<std::pair<std::string, fs::path>>& files) {
-  const std::string json = report::json_report(events);
-  const std::string junit = report::junit_report(events);
-  files.emplace_back("json", folder / "report.json");
-  files.emplace_back("junit", folder / "junit.xml");
-  std::vector<std::pair<fs::path, const std::string*>> wanted = {{folder / "report.json", &json},
-                                                                 {folder / "junit.xml", &junit}};
-  if (!said.json_file.empty()) wanted.emplace_back(said.json_file, &json);
-  if (!said.junit_file.empty()) wanted.emplace_back(said.junit_file, &junit);
-  for (const auto& [path, text] : wanted) {
-    if (Status written = report::write_report(path, *text); !written.ok()) return written;
+/// The reports that were asked for elsewhere than in the run's folder, made before anything is
+/// started: a path that cannot be written to is told before the run, not after it.
+Status prepare_reports(const Invocation& said) {
+  for (const std::string& file : {said.json_file, said.junit_file}) {
+    if (file.empty()) continue;
+    if (Status made = report::prepare_report(file); !made.ok()) return made;
   }
   return ok();
 }
+
+/// Each that can be, whatever becomes of the others; `files` gets those of the run's folder that
+/// exist now. False: not all were, which is told.
+bool write_reports(const fs::path& folder, const Invocation& said,
+                   const std::vector<v1::Event>& events,
+                   std::vector<std::pair<std::string, fs::path>>& files) {
+  bool all = true;
+  const auto write = [&all](const fs::path& path, const std::string& text) {
+    const Status written = report::write_report(path, text);
+    if (!written.ok()) complain(message_of(written));
+    all = all && written.ok();
+    return written.ok();
+  };
+  const std::string json = report::json_report(events);
+  if (write(folder / "report.json", json)) files.emplace_back("json", folder / "report.json");
+  if (!said.json_file.empty()) write(said.json_file, json);
+  const std::string junit = report::junit_report(events);
+  if (write(folder / "junit.xml", junit)) files.emplace_back("junit", folder / "junit.xml");
+  if (!said.junit_file.empty()) write(said.junit_file, junit);
+  return all;
+}
+
+/// The events that a log could not take any more, so that the run can be told as a whole.
+class Unwritten final : public report::Sink {
+ public:
+  explicit Unwritten(const report::EventLog& log) : log_(log) {}
+
+  void on(const v1::Event& event) override {
+    if (!log_.status().ok()) events_.push_back(event);
+  }
+
+  const std::vector<v1::Event>& events() const { return events_; }
+
+ private:
+  const report::EventLog& log_;
+  std::vector<v1::Event> events_;
+};
 
 /// Everything of one run that its end has to wait for.
 struct Session {
@@ -192,6 +222,10 @@ int run_plan(const Invocation& said) {
   }
   session.nodes = *std::move(made);
 
+  if (const Status prepared = prepare_reports(said); !prepared.ok()) {
+    complain(message_of(prepared) + "; nothing was started");
+    return kRefused;
+  }
   const std::string id = new_run_id();
   const fs::path folder = fs::path(runs_folder(said)) / id;
   auto log = report::EventLog::create(folder);
@@ -202,6 +236,8 @@ int run_plan(const Invocation& said) {
   const report::Style style = report::style_of(STDERR_FILENO);
   const auto screen = report::make_screen(STDERR_FILENO, style);
   (*log)->tell(*screen);
+  Unwritten unwritten(**log);
+  (*log)->tell(unwritten);
 
   run::Parts parts;
   parts.plan = *plan;
@@ -257,20 +293,26 @@ int run_plan(const Invocation& said) {
   }
 
   std::vector<std::pair<std::string, fs::path>> files = {{"log", (*log)->path()}};
-  if (!(*log)->status().ok()) {
-    complain("the log is incomplete: " + message_of((*log)->status()));
-  }
-  const auto events = report::read_events((*log)->path());
-  if (!events.ok()) {
-    complain(message_of(events.status()));
+  bool kept = (*log)->status().ok();
+  if (!kept) complain("the log is incomplete: " + message_of((*log)->status()));
+  std::vector<v1::Event> events;
+  if (auto read = report::read_events((*log)->path()); read.ok()) {
+    events = *std::move(read);
   } else {
-    const Status written = write_reports(folder, said, *events, files);
-    if (!written.ok()) complain(message_of(written));
-    print(said.output == "json"
-              ? report::json_report(*events)
-              : report::text_report(*events, report::style_of(STDOUT_FILENO), files));
+    complain(message_of(read.status()));
+    kept = false;
   }
-  const int code = static_cast<int>(session.ended.exit_code());
+  // Of a line that is torn, reading left nothing.
+  events.insert(events.end(), unwritten.events().begin(), unwritten.events().end());
+  kept = write_reports(folder, said, events, files) && kept;
+  // What was found is told all the same; but nobody may take for good a run that is not on record.
+  int code = static_cast<int>(session.ended.exit_code());
+  if (code == kSuccess && !kept) code = kInternal;
+  if (!events.empty() && events.back().has_run_ended())
+    events.back().mutable_run_ended()->set_exit_code(static_cast<std::uint32_t>(code));
+  print(said.output == "json"
+            ? report::json_report(events)
+            : report::text_report(events, report::style_of(STDOUT_FILENO), files));
   if (session.in_haste) {
     // No destructor may wait for a node that does not answer. A private daemon is told by its
     // parent's death, and reverts.

@@ -87,6 +87,10 @@ int report(const Invocation& said) {
     complain(message_of(events.status()));
     return kRefused;
   }
+  if (events->empty()) {
+    complain(log.string() + ": no event in it");
+    return kRefused;
+  }
   if (said.format == "json") {
     print(report::json_report(*events));
   } else if (said.format == "junit") {
