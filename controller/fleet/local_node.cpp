@@ -93,12 +93,12 @@ StatusOr<fs::path> find_squalld() {
                            folder.native()));
 }
 
-/// The last lines that a daemon wrote, for people.
+/// The last line that a daemon wrote, for people.
 std::string tail_of(const fs::path& log) {
   std::ifstream file(log, std::ios::binary);
   const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
   const std::size_t end = text.find_last_not_of("\n ");
-  if (end == std::string::npos) return "it said nothing";
+  if (end == std::string::npos) return fmt::format("its log {} is empty", log.native());
   const std::size_t start = text.rfind('\n', end) + 1;  // npos + 1 is 0
   return text.substr(start, end - start + 1);
 }
