@@ -86,7 +86,7 @@ void declare_report(CLI::App& app, Invocation& said) {
 }
 
 constexpr const char* kAboutRuns =
-    "\nWhat is kept:\n"
+    "What is kept:\n"
     "  --runs-dir/ID/events.jsonl      all that happened, as it happened\n"
     "  --runs-dir/ID/report.json       the same as one report, with the keys of Chaos Toolkit\n"
     "  --runs-dir/ID/junit.xml         for a pipeline\n"

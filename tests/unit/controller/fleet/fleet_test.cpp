@@ -4,6 +4,7 @@
 #include <grpcpp/grpcpp.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -424,6 +425,20 @@ TEST_CASE("a private daemon that ends at once is told with its last word") {
   CHECK(message_of(reached) ==
         "the local node: the squalld started for this run ended: Try '/bin/cat --help' for more "
         "information.");
+}
+
+TEST_CASE("a private daemon that ends in silence is told with where its log would be") {
+  const Folder folder;
+  LocalOptions options;
+  options.state = folder.path;
+  options.squalld = "/bin/true";
+  const auto node = make_local_node("local", options);
+  const std::string told = message_of(reach(*node));
+  struct stat netns {};
+  REQUIRE(stat("/proc/self/ns/net", &netns) == 0);
+  const auto log = folder.path / "local" / (std::to_string(netns.st_ino) + "-1") / "squalld.log";
+  CHECK(told == "the local node: the squalld started for this run ended: its log " + log.string() +
+                    " is empty");
 }
 
 TEST_CASE("nodes come sorted by name, and those over TCP need a --tls-dir") {
