@@ -38,10 +38,14 @@ std::string diagnostics_json(std::span<const Diagnostics> files) {
       list.push_back(entry(file, found));
     }
   }
-  const Json json = {{"valid", errors == 0},
-                     {"error_count", errors},
-                     {"warning_count", warnings},
-                     {"diagnostics", std::move(list)}};
+  Json json = {{"valid", errors == 0},
+               {"error_count", errors},
+               {"warning_count", warnings},
+               {"diagnostics", std::move(list)}};
+  // The counts are then of what is listed.
+  const bool more =
+      std::any_of(files.begin(), files.end(), [](const Diagnostics& file) { return file.more; });
+  if (more) json["more_not_listed"] = true;
   // Bytes of the plan that are not UTF-8 are shown as such, rather than thrown at.
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }

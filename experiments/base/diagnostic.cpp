@@ -68,18 +68,35 @@ std::string lower(std::string_view text) {
   return result;
 }
 
-}  // namespace
-
-bool Diagnostics::has_errors() const {
-  return std::any_of(found.begin(), found.end(),
-                     [](const Diagnostic& d) { return d.severity == Severity::kError; });
+/// Whether this is news, and there is room for it.
+bool keep(Diagnostics& diagnostics, Severity severity, const Place& place,
+          const std::string& summary) {
+  std::set<Diagnostics::Key>& kept = diagnostics.kept[severity == Severity::kError ? 0 : 1];
+  Diagnostics::Key key(place.line, place.column, summary);
+  if (kept.contains(key)) return false;
+  if (kept.size() == Diagnostics::kMostKept) {
+    diagnostics.more = true;
+    return false;
+  }
+  kept.insert(std::move(key));
+  return true;
 }
 
+}  // namespace
+
 void Diagnostics::error(Place place, std::string summary, std::string hint) {
-  found.push_back({Severity::kError, place, std::move(summary), std::move(hint)});
+  error(place, std::move(summary), [&hint] { return std::move(hint); });
+}
+
+void Diagnostics::error(Place place, std::string summary, const Hint& hint) {
+  ++errors;
+  if (!keep(*this, Severity::kError, place, summary)) return;
+  found.push_back({Severity::kError, place, std::move(summary), hint()});
 }
 
 void Diagnostics::warning(Place place, std::string summary, std::string hint) {
+  ++warnings;
+  if (!keep(*this, Severity::kWarning, place, summary)) return;
   found.push_back({Severity::kWarning, place, std::move(summary), std::move(hint)});
 }
 
@@ -116,7 +133,8 @@ std::string format_diagnostics(const Diagnostics& diagnostics, bool colour) {
   std::string out;
   for (std::size_t i = 0; i < sorted.size(); ++i) {
     if (i == kMostShown) {
-      out += fmt::format("{}: {} more not shown\n", file, sorted.size() - kMostShown);
+      out += fmt::format("{}: {}{} more not shown\n", file, diagnostics.more ? "more than " : "",
+                         sorted.size() - kMostShown);
       break;
     }
     const Diagnostic& diagnostic = *sorted[i];

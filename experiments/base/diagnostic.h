@@ -3,9 +3,13 @@
 /// collected and shown at once; what went wrong while running is a Status instead.
 #pragma once
 
+#include <array>
 #include <cstddef>
+#include <functional>
+#include <set>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <vector>
 
 namespace squall {
@@ -31,14 +35,28 @@ struct Diagnostic {
   friend bool operator==(const Diagnostic&, const Diagnostic&) = default;
 };
 
-/// Everything found in one text.
+/// Everything found in one text, each once for its place, however often an alias repeats it.
 struct Diagnostics {
+  /// How many errors are kept, and how many warnings: a text of a million mistakes takes no more
+  /// memory than one of a thousand.
+  static constexpr std::size_t kMostKept = 1000;
+
+  /// Works a hint out, only where the diagnostic is kept.
+  using Hint = std::function<std::string()>;
+
   std::string file;  ///< As the user named it.
   std::string text;  ///< The whole text, for the source line under each message.
   std::vector<Diagnostic> found;
+  bool more = false;         ///< There was more than what is kept.
+  std::size_t errors = 0;    ///< Told, those included that are not kept.
+  std::size_t warnings = 0;  ///< Likewise.
+  /// Line, column, summary: what the errors, and then the warnings, are known by.
+  using Key = std::tuple<std::size_t, std::size_t, std::string>;
+  std::array<std::set<Key>, 2> kept{};
 
-  bool has_errors() const;
+  bool has_errors() const { return errors > 0; }
   void error(Place place, std::string summary, std::string hint = "");
+  void error(Place place, std::string summary, const Hint& hint);
   void warning(Place place, std::string summary, std::string hint = "");
 };
 

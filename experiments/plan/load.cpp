@@ -7,9 +7,7 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <set>
 #include <system_error>
-#include <tuple>
 #include <utility>
 
 #include "experiments/base/fd.h"
@@ -19,15 +17,6 @@
 
 namespace squall::plan {
 namespace {
-
-/// An alias is decoded wherever it is used; what is wrong with it is wrong once.
-void drop_repetitions(std::vector<Diagnostic>& found) {
-  std::set<std::tuple<std::size_t, std::size_t, std::string>> seen;
-  const auto is_repeated = [&](const Diagnostic& diagnostic) {
-    return !seen.emplace(diagnostic.place.line, diagnostic.place.column, diagnostic.summary).second;
-  };
-  found.erase(std::remove_if(found.begin(), found.end(), is_repeated), found.end());
-}
 
 /// The file's text, or why not.
 std::string read_file(const std::string& path, std::string& text) {
@@ -79,7 +68,6 @@ Loaded load(std::string text, std::string file_name, bool unobserved) {
   v1::Plan plan;
   const Tainted tainted = decode(tree, plan, diagnostics);
   weigh_plan(*tree.root, tainted, unobserved, plan, diagnostics);
-  drop_repetitions(diagnostics.found);
   if (!diagnostics.has_errors()) loaded.plan = std::move(plan);
   return loaded;
 }

@@ -81,4 +81,12 @@ TEST_CASE("plans without a fault are valid, and bytes that are not UTF-8 do no h
   CHECK(diagnostics_json(files).find("\"valid\": true") != std::string::npos);
 }
 
+TEST_CASE("a list that is cut says so") {
+  std::vector<Diagnostics> files(1);
+  for (std::size_t i = 0; i <= Diagnostics::kMostKept; ++i) files[0].error({1, i, 1}, "x");
+  const std::string json = diagnostics_json(files);
+  CHECK(json.find("\"error_count\": 1000,") != std::string::npos);
+  CHECK(json.ends_with("  ],\n  \"more_not_listed\": true\n}\n"));
+}
+
 }  // namespace squall::cli

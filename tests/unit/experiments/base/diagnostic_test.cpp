@@ -84,8 +84,21 @@ TEST_CASE("colour is there only when asked for") {
 
 TEST_CASE("a flood of diagnostics ends in their number") {
   Diagnostics diagnostics{.file = "p", .text = "a", .found = {}};
-  for (int i = 0; i < 1000; ++i) diagnostics.error({1, 1, 1}, "x");
+  for (std::size_t i = 0; i < 1000; ++i) diagnostics.error({1, i, 1}, "x");
   CHECK(format_diagnostics(diagnostics, false).ends_with("p: 800 more not shown\n"));
+  diagnostics.error({1, 2000, 1}, "x");
+  CHECK(format_diagnostics(diagnostics, false).ends_with("p: more than 800 more not shown\n"));
+  CHECK(diagnostics.found.size() == Diagnostics::kMostKept);
+}
+
+TEST_CASE("what is told again of a place is kept once, and errors find room beside warnings") {
+  Diagnostics diagnostics{.file = "p", .text = "a", .found = {}};
+  for (std::size_t i = 0; i < 3000; ++i) diagnostics.warning({1, i, 1}, "x");
+  CHECK_FALSE(diagnostics.has_errors());
+  diagnostics.error({1, 1, 1}, "y");
+  diagnostics.error({1, 1, 1}, "y");
+  CHECK(diagnostics.has_errors());
+  CHECK(diagnostics.found.size() == Diagnostics::kMostKept + 1);
 }
 
 TEST_CASE("the nearest word is a slip away, or there is none") {
