@@ -6,6 +6,7 @@
 #include <limits>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 
 #include "experiments/base/units.h"
@@ -110,7 +111,7 @@ class Decoder {
   /// name, or the type's.
   void message(const YamlNode& node, Message& message, const Place& where,
                const std::string& called) {
-    const std::size_t before = out_.found.size();
+    const std::size_t before = told();
     switch (rules_of(*message.GetDescriptor()).form()) {
       case v1::FORM_NONE:
         mapping(node, message, where, called);
@@ -128,7 +129,7 @@ class Decoder {
         short_form(node, message, where);
         break;
     }
-    if (out_.found.size() != before) tainted_.insert(&node);
+    if (told() != before) tainted_.insert(&node);
   }
 
  private:
@@ -167,7 +168,7 @@ class Decoder {
     }
     open_.push_back({&here, ""});
     std::vector<const YamlNode::Entry*> given(here.slots.size());
-    const std::size_t before = out_.found.size();
+    const std::size_t before = out_.errors;
     for (const YamlNode::Entry& entry : node.entries) {
       const auto slot = std::find_if(here.slots.begin(), here.slots.end(), [&](const Slot& known) {
         return known.field->name() == entry.key->text;
@@ -191,7 +192,7 @@ class Decoder {
       if (given[i] == nullptr) absent(message, here.slots[i], place_in(node, where), called);
     }
     open_.pop_back();
-    if (out_.found.size() != before && has_errors_since(before)) return;
+    if (out_.errors != before) return;
     weigh(message, node, place_in(node, where), called);
     for (const Slot& slot : here.slots) {
       if (slot.inside == nullptr || !message.GetReflection()->HasField(message, slot.inside)) {
@@ -203,10 +204,8 @@ class Decoder {
     }
   }
 
-  bool has_errors_since(std::size_t before) const {
-    return std::any_of(out_.found.begin() + static_cast<std::ptrdiff_t>(before), out_.found.end(),
-                       [](const Diagnostic& d) { return d.severity == Severity::kError; });
-  }
+  /// Goes up with all that is told, kept or not.
+  std::size_t told() const { return out_.errors + out_.warnings; }
 
   static Message& target(Message& message, const Slot& slot) {
     if (slot.inside == nullptr) return message;
@@ -299,6 +298,12 @@ class Decoder {
   void unknown_key(const YamlNode& key) {
     const std::string& word = key.text;
     if (key.plain && word == "<<") return;  // told already
+    out_.error(key.place, fmt::format("unknown key {}", shown(word)),
+               [&] { return where_known(word); });
+  }
+
+  /// Where an unknown word would have been right, or what is known here.
+  std::string where_known(const std::string& word) {
     const Level& here = *open_.back().level;
     const auto has = [&](const Level& other) {
       return std::find(other.words.begin(), other.words.end(), word) != other.words.end();
@@ -331,8 +336,7 @@ class Decoder {
         }
       }
     }
-    if (hint.empty()) hint = known_words(word, here.words);
-    out_.error(key.place, fmt::format("unknown key {}", shown(word)), std::move(hint));
+    return hint.empty() ? known_words(word, here.words) : hint;
   }
 
   /// A field that the plan is silent about: required, or with a value of its own then.
@@ -385,7 +389,7 @@ class Decoder {
 
   void value(const YamlNode& node, Message& message, const FieldDescriptor& field,
              const Place& where) {
-    const std::size_t before = out_.found.size();
+    const std::size_t before = told();
     if (field.is_map()) {
       map(node, message, field, where);
     } else if (field.is_repeated()) {
@@ -396,7 +400,7 @@ class Decoder {
     } else {
       scalar(node, message, field);
     }
-    if (out_.found.size() != before) tainted_.insert(&node);
+    if (told() != before) tainted_.insert(&node);
   }
 
   static std::string example_of(const FieldDescriptor& field) {
@@ -538,6 +542,20 @@ class Decoder {
     }
   }
 
+  /// As read_expectation, but each of the first thousand texts is read once: a pattern may take a
+  /// millisecond, and checks often expect the same.
+  std::optional<ProblemAt> expectation_of(const std::string& text, v1::Expectation& expectation) {
+    constexpr std::size_t kMostRemembered = 1000;
+    const auto known = expectations_.find(text);
+    if (known != expectations_.end()) {
+      expectation = known->second.read;
+      return known->second.problem;
+    }
+    const auto problem = read_expectation(text, expectation);
+    if (expectations_.size() < kMostRemembered) expectations_[text] = {expectation, problem};
+    return problem;
+  }
+
   void short_form(const YamlNode& node, Message& message, const Place& where) {
     if (node.kind != YamlNode::Kind::kScalar) {
       const bool is_expectation = rules_of(*message.GetDescriptor()).form() == v1::EXPECTATION;
@@ -547,9 +565,10 @@ class Decoder {
       return;
     }
     if (rules_of(*message.GetDescriptor()).form() == v1::EXPECTATION) {
-      if (auto told = read_expectation(node.text, static_cast<v1::Expectation&>(message))) {
-        out_.error(node.within(told->offset, told->length), std::move(told->problem.summary),
-                   std::move(told->problem.hint));
+      auto& expectation = static_cast<v1::Expectation&>(message);
+      if (const auto wrong = expectation_of(node.text, expectation)) {
+        out_.error(node.within(wrong->offset, wrong->length), wrong->problem.summary,
+                   wrong->problem.hint);
       }
       return;
     }
@@ -714,21 +733,26 @@ class Decoder {
 
   /// Stars for what stands between :// and @ in a URL, so that no terminal and no log shows it.
   void hide(const YamlNode& node) {
+    if (!hidden_.insert(&node).second) return;
     std::string& text = out_.text;
-    std::size_t at = 0;
-    for (std::size_t line = 1; line < node.place.line; ++line) at = text.find('\n', at) + 1;
-    at += node.place.column - 1;
-    const std::size_t end = std::min(at + node.place.length, text.size());
-    std::size_t from = text.find("://", at);
-    const std::size_t to = text.rfind('@', end);
-    if (from == std::string::npos || to == std::string::npos) return;
-    for (from += 3; from < to && from < end; ++from) text[from] = '*';
+    const std::string_view shown = std::string_view(text).substr(node.begin, node.place.length);
+    const std::size_t from = shown.find("://");
+    const std::size_t to = shown.rfind('@');
+    if (from == std::string_view::npos || to == std::string_view::npos) return;
+    for (std::size_t at = from + 3; at < to; ++at) text[node.begin + at] = '*';
   }
 
   static inline const Level kNoLevel{};
 
+  struct Expected {
+    v1::Expectation read;
+    std::optional<ProblemAt> problem;
+  };
+
   Diagnostics& out_;
   Tainted& tainted_;
+  std::unordered_map<std::string, Expected> expectations_;
+  std::unordered_set<const YamlNode*> hidden_;  ///< Whose credentials are starred.
   std::unordered_map<const Descriptor*, Level> levels_;
   std::vector<Open> open_;
 };

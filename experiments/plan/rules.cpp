@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <set>
 #include <unordered_map>
@@ -174,38 +175,23 @@ class Weighing {
     if (selector.all()) return node_names_.size();
     if (!selector.node().empty()) {
       if (plan_.nodes().contains(selector.node())) return 1;
-      const std::string near = squall::nearest(selector.node(), node_names_);
-      std::string hint = near.empty()
-                             ? fmt::format("there {} {}", node_names_.size() == 1 ? "is" : "are",
-                                           listed(node_names_))
-                             : fmt::format("did you mean \"{}\"?", near);
       out_.error(on.place, fmt::format("there is no node \"{}\"", selector.node()),
-                 std::move(hint));
+                 [&] { return suggestion(selector.node(), node_names_); });
       return 0;
     }
     if (!labels_known_) return 0;
-    std::size_t count = 0;
-    for (const auto& [name, node] : plan_.nodes()) {
-      count += static_cast<std::size_t>(
-          std::all_of(selector.labels().begin(), selector.labels().end(), [&](const auto& wanted) {
-            const auto found = node.labels().find(wanted.first);
-            return found != node.labels().end() && found->second == wanted.second;
-          }));
-    }
-    if (count > 0) return count;
+    if (const std::size_t count = bearing(selector); count > 0) return count;
     for (const YamlNode::Entry& entry : on.entries) {
       const auto known = labels_.find(entry.key->text);
       if (known == labels_.end()) {
-        std::vector<std::string> names;
-        for (const auto& [label, values] : labels_) names.push_back(label);
         out_.error(entry.key->place, fmt::format("no node has a label \"{}\"", entry.key->text),
-                   suggestion(entry.key->text, names));
+                   [&] { return suggestion(entry.key->text, label_names()); });
         return 0;
       }
       if (!known->second.contains(entry.value->text)) {
         out_.error(entry.value->place,
                    fmt::format("no node has the label {}: {}", entry.key->text, entry.value->text),
-                   suggestion(entry.value->text, {known->second.begin(), known->second.end()}));
+                   [&] { return suggestion(entry.value->text, known->second); });
         return 0;
       }
     }
@@ -213,17 +199,46 @@ class Weighing {
     return 0;
   }
 
-  static std::string suggestion(const std::string& word, const std::vector<std::string>& known) {
-    const std::string near = squall::nearest(word, known);
+  /// How many nodes bear all of a selector's labels. Many steps select the same.
+  std::size_t bearing(const v1::Selector& selector) {
+    std::map<std::string, std::string> labels(selector.labels().begin(), selector.labels().end());
+    const auto [known, fresh] = bearing_.try_emplace(std::move(labels), 0);
+    if (!fresh) return known->second;
+    std::size_t& count = known->second;
+    for (const auto& [name, node] : plan_.nodes()) {
+      count += static_cast<std::size_t>(
+          std::all_of(selector.labels().begin(), selector.labels().end(), [&](const auto& wanted) {
+            const auto found = node.labels().find(wanted.first);
+            return found != node.labels().end() && found->second == wanted.second;
+          }));
+    }
+    return count;
+  }
+
+  std::vector<std::string> label_names() const {
+    std::vector<std::string> names;
+    for (const auto& [label, values] : labels_) names.push_back(label);
+    return names;
+  }
+
+  /// `known` is a range of words.
+  template <typename Words>
+  static std::string suggestion(const std::string& word, const Words& known) {
+    // Comparing with thousands takes longer than a person waits for a hint.
+    constexpr std::size_t kMostCompared = 200;
+    std::string near;
+    if (known.size() <= kMostCompared) near = squall::nearest(word, {known.begin(), known.end()});
     if (!near.empty()) return fmt::format("did you mean \"{}\"?", near);
     if (known.empty()) return "the nodes of this plan have no labels";
     return fmt::format("there {} {}", known.size() == 1 ? "is" : "are", listed(known));
   }
 
-  static std::string listed(const std::vector<std::string>& words) {
+  template <typename Words>
+  static std::string listed(const Words& words) {
     constexpr std::size_t kMost = 8;
     if (words.size() <= kMost) return fmt::format("{}", fmt::join(words, ", "));
-    return fmt::format("{} and {} more", fmt::join(words.begin(), words.begin() + kMost, ", "),
+    return fmt::format("{} and {} more",
+                       fmt::join(words.begin(), std::next(words.begin(), kMost), ", "),
                        words.size() - kMost);
   }
 
@@ -232,6 +247,7 @@ class Weighing {
   Diagnostics& out_;
   std::vector<std::string> node_names_;
   std::map<std::string, std::set<std::string>> labels_;
+  std::map<std::map<std::string, std::string>, std::size_t> bearing_;
   std::size_t steps_ = 0;
   bool nodes_known_ = false;
   bool labels_known_ = false;

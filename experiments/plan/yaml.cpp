@@ -4,7 +4,9 @@
 #include <yaml.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <memory>
+#include <new>
 #include <string_view>
 #include <unordered_map>
 
@@ -13,8 +15,6 @@ namespace {
 
 /// Ends the reading of a text that went beyond a limit; told already.
 struct Enough {};
-
-bool is_blank(char c) { return c == ' ' || c == '\t'; }
 
 std::string_view to_view(const yaml_char_t* text) {
   return text == nullptr ? std::string_view() : reinterpret_cast<const char*>(text);
@@ -55,11 +55,6 @@ class Marks {
             std::max<std::size_t>(length, 1)};
   }
 
-  std::string_view line_at(std::size_t number) const {
-    const std::size_t start = line_starts_[std::min(number, line_starts_.size()) - 1];
-    return text_.substr(start, text_.substr(start).find('\n'));
-  }
-
  private:
   std::string_view text_;
   std::vector<std::size_t> line_starts_;
@@ -74,8 +69,12 @@ class Builder {
 
   void take(const yaml_event_t& event) {
     switch (event.type) {
+      case YAML_STREAM_START_EVENT:
+        return refuse_directive(0);
       case YAML_DOCUMENT_START_EVENT:
         return start_document(offset(event.start_mark));
+      case YAML_DOCUMENT_END_EVENT:
+        return refuse_directive(offset(event.end_mark));
       case YAML_ALIAS_EVENT:
         return take_alias(event);
       case YAML_SCALAR_EVENT:
@@ -102,16 +101,20 @@ class Builder {
   void tell(const yaml_parser_t& parser) {
     const std::string_view what = parser.problem == nullptr ? "" : parser.problem;
     const std::string_view context = parser.context == nullptr ? "" : parser.context;
-    const std::size_t at = offset(parser.problem_mark);
+    if (parser.error == YAML_MEMORY_ERROR) throw std::bad_alloc();
+    // The reader of bytes has no mark; what it could refuse is refused before it is asked.
+    const std::size_t at = parser.error == YAML_READER_ERROR
+                               ? std::min(parser.problem_offset, out_.text.size())
+                               : offset(parser.problem_mark);
     const std::size_t from = offset(parser.context_mark);
     const std::string_view text = out_.text;
     Place place = marks_.place(at);
-    const std::string_view line = marks_.line_at(place.line);
-    const auto tab =
-        line.substr(0, std::min(line.find_first_not_of(" \t"), line.size())).find('\t');
     const auto begins = [&](std::string_view start) { return what.starts_with(start); };
-    if (tab != std::string_view::npos || begins("found a tab character")) {
-      if (tab != std::string_view::npos) place.column = tab + 1;
+    const bool cannot_start = begins("found character that cannot start any token");
+    if (context == "while scanning a directive") {
+      tell_directive(from);
+    } else if (begins("found a tab character") ||
+               (cannot_start && at < text.size() && text[at] == '\t')) {
       out_.error(place, "a tab indents this line", "indent with blanks");
     } else if (begins("did not find expected ',' or ")) {
       const char bracket = what.ends_with("'}'") ? '}' : ']';
@@ -120,7 +123,8 @@ class Builder {
           fmt::format("this {} is never closed, or something in it is not separated by a comma",
                       bracket == '}' ? '{' : '['),
           fmt::format("close it with {}", bracket));
-    } else if (context == "while scanning a quoted scalar") {
+    } else if (context == "while scanning a quoted scalar" ||
+               (begins("found unknown escape character") && at + 1 >= text.size())) {
       out_.error(marks_.place(from, rest_of_line(from)), "this quote is never closed", "");
     } else if (begins("found unknown escape character")) {
       const std::size_t length =
@@ -130,7 +134,11 @@ class Builder {
                  fmt::format("\"\\{}\" is not an escape",
                              text.substr(std::min(at + 1, text.size()), length)),
                  "write \\\\ for a backslash, or put the text in single quotes");
-    } else if (begins("found character that cannot start any token")) {
+    } else if (begins("did not find expected hexdecimal number") ||
+               begins("found invalid Unicode character escape code")) {
+      out_.error(place, "this escape is not a character's number",
+                 "write \\x with 2 hexadecimal digits, \\u with 4, \\U with 8");
+    } else if (cannot_start) {
       out_.error(place, "a value cannot begin with this character", "put the value in quotes");
     } else if (begins("mapping values are not allowed") || begins("mapping keys are not allowed")) {
       out_.error(place, "a mapping cannot begin here",
@@ -164,6 +172,28 @@ class Builder {
 
   std::size_t offset(const yaml_mark_t& mark) const { return marks_.offset(mark); }
 
+  /// libyaml compares each directive with all before it; none may reach it. They stand before a
+  /// document alone, behind nothing but comments, blank lines and the ends of other documents.
+  void refuse_directive(std::size_t at) {
+    const std::string_view text = out_.text;
+    for (;;) {
+      at = skip_blanks(at);
+      const bool begins_line = at == 0 || text[at - 1] == '\n';
+      if (begins_line && text.substr(at, 3) == "...") {
+        at += 3;
+        continue;
+      }
+      if (!begins_line || text.substr(at, 1) != "%") return;
+      tell_directive(at);
+      throw Enough{};
+    }
+  }
+
+  void tell_directive(std::size_t at) {
+    out_.error(marks_.place(at, rest_of_line(at)), "a plan has no directives",
+               "leave this line out; put a value that begins with % in quotes");
+  }
+
   void start_document(std::size_t at) {
     if (++documents_ == 1) return;
     out_.error(marks_.place(at), "a second document", "one file is one plan");
@@ -192,7 +222,9 @@ class Builder {
     const auto& scalar = event.data.scalar;
     const std::string_view value(reinterpret_cast<const char*>(scalar.value), scalar.length);
     const bool plain = scalar.style == YAML_PLAIN_SCALAR_STYLE;
-    const std::size_t at = behind_properties(event, scalar.anchor, scalar.tag);
+    const bool nothing = plain && value.empty();
+    const std::size_t behind = behind_properties(event, scalar.anchor, scalar.tag);
+    const std::size_t at = nothing ? offset(event.start_mark) : behind;
     const std::size_t end = std::max(offset(event.end_mark), at);
     const bool null = plain && is_null(value);
     YamlNode& node =
@@ -200,19 +232,19 @@ class Builder {
     node.open = false;
     const std::string_view text = out_.text;
     if (null) {
-      node.place = value.empty() ? place_of_nothing(at) : marks_.place(at, value.size());
+      node.place = nothing ? place_of_nothing(at) : marks_.place(at, value.size());
       return add(node);
     }
     node.text = value;
     node.plain = plain;
     if (plain) {
       node.verbatim = text.substr(at, value.size()) == value;
-      node.place.length = node.verbatim ? value.size() : rest_of_line(at);
+      node.place.length = node.verbatim ? value.size() : rest_of_line(at, end);
     } else if (scalar.style == YAML_SINGLE_QUOTED_SCALAR_STYLE ||
                scalar.style == YAML_DOUBLE_QUOTED_SCALAR_STYLE) {
       node.verbatim = end - at >= 2 && text.substr(at + 1, end - at - 2) == value &&
                       value.find('\n') == std::string_view::npos;
-      node.place.length = std::min(end - at, rest_of_line(at));
+      node.place.length = rest_of_line(at, end);
     }
     add(node);
   }
@@ -225,9 +257,10 @@ class Builder {
     return marks_.place(dash ? before : at);
   }
 
-  std::size_t rest_of_line(std::size_t at) const {
-    const auto end = out_.text.find_first_of("\r\n", at);
-    return std::max<std::size_t>((end == std::string::npos ? out_.text.size() : end) - at, 1);
+  std::size_t rest_of_line(std::size_t at, std::size_t end = std::string_view::npos) const {
+    // Bounded, or values that share one long line would be searched to its end each.
+    const std::string_view rest = std::string_view(out_.text).substr(at, end - at);
+    return std::max<std::size_t>(std::min(rest.find_first_of("\r\n"), rest.size()), 1);
   }
 
   /// Bytes up to the next blank or bracket: an anchor, a tag.
@@ -242,19 +275,32 @@ class Builder {
     const std::string_view text = out_.text;
     std::size_t at = offset(event.start_mark);
     for (int left = (anchor != nullptr) + (tag != nullptr); left > 0 && at < text.size(); --left) {
-      const std::size_t length = word_length(at);
+      const bool bracketed = text.substr(at, 2) == "!<";
+      const std::size_t length =
+          bracketed ? std::min(text.find('>', at), text.size() - 1) + 1 - at : word_length(at);
       if (text[at] == '!')
         out_.error(marks_.place(at, length), "a plan has no tags", "write the value alone");
-      at += length;
-      while (at < text.size() && is_blank(text[at])) ++at;
+      at = skip_blanks(at + length);
     }
     return at;
+  }
+
+  /// Past blanks, line ends and comments.
+  std::size_t skip_blanks(std::size_t at) const {
+    const std::string_view text = out_.text;
+    for (;;) {
+      at = std::min(text.find_first_not_of(" \t\r\n", at), text.size());
+      if (text.substr(at, 1) != "#") return at;
+      at = std::min(text.find('\n', at), text.size());
+    }
   }
 
   YamlNode& make(YamlNode::Kind kind, std::size_t at, const yaml_char_t* anchor) {
     YamlNode& node = tree_.nodes.emplace_back();
     node.kind = kind;
     node.place = marks_.place(at);
+    node.begin = at;
+    if (tree_.nodes.size() > kMostValues) too_many(node.place);
     if (anchor != nullptr) anchors_[std::string(to_view(anchor))] = &node;
     return node;
   }
@@ -280,6 +326,13 @@ class Builder {
     throw Enough{};
   }
 
+  [[noreturn]] void too_many(const Place& place) {
+    out_.error(place, aliased_ ? "the aliases repeat too much" : "too many values",
+               fmt::format("a plan has at most {} values, those that aliases repeat included",
+                           kMostValues));
+    throw Enough{};
+  }
+
   void add(const YamlNode& node) { add(node, node.place); }
 
   /// Puts a finished node where it belongs; `place` is where it is used.
@@ -293,12 +346,7 @@ class Builder {
     parent.values += node.values;
     parent.height = std::max(parent.height, node.height + 1);
     if (parent.height > kDeepestPlan) too_deep(place);
-    if (parent.values > kMostValues) {
-      out_.error(place, aliased_ ? "the aliases repeat too much" : "too many values",
-                 fmt::format("a plan has at most {} values, those that aliases repeat included",
-                             kMostValues));
-      throw Enough{};
-    }
+    if (parent.values > kMostValues) too_many(place);
     if (parent.kind == YamlNode::Kind::kSequence) {
       parent.items.push_back(&node);
     } else if (level.key == nullptr) {
@@ -353,7 +401,17 @@ class Builder {
   bool aliased_ = false;
 };
 
-/// Tells the first byte that no YAML text may hold.
+/// Of a whole UTF-8 character.
+std::uint32_t code_point(std::string_view character) {
+  std::uint32_t code = static_cast<unsigned char>(character[0]) & (0xFFU >> (character.size() + 1));
+  for (const char byte : character.substr(1)) {
+    code = code << 6 | (static_cast<unsigned char>(byte) & 0x3FU);
+  }
+  return code;
+}
+
+/// Tells the first byte or character that no plan may hold. Of the line ends only \n is one:
+/// libyaml takes three more for such, where no editor shows one.
 bool tell_bad_bytes(Diagnostics& diagnostics) {
   const std::string_view text = diagnostics.text;
   std::size_t line = 1;
@@ -379,6 +437,13 @@ bool tell_bad_bytes(Diagnostics& diagnostics) {
     if (length == 0) {
       diagnostics.error(place, fmt::format("the byte 0x{:02x} is not UTF-8", byte),
                         "save the file as UTF-8");
+      return true;
+    }
+    const std::uint32_t code = code_point(text.substr(at, length));
+    const bool is_line_end = code == 0x85 || code == 0x2028 || code == 0x2029;
+    if (code < 0xA0 || is_line_end || code == 0xFFFE || code == 0xFFFF) {
+      diagnostics.error({place.line, place.column, length},
+                        fmt::format("the character U+{:04X} cannot stand in a plan", code), "");
       return true;
     }
     at += length;

@@ -1,6 +1,7 @@
 /// \file
 /// YAML text into a small tree with places, through a strict pass that libyaml lacks: size,
-/// encoding, depth, duplicate keys, tags, aliases, documents and unclosed quotes are judged here.
+/// encoding, depth, duplicate keys, tags, directives, aliases, documents and unclosed quotes are
+/// judged here.
 /// The only door to libyaml.
 #pragma once
 
@@ -20,7 +21,7 @@ inline constexpr std::size_t kLargestPlan = 1 << 20;
 inline constexpr std::size_t kDeepestPlan = 64;
 
 /// Values in the largest plan, aliases followed.
-inline constexpr std::size_t kMostValues = 1'000'000;
+inline constexpr std::size_t kMostValues = 100'000;
 
 /// One value of a YAML text. Aliases are the same node again, so a tree is in truth a graph without
 /// cycles, whose size with all aliases followed is bounded.
@@ -37,6 +38,7 @@ struct YamlNode {
   bool open = true;       ///< Still being read; an alias to it would be a cycle.
   bool flow = false;      ///< Written with brackets.
   Place place;
+  std::size_t begin = 0;       ///< The byte of the text that its place is.
   std::string text;            ///< Of a scalar.
   std::vector<Entry> entries;  ///< Of a mapping, in the text's order; keys are scalars and differ.
   std::vector<const YamlNode*> items;  ///< Of a sequence.

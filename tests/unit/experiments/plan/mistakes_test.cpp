@@ -1271,5 +1271,141 @@ TEST_CASE("a list is no plan") {
 )");
 }
 
+TEST_CASE("a tab is told only where it indents") {
+  CHECK(told("nodes: {local:\n\t{} x}\n") ==
+        "plan.yaml:1:8: error: this { is never closed, or something in it is not separated by a "
+        "comma\n"
+        "  nodes: {local:\n"
+        "         ^\n"
+        "  close it with }\n");
+  CHECK(told("plan: \"a\n\tb\" c\n") ==
+        "plan.yaml:2:5: error: this does not belong to what stands above it\n"
+        "  \\x09b\" c\n"
+        "         ^\n"
+        "  look at the indentation and the quotes\n");
+  CHECK(told("plan: abc\n\tdef: x\n") ==
+        "plan.yaml:2:1: error: a tab indents this line\n"
+        "  \\x09def: x\n"
+        "  ^^^^\n"
+        "  indent with blanks\n");
+}
+
+TEST_CASE("a quote that ends with a backslash at the end of the file is not closed") {
+  CHECK(told("plan: \"\\") ==
+        "plan.yaml:1:7: error: this quote is never closed\n"
+        "  plan: \"\\\n"
+        "        ^^\n");
+  CHECK(told("plan: \"\\xg1\"\n") ==
+        "plan.yaml:1:10: error: this escape is not a character's number\n"
+        "  plan: \"\\xg1\"\n"
+        "           ^\n"
+        "  write \\x with 2 hexadecimal digits, \\u with 4, \\U with 8\n");
+}
+
+TEST_CASE("what is wrong behind an anchor and a line end is told where it stands") {
+  const std::string told_there = told("recovery:\n  within: &x # of all\n    bogus\n");
+  CHECK(told_there.find("plan.yaml:3:5: error: \"bogus\" is not a duration\n      bogus\n"
+                        "      ^^^^^\n") != std::string::npos);
+  CHECK(told("plan: t\nnodes: {local: {}}\nsteady_state:\n  - name: up\n"
+             "    tcp: {address: \"127.0.0.1:80\"}\n    expect:\n      - &e\n        state = open\n"
+             "method:\n  - &nothing\n  - wait: 1s\n") ==
+        "plan.yaml:8:15: error: unknown operator \"=\"\n"
+        "          state = open\n"
+        "                ^\n"
+        "  did you mean ==?\n"
+        "plan.yaml:10:3: error: the step does nothing\n"
+        "    - &nothing\n"
+        "    ^\n"
+        "  write network, kill, cpu, wait or parallel\n");
+}
+
+TEST_CASE("directives are refused wherever they stand") {
+  const auto directive = [](int line, const std::string& text) {
+    return "plan.yaml:" + std::to_string(line) + ":1: error: a plan has no directives\n  " + text +
+           "\n  " + std::string(text.size(), '^') +
+           "\n  leave this line out; put a value that begins with % in quotes\n";
+  };
+  CHECK(told("# a plan\n\n%YAML 1.2\n---\nplan: a\n") == directive(3, "%YAML 1.2"));
+  CHECK(told("plan: a\n%TAG !a! b\n---\n") == directive(2, "%TAG !a! b"));
+  CHECK(told("plan: a\n... # over\n%TAG !a! b\n---\n") == directive(3, "%TAG !a! b"));
+  CHECK(told("plan: a\n%FOO\n") == directive(2, "%FOO"));
+  std::string many;
+  for (int i = 0; i < 50'000; ++i) many += "%TAG !a" + std::to_string(i) + "! b\n";
+  CHECK(told(many) == directive(1, "%TAG !a0! b"));
+  CHECK(told("plan: a\n" + many) == directive(2, "%TAG !a0! b"));
+  // In quotes it is a text.
+  CHECK(told("plan: \"a\n%TAG b\"\n").find("directive") == std::string::npos);
+}
+
+TEST_CASE("characters that no plan may hold are told where they stand") {
+  const auto character = [](const std::string& bytes, const std::string& code) {
+    return told("plan: t\nhypothesis: \u00e9" + bytes + "x\n") ==
+           "plan.yaml:2:15: error: the character U+" + code +
+               " cannot stand in a plan\n  hypothesis: \u00e9" + escape_controls(bytes) +
+               "x\n               " +
+               std::string(escape_controls(bytes) == bytes ? 1 : 4 * bytes.size(), '^') + "\n";
+  };
+  CHECK(character("\u0080", "0080"));
+  CHECK(character("\u009f", "009F"));
+  CHECK(character("\uFFFE", "FFFE"));
+  CHECK(character("\uFFFF", "FFFF"));
+  // libyaml would begin a line behind these, and editors do not.
+  CHECK(character("\u0085", "0085"));
+  CHECK(character("\u2028", "2028"));
+  CHECK(character("\u2029", "2029"));
+  CHECK(told("plan: \u00a0\uFFFD\U0001F300\n").find("cannot stand") == std::string::npos);
+}
+
+TEST_CASE("more than a thousand mistakes are told as that many") {
+  std::string text;
+  for (int i = 0; i < 40'000; ++i) text += "k" + std::to_string(i) + ": 1\n";
+  const Loaded loaded = load(text, "plan.yaml");
+  CHECK(loaded.diagnostics.found.size() == Diagnostics::kMostKept);
+  CHECK(loaded.diagnostics.more);
+  CHECK(format_diagnostics(loaded.diagnostics, false)
+            .ends_with("plan.yaml: more than 800 more not shown\n"));
+}
+
+TEST_CASE("more than 100000 values are no plan, however they come") {
+  const std::string hint =
+      "  a plan has at most 100000 values, those that aliases repeat included\n";
+  std::string keys;
+  for (int i = 0; i < 50'000; ++i) keys += "k" + std::to_string(i) + ": 1\n";
+  CHECK(told(keys) ==
+        "plan.yaml:50000:9: error: too many values\n  k49999: 1\n          ^\n" + hint);
+  std::string lists;
+  for (int i = 0; i < 3000; ++i) lists += "a,";
+  std::string aliases = "plan: &a [" + lists + "]\nnodes:\n";
+  for (int i = 0; i < 40; ++i) aliases += "- *a\n";
+  CHECK(told(aliases) ==
+        "plan.yaml:36:3: error: the aliases repeat too much\n  - *a\n    ^^\n" + hint);
+  std::string open = "[[[[";
+  for (int i = 0; i < 300'000; ++i) open += "a\n,";
+  CHECK(told(open).find("too many values") != std::string::npos);
+}
+
+TEST_CASE("many values on one line, many credentials and many wrong names take no time") {
+  std::string line = "plan: [";
+  for (int i = 0; i < 90'000; ++i) line += "\"a\",";
+  CHECK(told(line + "]\n").find("plan is one value") != std::string::npos);
+
+  std::string urls = "plan: t\nsteady_state:\n" + std::string(800'000, '\n') +
+                     "  - &c {http: {url: \"http://u:p@h/\"}}\n";
+  for (int i = 0; i < 10'000; ++i) urls += "  - *c\n";
+  CHECK(told(urls).find("http://***@h/") != std::string::npos);
+
+  std::string names = "plan: t\nnodes:\n";
+  for (int i = 0; i < 8000; ++i) names += "  node" + std::to_string(i) + ": {}\n";
+  names += "method:\n";
+  for (int i = 0; i < 8000; ++i) names += "  - {on: nope99, kill: {process: {name: a}}}\n";
+  // Each node but the first, and each step.
+  CHECK(load(names, "plan.yaml", true).diagnostics.errors == 7999 + 8000);
+
+  std::string patterns =
+      "plan: t\nsteady_state:\n  - name: a\n    http: {url: \"http://h/\"}\n    expect: [";
+  for (int i = 0; i < 35'000; ++i) patterns += "\"body matches (a|b){1000}\",";
+  CHECK(told(patterns + "]\n").find("needs `method`") != std::string::npos);
+}
+
 }  // namespace
 }  // namespace squall::plan
