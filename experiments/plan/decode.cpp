@@ -429,7 +429,9 @@ class Decoder {
       return;
     }
     if (node.items.empty()) {
-      out_.error(where, fmt::format("{} is empty", name), "give it an item, or leave it out");
+      out_.error(
+          where, fmt::format("{} is empty", name),
+          rules_of(field).required() ? "give it an item" : "give it an item, or leave it out");
       return;
     }
     const std::string item_called = field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE

@@ -5,7 +5,12 @@
 /// them: an IFB under netem, or the relay's TAP. The interface's own qdiscs are never touched. The
 /// match dies in the kernel at its deadline, whoever is dead by then. The order of undoing is the
 /// filter first, then the device once it is empty.
+#include <linux/capability.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <memory>
 #include <optional>
 #include <set>
@@ -523,6 +528,20 @@ std::unique_ptr<Fault> make_network(const v1::Start& start) {
   return std::make_unique<Network>(start);
 }
 
+/// Told before anything is injected. Source: capabilities(7), bpf(2).
+Status may_change_the_network() {
+  __user_cap_header_struct header{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+  __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {};
+  if (::syscall(SYS_capget, &header, data) != 0) return from_errno("capget", errno);
+  const auto has = [&](unsigned capability) {
+    return (data[CAP_TO_INDEX(capability)].effective & CAP_TO_MASK(capability)) != 0;
+  };
+  if (has(CAP_NET_ADMIN) && (has(CAP_BPF) || has(CAP_SYS_ADMIN))) return ok();
+  return error(
+      StatusCode::kPermissionDenied,
+      "squalld may not change the network here: it needs CAP_NET_ADMIN and CAP_BPF, or root");
+}
+
 v1::Looked look(const v1::Look& asked) {
   v1::Looked looked;
   const auto refuse = [&](const Status& status) {
@@ -531,6 +550,7 @@ v1::Looked look(const v1::Look& asked) {
     return looked;
   };
   const v1::Network& wanted = asked.fault().network();
+  if (Status may = may_change_the_network(); !may.ok()) return refuse(may);
   StatusOr<Netlink> netlink = Netlink::open();
   if (!netlink.ok()) return refuse(netlink.status());
   const StatusOr<Resolved> resolved = resolve(*netlink, wanted);

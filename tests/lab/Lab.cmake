@@ -1,6 +1,10 @@
 # squall_lab_test(NAME SOURCES… [LINKS…] [TIMEOUT s] [CASE_TIMEOUT s]): a doctest binary whose cases run on the lab's
 # kernel. The kernel boots once for all of them; every case is a ctest entry of its own, labelled lab.
 function(squall_lab_test name)
+  # The lab's kernel has too little address space for a sanitizer's shadow memory.
+  if(SQUALL_SANITIZE)
+    return()
+  endif()
   cmake_parse_arguments(PARSE_ARGV 1 arg "" "TIMEOUT;CASE_TIMEOUT" "SOURCES;LINKS")
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 240)

@@ -922,7 +922,7 @@ plan.yaml:11:66: error: a header has one line
 plan.yaml:12:5: error: expect is empty
       expect: []
       ^^^^^^
-  give it an item, or leave it out
+  give it an item
 plan.yaml:13:12: error: every 1ms is too small
       every: 1ms
              ^^^
