@@ -141,7 +141,8 @@ namespace {
 
 class FakeCheck final : public checks::Check {
  public:
-  FakeCheck(Answers answers, Duration takes) : answers_(std::move(answers)), takes_(takes) {}
+  FakeCheck(Answers answers, std::function<bool()> held)
+      : answers_(std::move(answers)), held_(std::move(held)) {}
 
   asio::awaitable<checks::Sample> ask() override {
     checks::Sample sample;
@@ -152,18 +153,18 @@ class FakeCheck final : public checks::Check {
       asio::steady_timer never(co_await asio::this_coro::executor, MonotonicTime::max());
       co_await never.async_wait(asio::use_awaitable);
     }
-    if (takes_ > Duration::zero()) {
-      asio::steady_timer answered(co_await asio::this_coro::executor, takes_);
-      co_await answered.async_wait(asio::use_awaitable);
+    while (held_ && held_()) {
+      asio::steady_timer soon(co_await asio::this_coro::executor, std::chrono::milliseconds(1));
+      co_await soon.async_wait(asio::use_awaitable);
     }
-    sample.latency = takes_ + std::chrono::microseconds(100);
+    sample.latency = std::chrono::microseconds(100);
     sample.status = status;
     co_return sample;
   }
 
  private:
   Answers answers_;
-  Duration takes_;
+  std::function<bool()> held_;
 };
 
 }  // namespace
@@ -236,7 +237,7 @@ v1::RunEnded World::run() {
   parts.make_check = [this](const v1::Check& check) -> std::unique_ptr<checks::Check> {
     const auto found = answers.find(check.name());
     return std::make_unique<FakeCheck>(found == answers.end() ? Answers() : found->second,
-                                       answer_takes);
+                                       holds_answers);
   };
   parts.tell = [this](v1::Event event) {
     events.push_back(event);

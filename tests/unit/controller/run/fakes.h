@@ -99,7 +99,7 @@ struct World {
   std::vector<std::unique_ptr<FakeNode>> nodes;  ///< node-1, node-2, …
   v1::Plan plan;
   std::map<std::string, Answers> answers;  ///< By the check's name; 200 where there is none.
-  Duration answer_takes{};                 ///< Of every check.
+  std::function<bool()> holds_answers;     ///< As long as it says so no check's answer is in.
   std::uint64_t seed = 1;
   std::vector<v1::Event> events;
   std::function<void(const v1::Event&)> on_event;
