@@ -425,7 +425,12 @@ void Network::set_deadline(MonotonicTime deadline) {
 Status Network::pulse(MonotonicTime deadline) {
   if (!applied_) return ok();
   if (monotonic_now() - stood_ >= kReadBackEvery) {
-    if (Status standing = read_back(); !standing.ok()) return standing;
+    // What cannot be read is not gone.
+    const Status standing = read_back();
+    if (standing.code() == StatusCode::kFailedPrecondition ||
+        standing.code() == StatusCode::kNotFound) {
+      return standing;
+    }
   }
   set_deadline(deadline);
   // An sshd that was started in the meantime is spared as well.
