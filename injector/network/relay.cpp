@@ -23,8 +23,6 @@
 #include <system_error>
 #include <utility>
 
-#include "experiments/base/fd.h"
-
 // Of Linux 6.2; Debian 12's headers are of 6.1.
 #ifndef TUN_F_USO4
 #define TUN_F_USO4 0x20
@@ -231,10 +229,9 @@ Relay::~Relay() {
   end_effect();
   stop_ = true;
   if (thread_.joinable()) {
-    eventfd_write(wake_fd_, 1);
+    eventfd_write(wake_.number(), 1);
     thread_.join();
   }
-  if (wake_fd_ >= 0) close(wake_fd_);
 }
 
 StatusOr<std::uint32_t> Relay::add_port(Netlink& netlink, const std::string& name,
@@ -265,8 +262,8 @@ StatusOr<std::uint32_t> Relay::add_port(Netlink& netlink, const std::string& nam
 
 Status Relay::start(Classifier& classifier) {
   classifier_ = &classifier;
-  wake_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  if (wake_fd_ < 0) return from_errno("cannot make an eventfd", errno);
+  wake_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!wake_.is_open()) return from_errno("cannot make an eventfd", errno);
   try {
     thread_ = std::thread([this] {
       try {
@@ -310,7 +307,7 @@ bool Relay::drain(Duration bound) {
   const std::uint64_t before = idle_passes_;
   while (idle_passes_ < before + kPasses) {
     if (monotonic_now() >= end) return false;
-    eventfd_write(wake_fd_, 1);
+    eventfd_write(wake_.number(), 1);
     idle_changed_.wait_for(lock, std::chrono::milliseconds(1));
   }
   return true;
@@ -330,7 +327,7 @@ void Relay::run() {
   std::vector<pollfd> polled;
   for (const Port& port : ports_)
     polled.push_back({.fd = port.tap.number(), .events = POLLIN, .revents = 0});
-  polled.push_back({.fd = wake_fd_, .events = POLLIN, .revents = 0});
+  polled.push_back({.fd = wake_.number(), .events = POLLIN, .revents = 0});
 
   MonotonicTime next_renewal = monotonic_now() + kRenewal;
   while (!stop_) {
@@ -367,7 +364,7 @@ void Relay::run() {
     if (ppoll(polled.data(), polled.size(), &timeout, nullptr) > 0 &&
         (polled.back().revents & POLLIN) != 0) {
       eventfd_t count = 0;
-      eventfd_read(wake_fd_, &count);
+      eventfd_read(wake_.number(), &count);
     }
   }
 }

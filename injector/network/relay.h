@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "experiments/base/clock.h"
+#include "experiments/base/fd.h"
 #include "experiments/base/status.h"
 #include "injector/network/classifier.h"
 #include "injector/network/netlink.h"
@@ -82,7 +83,7 @@ class Relay {
   RelayEffect effect_;
   std::vector<Port> ports_;
   std::unique_ptr<Queue> queue_;
-  int wake_fd_ = -1;
+  Fd wake_;
   Classifier* classifier_ = nullptr;
 
   std::mutex deadline_mutex_;

@@ -1,14 +1,11 @@
 #include "injector/network/sweep.h"
 
-#include <fcntl.h>
 #include <linux/membarrier.h>
 #include <poll.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
-#include <cerrno>
 #include <ctime>
 #include <optional>
 #include <set>
@@ -168,11 +165,6 @@ Status set_sysctl(Netlink& netlink, const v1::SetSysctl& wanted) {
                wanted.name() + " reads " + *left + " after " + wanted.before() + " was written");
 }
 
-/// A ledger's word for a path must never lead out of /proc/sys.
-Status no_setting(const std::string& name) {
-  return error(StatusCode::kInvalidArgument, name + " is no setting");
-}
-
 Status in_namespace(std::uint64_t wanted) {
   const StatusOr<std::uint64_t> here = current_netns();
   if (!here.ok()) return here.status();
@@ -193,31 +185,6 @@ Duration drain_of(const std::vector<Qdisc>& qdiscs, std::uint32_t ifindex) {
 }
 
 }  // namespace
-
-StatusOr<std::string> read_sysctl(const std::string& name) {
-  if (name.find("..") != std::string::npos) return no_setting(name);
-  const int fd = open(("/proc/sys/" + name).c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return from_errno("cannot read /proc/sys/" + name, errno);
-  std::array<char, 4096> text{};
-  const ssize_t length = read(fd, text.data(), text.size());
-  const int failed = errno;
-  close(fd);
-  if (length < 0) return from_errno("cannot read /proc/sys/" + name, failed);
-  std::string value(text.data(), static_cast<std::size_t>(length));
-  while (value.ends_with('\n')) value.pop_back();
-  return value;
-}
-
-Status write_sysctl(const std::string& name, const std::string& value) {
-  if (name.find("..") != std::string::npos) return no_setting(name);
-  const int fd = open(("/proc/sys/" + name).c_str(), O_WRONLY | O_CLOEXEC);
-  if (fd < 0) return from_errno("cannot write /proc/sys/" + name, errno);
-  const ssize_t written = write(fd, value.data(), value.size());
-  const int failed = errno;
-  close(fd);
-  if (written == static_cast<ssize_t>(value.size())) return ok();
-  return from_errno("cannot write /proc/sys/" + name, failed);
-}
 
 void await_packets_in_flight() { ::syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0); }
 

@@ -108,6 +108,7 @@ std::vector<double> one_way(const TwoHosts& hosts, int count, std::int64_t pause
   for (int i = 0; i < count; ++i) {
     const std::int64_t now = wall_ns();
     ::sendto(near, &now, sizeof now, 0, reinterpret_cast<const sockaddr*>(&to), sizeof to);
+    // The pace of the stream; nothing is waited for.
     std::this_thread::sleep_for(std::chrono::microseconds(pause_us));
   }
   receiver.join();

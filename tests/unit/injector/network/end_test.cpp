@@ -5,6 +5,7 @@
 
 #include <array>
 
+#include "injector/network/sysctl.h"
 #include "tests/unit/injector/network/driver.h"
 
 namespace squall::support {
@@ -173,6 +174,11 @@ TEST_CASE("a fault on lo that starts while another leaves it has what it needs t
     CHECK(held.clean_up() == std::vector<std::string>());
   }
   CHECK(difference(before, settled_fingerprint(hosts.node)) == "");
+}
+
+TEST_CASE("a ledger's word for a setting never leads out of /proc/sys") {
+  CHECK(network::read_sysctl("net/../../cpuinfo").status().code() == StatusCode::kInvalidArgument);
+  CHECK(network::write_sysctl("net/../../self/comm", "x").code() == StatusCode::kInvalidArgument);
 }
 
 TEST_CASE("past its deadline a fault that nobody ends lets every packet pass") {
