@@ -7,12 +7,12 @@
 
 #include "controller/cli/commands.h"
 #include "controller/cli/diagnostics_json.h"
-#include "controller/fleet/local_node.h"
 #include "controller/report/event_log.h"
 #include "controller/report/reports.h"
 #include "controller/report/style.h"
 #include "controller/run/schedule.h"
 #include "experiments/base/ids.h"
+#include "experiments/base/state.h"
 #include "experiments/plan/explain.h"
 #include "experiments/plan/load.h"
 
@@ -36,7 +36,7 @@ fs::path log_of(const Invocation& said) {
 }  // namespace
 
 std::string runs_folder(const Invocation& said) {
-  return said.runs_dir.empty() ? (fleet::state_dir() / "runs").string() : said.runs_dir;
+  return said.runs_dir.empty() ? default_state_dir() + "/runs" : said.runs_dir;
 }
 
 void complain(const std::string& message) { std::fprintf(stderr, "squall: %s\n", message.c_str()); }

@@ -19,7 +19,6 @@
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <iterator>
@@ -312,14 +311,6 @@ class LocalNode final : public Node {
 };
 
 }  // namespace
-
-fs::path state_dir() {
-  if (const char* set = std::getenv("SQUALL_STATE_DIR"); set != nullptr && *set != '\0') return set;
-  if (const char* set = std::getenv("XDG_STATE_HOME"); set != nullptr && *set == '/') {
-    return fs::path(set) / "squall";
-  }
-  return "/var/lib/squall";
-}
 
 std::unique_ptr<Node> make_local_node(std::string name, LocalOptions options) {
   return std::make_unique<LocalNode>(std::move(name), std::move(options));

@@ -8,15 +8,13 @@
 #include <string>
 
 #include "controller/fleet/node.h"
+#include "experiments/base/state.h"
 
 namespace squall::fleet {
 
-/// $SQUALL_STATE_DIR, else $XDG_STATE_HOME/squall, else /var/lib/squall: where the runs are, and
-/// the node's squalld has its ledger and, at squalld.sock, its socket.
-std::filesystem::path state_dir();
-
 struct LocalOptions {
-  std::filesystem::path state = state_dir();
+  /// Where the node's squalld has its ledger and, at squalld.sock, its socket.
+  std::filesystem::path state = default_state_dir();
 
   /// Of the private daemon; empty: squalld beside this program, or in ../sbin.
   std::filesystem::path squalld;

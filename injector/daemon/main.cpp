@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <string>
 
+#include "experiments/base/state.h"
 #include "injector/daemon/daemon.h"
 #include "injector/daemon/log.h"
 #include "injector/daemon/state_dir.h"
@@ -37,7 +38,7 @@ std::string beside_this_program(const std::string& name) {
 int run(int argc, char** argv) {
   squall::daemon::Options options;
   options.version = SQUALL_VERSION;
-  options.state_dir = squall::daemon::default_state_dir();
+  options.state_dir = squall::default_state_dir();
   options.hold = beside_this_program("squall-hold");
   std::string level = "info";
 

@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <utility>
@@ -44,14 +43,6 @@ Status write_whole(const std::string& path, const std::string& text) {
 }
 
 }  // namespace
-
-std::string default_state_dir() {
-  if (const char* own = std::getenv("SQUALL_STATE_DIR"); own != nullptr && *own != '\0') return own;
-  if (const char* home = std::getenv("XDG_STATE_HOME"); home != nullptr && *home != '\0') {
-    return std::string(home) + "/squall";
-  }
-  return "/var/lib/squall";
-}
 
 StatusOr<StateDir> StateDir::open(const std::string& path) {
   StateDir dir;

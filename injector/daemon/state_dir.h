@@ -10,9 +10,6 @@
 
 namespace squall::daemon {
 
-/// $SQUALL_STATE_DIR, else $XDG_STATE_HOME/squall, else /var/lib/squall.
-std::string default_state_dir();
-
 class StateDir {
  public:
   /// Creates the folder (mode 0700) where needed, locks it, and reads or makes its id. The lock is
