@@ -8,6 +8,7 @@
 #include <cstring>
 #include <deque>
 #include <fstream>
+#include <functional>
 #include <sstream>
 #include <thread>
 #include <utility>
@@ -69,6 +70,8 @@ struct Server::Calls {
   std::uint16_t port = 0;
   std::string socket;
   bool ending = false;
+  int last_words = 0;  // that are still being said
+  std::function<void()> all_said;
   std::thread poller;
 
   void poll() {
@@ -108,6 +111,10 @@ class LeaseCall final : public LeaseStream {
     forgotten_ = true;
     finishing_ = true;
     last_word_ = status;
+    if (!ended_) {
+      speaking_ = true;
+      ++calls_.last_words;
+    }
     if (unsent_.empty()) end();
   }
 
@@ -170,6 +177,9 @@ class LeaseCall final : public LeaseStream {
 
   void have_finished(bool, MonotonicTime) {
     --pending_;
+    if (std::exchange(speaking_, false) && --calls_.last_words == 0 && calls_.all_said) {
+      calls_.all_said();
+    }
     leave();
   }
 
@@ -188,6 +198,7 @@ class LeaseCall final : public LeaseStream {
   int pending_ = 0;         // operations that have not come back
   bool forgotten_ = false;  // by the node
   bool finishing_ = false;  // the last word is known
+  bool speaking_ = false;   // and counted among those that are still being said
   bool gone_ = false;       // nobody listens
   bool ended_ = false;      // the last word is being said
   TagOf<LeaseCall> accepted_{*this, &LeaseCall::accepted};
@@ -375,7 +386,15 @@ Server::Server() = default;
 
 Server::~Server() {
   if (!calls_ || !calls_->server) return;
-  // Last words that were said already get a moment to leave.
+  // What was reverted must be heard: one write at a time goes out, and only while the loop runs. A
+  // second signal stops it as well.
+  if (calls_->last_words > 0) {
+    calls_->all_said = [this] { calls_->loop.stop(); };
+    Timer patience(calls_->loop);
+    patience.at(monotonic_now() + std::chrono::seconds(1), calls_->all_said);
+    calls_->loop.run();
+    calls_->all_said = nullptr;
+  }
   calls_->server->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(200));
   calls_->ending = true;
   calls_->queue->Shutdown();
