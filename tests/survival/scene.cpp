@@ -48,8 +48,8 @@ constexpr Duration kPace = 10ms;
 
 }  // namespace
 
-const Duration kLease = in_the_lab() ? 2s : 1s;
-const Duration kSlack = in_the_lab() ? 600ms : 300ms;
+const Duration kLease = in_the_lab() ? 3s : 1s;
+const Duration kSlack = in_the_lab() ? 1200ms : 400ms;
 
 void note(const std::string& what, Duration effect_gone, std::optional<Duration> same) {
   char row[160];
