@@ -1,5 +1,6 @@
 #include "experiments/plan/declared.h"
 
+#include <arpa/inet.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -59,6 +60,79 @@ std::optional<Problem> bad_host_port(std::string_view text) {
   return std::nullopt;
 }
 
+constexpr std::size_t kLongestHostName = 253;
+
+/// Labels of 1 to 63 bytes between dots, perhaps with one more at the end. Source: RFC 1123, 2.1;
+/// underscores stand in names that are in use.
+bool has_right_labels(std::string_view text) {
+  constexpr std::size_t kLongestLabel = 63;
+  std::string_view rest = text.ends_with('.') ? text.substr(0, text.size() - 1) : text;
+  bool right = !rest.empty() && !rest.ends_with('.');
+  while (right && !rest.empty()) {
+    const std::string_view label = rest.substr(0, rest.find('.'));
+    right = !label.empty() && label.size() <= kLongestLabel && label.front() != '-' &&
+            label.back() != '-' && std::all_of(label.begin(), label.end(), [](char c) {
+              return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                     c == '-' || c == '_';
+            });
+    rest = label.size() < rest.size() ? rest.substr(label.size() + 1) : std::string_view();
+  }
+  return right;
+}
+
+bool is_dotted_number(std::string_view text) {
+  return text.find_first_not_of("0123456789.") == std::string_view::npos;
+}
+
+std::optional<Problem> too_long_for_a_name(std::string_view text) {
+  if (text.size() <= kLongestHostName) return std::nullopt;
+  return Problem{
+      fmt::format("a host name has at most {} bytes, not {}", kLongestHostName, text.size()), ""};
+}
+
+std::optional<Problem> bad_host_name(std::string_view text) {
+  if (auto problem = too_long_for_a_name(text)) return problem;
+  if (!is_dotted_number(text) && has_right_labels(text)) return std::nullopt;
+  return Problem{fmt::format("\"{}\" is not a host name", text),
+                 "write a name such as db.internal; addresses go into `cidrs`"};
+}
+
+std::optional<Problem> bad_dns_pattern(std::string_view text) {
+  if (text == "*") return std::nullopt;
+  const std::string_view name = text.starts_with("*.") ? text.substr(2) : text;
+  if (auto problem = too_long_for_a_name(name)) return problem;
+  const std::string hint = "write a name such as api.example.com, \"*.internal\", or \"*\"";
+  if (name.find('*') != std::string_view::npos) {
+    return Problem{fmt::format("\"{}\" has a `*` where none can stand", text), hint};
+  }
+  if (is_dotted_number(name)) {
+    return Problem{fmt::format("\"{}\" is an address, which nobody looks up", text), hint};
+  }
+  if (has_right_labels(name)) return std::nullopt;
+  return Problem{fmt::format("\"{}\" is not a name, nor a pattern of names", text), hint};
+}
+
+std::optional<Problem> bad_ip_address(std::string_view text) {
+  const std::string address(text);
+  in6_addr parsed{};
+  if (::inet_pton(AF_INET, address.c_str(), &parsed) == 1 ||
+      ::inet_pton(AF_INET6, address.c_str(), &parsed) == 1) {
+    return std::nullopt;
+  }
+  return Problem{fmt::format("\"{}\" is not an address", text),
+                 "write one such as 10.9.9.9 or \"2001:db8::9\""};
+}
+
+std::optional<Problem> bad_cgroup_path(std::string_view text) {
+  const std::string path = fmt::format("{}/", text);
+  if (text[0] == '/' && path.find("//") == std::string::npos &&
+      path.find("/../") == std::string::npos && path.find("/./") == std::string::npos) {
+    return std::nullopt;
+  }
+  return Problem{fmt::format("\"{}\" is not the path of a control group", text),
+                 "write it from the root, such as /system.slice/nginx.service"};
+}
+
 std::optional<Problem> bad_url(std::string_view text) {
   const auto end = text.find("://");
   if (end == std::string_view::npos) {
@@ -101,7 +175,11 @@ const v1::OneofRules& rules_of(const OneofDescriptor& choice) {
   return choice.options().GetExtension(v1::oneof_rules);
 }
 
-StatusOr<double> parse_number(std::string_view text, v1::Unit unit) {
+StatusOr<double> parse_number(std::string_view text, v1::Unit unit, bool may_be_negative) {
+  if (may_be_negative && text.starts_with('-')) {
+    const auto below = parse_number(text.substr(1), unit, false);
+    return below.ok() ? StatusOr<double>(-*below) : below.status();
+  }
   switch (unit) {
     case v1::DURATION: {
       const auto value = parse_duration(text);
@@ -154,7 +232,7 @@ std::optional<Problem> out_of_bounds(double number, const FieldDescriptor& field
   if (rules.min().empty() && rules.max().empty()) return std::nullopt;
   const auto beyond = [&](const std::string& bound, bool below) -> bool {
     if (bound.empty()) return false;
-    const auto limit = parse_number(bound, rules.unit());
+    const auto limit = parse_number(bound, rules.unit(), true);
     return limit.ok() && (below ? number < *limit : number > *limit);
   };
   const std::string hint = fmt::format("write {}", bounds_in_words(field));
@@ -174,7 +252,11 @@ std::optional<Problem> misshapen(std::string_view text, const FieldDescriptor& f
       return Problem{fmt::format("the control character \\x{:02x} cannot stand here", byte), ""};
     }
   }
-  if (text.empty()) return std::nullopt;
+  if (text.empty()) {
+    // An empty field is as good as none; an empty one of several is not.
+    if (!field.is_repeated() || rules_of(field).text() == v1::TEXT_ANY) return std::nullopt;
+    return Problem{"an empty text cannot stand here", ""};
+  }
   constexpr std::size_t kLongestName = 15;  // IFNAMSIZ and TASK_COMM_LEN are both 16, with a NUL
   switch (rules_of(field).text()) {
     case v1::INTERFACE:
@@ -194,6 +276,28 @@ std::optional<Problem> misshapen(std::string_view text, const FieldDescriptor& f
         return Problem{fmt::format("the kernel keeps {} bytes of a program's name; \"{}\" has {}",
                                    kLongestName, text, text.size()),
                        fmt::format("write \"{}\"", text.substr(0, kLongestName))};
+      }
+      return std::nullopt;
+    case v1::HOST_NAME:
+      return bad_host_name(text);
+    case v1::DNS_PATTERN:
+      return bad_dns_pattern(text);
+    case v1::IP_ADDRESS:
+      return bad_ip_address(text);
+    case v1::CGROUP_PATH:
+      return bad_cgroup_path(text);
+    case v1::UNIT_NAME:
+      // systemd.unit(5), "Unit files": a name, perhaps an instance, and a type.
+      if (text.find('.') == std::string_view::npos || text.find_first_of("/ \t\r\n") != text.npos) {
+        return Problem{fmt::format("\"{}\" is not a unit's name", text),
+                       "write it with its type, such as nginx.service"};
+      }
+      return std::nullopt;
+    case v1::NETNS_NAME:
+      if (text.find_first_of(" \t\r\n") != text.npos ||
+          (text[0] != '/' && (text.find('/') != text.npos || text == "." || text == ".."))) {
+        return Problem{fmt::format("\"{}\" cannot be a network namespace", text),
+                       "write a name as `ip netns` shows it, a whole path, or a pid"};
       }
       return std::nullopt;
     case v1::HOST_PORT:
@@ -335,8 +439,11 @@ double number_in(const Message& message, const FieldDescriptor& field) {
 }
 
 std::string noun_of(const Descriptor& message) {
-  std::string noun = message.name();
-  std::transform(noun.begin(), noun.end(), noun.begin(), lower);
+  std::string noun;
+  for (const char c : message.name()) {
+    if (lower(c) != c && !noun.empty()) noun += ' ';
+    noun += lower(c);
+  }
   return noun;
 }
 
@@ -371,6 +478,13 @@ std::vector<Finding> contradictions(const Message& message, std::string_view cal
                          fmt::format("give a {} as well", other->name())});
         continue;
       }
+    }
+    for (const std::string& name : rules.excludes()) {
+      const FieldDescriptor* other = type.FindFieldByName(name);
+      if (other == nullptr || !given(*other)) continue;
+      found.push_back({field.name(), fmt::format("{} beside {}", field.name(), other->name()),
+                       "give one of them"});
+      break;
     }
     if (!rules.not_over().empty()) {
       const FieldDescriptor* other = type.FindFieldByName(rules.not_over());

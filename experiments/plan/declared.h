@@ -29,7 +29,7 @@ const v1::OneofRules& rules_of(const OneofDescriptor& choice);
 
 /// A number as its message carries it, for comparing: nanoseconds, percent, bytes, bits per second
 /// or a plain count. Every declared bound is below 2^53, so that a double holds it exactly.
-StatusOr<double> parse_number(std::string_view text, v1::Unit unit);
+StatusOr<double> parse_number(std::string_view text, v1::Unit unit, bool may_be_negative = false);
 
 /// The plan's spelling of such a number.
 std::string format_number(double number, v1::Unit unit);

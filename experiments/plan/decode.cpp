@@ -582,6 +582,9 @@ class Decoder {
       case v1::PORT_RANGE:
         problem = read_port_range(node.text, static_cast<v1::PortRange&>(message));
         break;
+      case v1::PROTOCOL:
+        problem = read_protocol(node.text, static_cast<v1::Protocol&>(message));
+        break;
       case v1::PICK:
         problem = read_pick(node.text, static_cast<v1::Pick&>(message));
         break;
@@ -656,7 +659,8 @@ class Decoder {
       default:
         break;
     }
-    const auto read = parse_number(node.text, rules_of(field).unit());
+    const auto read = parse_number(node.text, rules_of(field).unit(),
+                                   field.cpp_type() == FieldDescriptor::CPPTYPE_INT32);
     if (!read.ok()) {
       Problem problem = problem_of(read.status());
       // The declared example knows the magnitude better than the unit does.

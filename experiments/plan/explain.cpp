@@ -69,10 +69,13 @@ std::string type_of(const FieldDescriptor& field) {
       case v1::PORT_RANGE:
         one = "port";
         break;
+      case v1::PROTOCOL:
+        one = "protocol";
+        break;
       case v1::LIST:
         return fmt::format("list of {}", field.message_type()->field(0)->name());
       default:
-        one = lower_case(field.message_type()->name());
+        one = noun_of(*field.message_type());
         break;
     }
   } else if (field.cpp_type() == FieldDescriptor::CPPTYPE_ENUM) {
@@ -114,6 +117,9 @@ std::string conditions_of(const FieldDescriptor& field) {
   if (const std::string bounds = bounds_in_words(field); !bounds.empty()) said.push_back(bounds);
   if (!rules.not_over().empty()) said.push_back(fmt::format("at most `{}`", rules.not_over()));
   if (!rules.needs().empty()) said.push_back(fmt::format("only with `{}`", rules.needs()));
+  for (const std::string& other : rules.excludes()) {
+    said.push_back(fmt::format("not with `{}`", other));
+  }
   if (!rules.default_value().empty()) {
     said.push_back(fmt::format("default {}", rules.default_value()));
   }
@@ -249,6 +255,10 @@ void tell(const Message& message, std::string& out) {
     out += ' ' + format_port_range(*range);
     return;
   }
+  if (const auto* protocol = DynamicCastToGenerated<v1::Protocol>(&message)) {
+    out += ' ' + format_protocol(*protocol);
+    return;
+  }
   const auto& reflection = *message.GetReflection();
   std::vector<const FieldDescriptor*> fields;
   reflection.ListFields(message, &fields);
@@ -276,6 +286,8 @@ void tell(const Message& message, std::string& out) {
       case FieldDescriptor::CPPTYPE_STRING:
         out += ' ' + escape_controls(reflection.GetString(message, field));
         break;
+      case FieldDescriptor::CPPTYPE_BOOL:
+        break;  // its name says it
       default:
         out += ' ' + format_number(number_in(message, *field), rules_of(*field).unit());
         break;

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 
 #include <array>
+#include <utility>
 
 #include "experiments/base/units.h"
 
@@ -27,6 +28,10 @@ std::string network_of(std::string address, std::uint32_t prefix) {
   }
   return address;
 }
+
+constexpr std::pair<std::string_view, std::uint32_t> kProtocols[] = {
+    {"tcp", IPPROTO_TCP}, {"udp", IPPROTO_UDP}, {"icmp", IPPROTO_ICMP}, {"icmpv6", IPPROTO_ICMPV6}};
+constexpr std::uint32_t kLastProtocol = 255;
 
 std::optional<Problem> read_port(std::string_view text, std::uint32_t& port) {
   const auto number = parse_count(text);
@@ -97,6 +102,22 @@ std::optional<Problem> read_port_range(std::string_view text, v1::PortRange& ran
   return std::nullopt;
 }
 
+std::optional<Problem> read_protocol(std::string_view text, v1::Protocol& protocol) {
+  for (const auto& [word, number] : kProtocols) {
+    if (text == word) {
+      protocol.set_number(number);
+      return std::nullopt;
+    }
+  }
+  const auto number = parse_count(text);
+  if (!number.ok() || *number > kLastProtocol) {
+    return Problem{fmt::format("\"{}\" is not a protocol", text),
+                   "write tcp, udp, icmp, icmpv6, or a number from 0 to 255"};
+  }
+  protocol.set_number(static_cast<std::uint32_t>(*number));
+  return std::nullopt;
+}
+
 std::optional<Problem> read_pick(std::string_view text, v1::Pick& pick) {
   if (text == "all") {
     pick.set_all(true);
@@ -138,6 +159,13 @@ std::string format_port_range(const v1::PortRange& range) {
   return fmt::format("{}-{}", range.first(), range.last());
 }
 
+std::string format_protocol(const v1::Protocol& protocol) {
+  for (const auto& [word, number] : kProtocols) {
+    if (protocol.number() == number) return std::string(word);
+  }
+  return std::to_string(protocol.number());
+}
+
 std::optional<Problem> bad_form(const Message& message) {
   using google::protobuf::DynamicCastToGenerated;
   if (const auto* cidr = DynamicCastToGenerated<v1::Cidr>(&message)) {
@@ -155,6 +183,10 @@ std::optional<Problem> bad_form(const Message& message) {
     if (range->first() < 1 || range->first() > range->last() || range->last() > kLastPort) {
       return Problem{fmt::format("{}-{} is not a range of ports", range->first(), range->last()),
                      ""};
+    }
+  } else if (const auto* protocol = DynamicCastToGenerated<v1::Protocol>(&message)) {
+    if (protocol->number() > kLastProtocol) {
+      return Problem{fmt::format("there is no protocol {}", protocol->number()), ""};
     }
   } else if (const auto* pick = DynamicCastToGenerated<v1::Pick>(&message)) {
     const bool no_node = (pick->has_count() && pick->count() == 0) ||

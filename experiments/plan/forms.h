@@ -15,6 +15,7 @@ namespace squall::plan {
 
 std::optional<Problem> read_cidr(std::string_view text, v1::Cidr& cidr);
 std::optional<Problem> read_port_range(std::string_view text, v1::PortRange& range);
+std::optional<Problem> read_protocol(std::string_view text, v1::Protocol& protocol);
 std::optional<Problem> read_pick(std::string_view text, v1::Pick& pick);
 
 /// 10.0.0.0/8, or the address alone where the prefix is whole.
@@ -22,6 +23,9 @@ std::string format_cidr(const v1::Cidr& cidr);
 
 /// 443 or 8000-8010.
 std::string format_port_range(const v1::PortRange& range);
+
+/// tcp, or the number of one that has no word here.
+std::string format_protocol(const v1::Protocol& protocol);
 
 /// What no text could have said, in a message of one of these forms that came over the wire.
 std::optional<Problem> bad_form(const Message& message);

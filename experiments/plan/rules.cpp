@@ -144,6 +144,7 @@ class Weighing {
       return;
     }
     if (!nodes_known_) return;
+    if (step.fault().has_partition()) return partition(node, step);
     std::size_t matching = 0;
     if (on == nullptr) {
       if (step.fault().kind_case() == v1::Fault::KIND_NOT_SET) return;
@@ -199,6 +200,76 @@ class Weighing {
     return 0;
   }
 
+  /// Groups that are there and have no node in common, or enough nodes for the shape.
+  void partition(const YamlNode& node, const v1::Step& step) {
+    const v1::Partition& wanted = step.fault().partition();
+    const YamlNode* written = node.find("partition");
+    const YamlNode* key = node.find_key("partition");
+    if (written == nullptr || tainted_.contains(written)) return;
+    if (const YamlNode* pick = node.find_key("pick")) {
+      out_.error(pick->place, "`pick` takes some of the nodes, and a partition is between them",
+                 "leave `pick` out, and select with `on` or `between`");
+    }
+    const YamlNode* on = node.find("on");
+    if (wanted.between_size() == 0) {
+      if (on != nullptr && tainted_.contains(on)) return;
+      const std::size_t count = on == nullptr ? node_names_.size() : matched(*on, step.on());
+      const std::size_t least = least_nodes(wanted.shape());
+      if (count == 0 || count >= least) return;
+      out_.error(key->place,
+                 fmt::format("a {} needs {} nodes, and there {} {}", spelling_of(wanted.shape()),
+                             least, count == 1 ? "is" : "are", count),
+                 "");
+      return;
+    }
+    if (on != nullptr) {
+      out_.error(node.find_key("on")->place, "`on` beside `between`",
+                 "`between` says which nodes are meant: leave `on` out");
+    }
+    const YamlNode* groups = written->find("between");
+    if (wanted.between_size() < 2) {
+      out_.error(groups->place, "a partition is between two groups, and this is one",
+                 "write between: [one, other]");
+    }
+    std::map<std::string, int> group_of;
+    for (int i = 0; i < wanted.between_size(); ++i) {
+      const YamlNode& group = *groups->items[static_cast<std::size_t>(i)];
+      if (matched(group, wanted.between(i)) == 0) continue;
+      for (const std::string& name : node_names_) {
+        if (!selects(wanted.between(i), name)) continue;
+        if (group_of.emplace(name, i).second) continue;
+        out_.error(group.place, fmt::format("the node {} is in two of the groups", name),
+                   "no node can be parted from itself");
+        break;
+      }
+    }
+  }
+
+  static std::size_t least_nodes(v1::Shape shape) {
+    switch (shape) {
+      case v1::RING:
+        return 4;  // of three, a majority around each is all of them
+      case v1::BRIDGE:
+        return 3;
+      default:
+        return 2;
+    }
+  }
+
+  static std::string spelling_of(v1::Shape shape) {
+    return spelling(*v1::Shape_descriptor()->FindValueByNumber(shape));
+  }
+
+  bool selects(const v1::Selector& selector, const std::string& name) const {
+    if (selector.all() || selector.node() == name) return true;
+    const auto& labels = plan_.nodes().at(name).labels();
+    return !selector.labels().empty() &&
+           std::all_of(selector.labels().begin(), selector.labels().end(), [&](const auto& wanted) {
+             const auto found = labels.find(wanted.first);
+             return found != labels.end() && found->second == wanted.second;
+           });
+  }
+
   /// How many nodes bear all of a selector's labels. Many steps select the same.
   std::size_t bearing(const v1::Selector& selector) {
     std::map<std::string, std::string> labels(selector.labels().begin(), selector.labels().end());
@@ -206,11 +277,7 @@ class Weighing {
     if (!fresh) return known->second;
     std::size_t& count = known->second;
     for (const auto& [name, node] : plan_.nodes()) {
-      count += static_cast<std::size_t>(
-          std::all_of(selector.labels().begin(), selector.labels().end(), [&](const auto& wanted) {
-            const auto found = node.labels().find(wanted.first);
-            return found != node.labels().end() && found->second == wanted.second;
-          }));
+      count += static_cast<std::size_t>(selects(selector, name));
     }
     return count;
   }

@@ -52,7 +52,8 @@ TEST_CASE("what is not a number is out of every bound") {
 }
 
 TEST_CASE("a required choice and a required field are missed") {
-  CHECK(told(v1::Fault()) == "fault: no fault; one of network, kill or cpu is required");
+  CHECK(told(v1::Fault()) ==
+        "fault: no fault; one of network, kill, cpu, partition or dns is required");
   v1::Fault fault;
   fault.mutable_kill();
   CHECK(told(fault) == "fault.kill.process: missing");

@@ -50,6 +50,97 @@ plan.yaml:12:27: error: pid 1 is too small
 )");
 }
 
+TEST_CASE("what is wrong with a dns fault is told where it stands") {
+  CHECK(told(R"(plan: names
+nodes: {local: {}}
+steady_state:
+  - name: shop
+    http: {url: "http://127.0.0.1/"}
+    expect: [status == 200]
+method:
+  - {dns: {names: ["*.internal"]}, for: 10s}
+  - {dns: {answer: nxdomain}, for: 10s}
+  - {dns: {names: ["api.*", "*example.com", "a b", "10.0.0.1", "a..b"], answer: nxdomain}, for: 10s}
+  - {dns: {names: ["*"], answer: refused}, for: 10s}
+  - {dns: {names: ["*"], addresses: [10.9.9, 10.0.0.0/8]}, for: 10s}
+  - {dns: {names: ["*"], answer: servfail, addresses: [10.9.9.9]}, for: 10s}
+  - {dns: {names: ["*"], delay: 2m}, for: 10s}
+  - dns: {names: ["*"], answer: timeout}
+  - {dns: {names: [""], answer: timeout}, for: 10s}
+)") ==
+        R"(plan.yaml:8:6: error: dns needs answer, delay or addresses
+    - {dns: {names: ["*.internal"]}, for: 10s}
+       ^^^
+  write dns: {names: ["*.internal"], answer: nxdomain}
+plan.yaml:9:6: error: dns needs `names`
+    - {dns: {answer: nxdomain}, for: 10s}
+       ^^^
+  names: the names, each exact, or `*.` and a domain for all below it, or `*` for every name
+plan.yaml:10:20: error: "api.*" has a `*` where none can stand
+    - {dns: {names: ["api.*", "*example.com", "a b", "10.0.0.1", "a..b"], answer: nxdomain}, for: 10s}
+                     ^^^^^^^
+  write a name such as api.example.com, "*.internal", or "*"
+plan.yaml:10:29: error: "*example.com" has a `*` where none can stand
+    - {dns: {names: ["api.*", "*example.com", "a b", "10.0.0.1", "a..b"], answer: nxdomain}, for: 10s}
+                              ^^^^^^^^^^^^^^
+  write a name such as api.example.com, "*.internal", or "*"
+plan.yaml:10:45: error: "a b" is not a name, nor a pattern of names
+    - {dns: {names: ["api.*", "*example.com", "a b", "10.0.0.1", "a..b"], answer: nxdomain}, for: 10s}
+                                              ^^^^^
+  write a name such as api.example.com, "*.internal", or "*"
+plan.yaml:10:52: error: "10.0.0.1" is an address, which nobody looks up
+    - {dns: {names: ["api.*", "*example.com", "a b", "10.0.0.1", "a..b"], answer: nxdomain}, for: 10s}
+                                                     ^^^^^^^^^^
+  write a name such as api.example.com, "*.internal", or "*"
+plan.yaml:10:64: error: "a..b" is not a name, nor a pattern of names
+    - {dns: {names: ["api.*", "*example.com", "a b", "10.0.0.1", "a..b"], answer: nxdomain}, for: 10s}
+                                                                 ^^^^^^
+  write a name such as api.example.com, "*.internal", or "*"
+plan.yaml:11:34: error: unknown answer "refused"
+    - {dns: {names: ["*"], answer: refused}, for: 10s}
+                                   ^^^^^^^
+  it may be forward, nxdomain, servfail or timeout
+plan.yaml:12:38: error: "10.9.9" is not an address
+    - {dns: {names: ["*"], addresses: [10.9.9, 10.0.0.0/8]}, for: 10s}
+                                       ^^^^^^
+  write one such as 10.9.9.9 or "2001:db8::9"
+plan.yaml:12:46: error: "10.0.0.0/8" is not an address
+    - {dns: {names: ["*"], addresses: [10.9.9, 10.0.0.0/8]}, for: 10s}
+                                               ^^^^^^^^^^
+  write one such as 10.9.9.9 or "2001:db8::9"
+plan.yaml:13:44: error: addresses beside answer
+    - {dns: {names: ["*"], answer: servfail, addresses: [10.9.9.9]}, for: 10s}
+                                             ^^^^^^^^^
+  give one of them
+plan.yaml:14:33: error: delay 2m is too large
+    - {dns: {names: ["*"], delay: 2m}, for: 10s}
+                                  ^^
+  write 1ms to 60s
+plan.yaml:15:5: error: dns does not say how long it lasts
+    - dns: {names: ["*"], answer: timeout}
+      ^^^
+  write `for: 60s` beside `dns`
+plan.yaml:16:20: error: an empty text cannot stand here
+    - {dns: {names: [""], answer: timeout}, for: 10s}
+                     ^^
+)");
+}
+
+TEST_CASE("every form of a dns fault that the documentation shows is a plan") {
+  CHECK(told(R"(plan: names
+nodes: {local: {}}
+steady_state:
+  - name: shop
+    http: {url: "http://127.0.0.1/"}
+    expect: [status == 200]
+method:
+  - {dns: {names: ["api.example.com", "*.internal", "_sip._tcp.example.com."], answer: nxdomain}, for: 10s}
+  - {dns: {names: ["*"], delay: 2s}, for: 10s}
+  - {dns: {names: [db.internal], addresses: [10.9.9.9, "2001:db8::9"], delay: 1ms}, for: 10s}
+  - {dns: {names: ["*"], answer: timeout, in: {cgroup: /system.slice}}, for: 10s}
+)") == "");
+}
+
 TEST_CASE("duplicate keys are told") {
   CHECK(told(R"(plan: a
 plan: b
@@ -364,7 +455,7 @@ steady_state:
 params: {a: 1}
 load: [{name: x}]
 method:
-  - partition: {between: [a, b]}
+  - memory: {size: 1GiB}
   - ask: has it
   - repeat: {times: 3}
 )") ==
@@ -376,18 +467,18 @@ plan.yaml:8:1: error: unknown key "load"
   load: [{name: x}]
   ^^^^
   known here: plan, hypothesis, environment, tags, nodes, steady_state, method, recovery, lease, seed
-plan.yaml:10:5: error: unknown key "partition"
-    - partition: {between: [a, b]}
-      ^^^^^^^^^
-  known here: name, on, pick, for, network, kill, cpu, wait, parallel
+plan.yaml:10:5: error: unknown key "memory"
+    - memory: {size: 1GiB}
+      ^^^^^^
+  known here: name, on, pick, for, network, kill, cpu, partition, dns, wait, parallel
 plan.yaml:11:5: error: unknown key "ask"
     - ask: has it
       ^^^
-  known here: name, on, pick, for, network, kill, cpu, wait, parallel
+  known here: name, on, pick, for, network, kill, cpu, partition, dns, wait, parallel
 plan.yaml:12:5: error: unknown key "repeat"
     - repeat: {times: 3}
       ^^^^^^
-  known here: name, on, pick, for, network, kill, cpu, wait, parallel
+  known here: name, on, pick, for, network, kill, cpu, partition, dns, wait, parallel
 )");
 }
 
@@ -415,11 +506,11 @@ method:
         R"(plan.yaml:8:5: error: the step does nothing
     - {}
       ^
-  write network, kill, cpu, wait or parallel
+  write network, kill, cpu, partition, dns, wait or parallel
 plan.yaml:9:5: error: the step does nothing
     - name: x
       ^^^^
-  write network, kill, cpu, wait or parallel
+  write network, kill, cpu, partition, dns, wait or parallel
 plan.yaml:10:23: error: two faults in one step: cpu and kill
     - {cpu: {load: 1%}, kill: {process: {name: x}}}
                         ^^^^
@@ -435,7 +526,7 @@ plan.yaml:12:16: error: `for` is a fault's, and this step has none
 plan.yaml:13:5: error: a step is a mapping
     - hello
       ^^^^^
-  known in it: name, on, pick, for, network, kill, cpu, wait, parallel
+  known in it: name, on, pick, for, network, kill, cpu, partition, dns, wait, parallel
 plan.yaml:14:14: error: network is a mapping
     - network: fast
                ^^^^
@@ -634,7 +725,7 @@ plan.yaml:16:39: error: ports is a list
     - {network: {delay: 1s, to: {ports: 5432}}, for: 1s}
                                         ^^^^
   write ports: [5432]
-plan.yaml:17:27: error: to needs cidrs or ports
+plan.yaml:17:27: error: to needs hosts, cidrs, ports or protocols
     - {network: {delay: 1s, to: {}}, for: 1s}
                             ^^
   write to: {cidrs: [10.0.0.0/8], ports: [443, 8000-8010]}
@@ -646,6 +737,127 @@ plan.yaml:19:31: error: to is a mapping
     - {network: {delay: 1s, to: 5432}, for: 1s}
                                 ^^^^
   write to: {cidrs: [10.0.0.0/8], ports: [443, 8000-8010]}
+)");
+}
+
+TEST_CASE("netem's options, whom they hit and who is parted are what they can be") {
+  CHECK(told(R"(plan: t
+nodes: {a: {address: "10.0.0.1:7411", labels: {role: db}}, b: {address: "10.0.0.2:7411", labels: {role: db}}, c: {address: "10.0.0.3:7411"}}
+steady_state:
+  - name: up
+    tcp: {address: "127.0.0.1:80"}
+    expect: [state == open]
+method:
+  - {on: a, network: {loss: 1%, gilbert_elliott: {p: 1%, r: 10%}}, for: 1s}
+  - {on: a, network: {delay: 1s, distribution: normal}, for: 1s}
+  - {on: a, network: {delay: 1s, jitter: 1s, distribution: bell}, for: 1s}
+  - {on: a, network: {reorder: 5%, delay: 1ms, gap: 0}, for: 1s}
+  - {on: a, network: {rate: 10}, for: 1s}
+  - {on: a, network: {rate: 10mbit, packet_overhead: -2000}, for: 1s}
+  - {on: a, network: {delay: 1s, cell_size: 48}, for: 1s}
+  - {on: a, network: {delay: 1s, to: {hosts: [10.0.0.1, "a b"], protocols: [sctp, 256]}}, for: 1s}
+  - {on: a, network: {delay: 1s, from: {ports: [1]}, to: {ports: [2]}}, for: 1s}
+  - {on: a, network: {delay: 1s, connections: 10%, packets: 5%}, for: 1s}
+  - {on: a, network: {delay: 1s, in: {cgroup: system.slice, unit: nginx}}, for: 1s}
+  - {on: a, network: {slot: {min_delay: 1ms, delay: 2ms}}, for: 1s}
+  - {partition: {between: [a]}, for: 1s}
+  - {partition: {between: [a, {role: db}]}, for: 1s}
+  - {partition: {between: [a, nobody]}, for: 1s}
+  - {partition: {shape: ring}, for: 1s}
+  - {partition: {shape: halves, between: [a, b]}, for: 1s}
+  - {on: a, partition: {between: [a, b]}, for: 1s}
+  - {partition: {shape: halves}}
+)") == R"(plan.yaml:8:29: error: loss beside gilbert_elliott
+    - {on: a, network: {loss: 1%, gilbert_elliott: {p: 1%, r: 10%}}, for: 1s}
+                              ^^
+  give one of them
+plan.yaml:9:48: error: distribution without jitter
+    - {on: a, network: {delay: 1s, distribution: normal}, for: 1s}
+                                                 ^^^^^^
+  give a jitter as well
+plan.yaml:10:60: error: unknown distribution "bell"
+    - {on: a, network: {delay: 1s, jitter: 1s, distribution: bell}, for: 1s}
+                                                             ^^^^
+  it may be uniform, normal, pareto or paretonormal
+plan.yaml:11:53: error: gap 0 is too small
+    - {on: a, network: {reorder: 5%, delay: 1ms, gap: 0}, for: 1s}
+                                                      ^
+  write 1 to 1000000
+plan.yaml:12:29: error: 10 of what?
+    - {on: a, network: {rate: 10}, for: 1s}
+                              ^^
+  write 10mbit
+plan.yaml:13:54: error: packet_overhead -2000 is too small
+    - {on: a, network: {rate: 10mbit, packet_overhead: -2000}, for: 1s}
+                                                       ^^^^^
+  write -1500 to 1500
+plan.yaml:14:45: error: cell_size without rate
+    - {on: a, network: {delay: 1s, cell_size: 48}, for: 1s}
+                                              ^^
+  give a rate as well
+plan.yaml:15:47: error: "10.0.0.1" is not a host name
+    - {on: a, network: {delay: 1s, to: {hosts: [10.0.0.1, "a b"], protocols: [sctp, 256]}}, for: 1s}
+                                                ^^^^^^^^
+  write a name such as db.internal; addresses go into `cidrs`
+plan.yaml:15:57: error: "a b" is not a host name
+    - {on: a, network: {delay: 1s, to: {hosts: [10.0.0.1, "a b"], protocols: [sctp, 256]}}, for: 1s}
+                                                          ^^^^^
+  write a name such as db.internal; addresses go into `cidrs`
+plan.yaml:15:77: error: "sctp" is not a protocol
+    - {on: a, network: {delay: 1s, to: {hosts: [10.0.0.1, "a b"], protocols: [sctp, 256]}}, for: 1s}
+                                                                              ^^^^
+  write tcp, udp, icmp, icmpv6, or a number from 0 to 255
+plan.yaml:15:83: error: "256" is not a protocol
+    - {on: a, network: {delay: 1s, to: {hosts: [10.0.0.1, "a b"], protocols: [sctp, 256]}}, for: 1s}
+                                                                                    ^^^
+  write tcp, udp, icmp, icmpv6, or a number from 0 to 255
+plan.yaml:16:34: error: from beside to
+    - {on: a, network: {delay: 1s, from: {ports: [1]}, to: {ports: [2]}}, for: 1s}
+                                   ^^^^
+  give one of them
+plan.yaml:17:47: error: connections beside packets
+    - {on: a, network: {delay: 1s, connections: 10%, packets: 5%}, for: 1s}
+                                                ^^^
+  give one of them
+plan.yaml:18:47: error: "system.slice" is not the path of a control group
+    - {on: a, network: {delay: 1s, in: {cgroup: system.slice, unit: nginx}}, for: 1s}
+                                                ^^^^^^^^^^^^
+  write it from the root, such as /system.slice/nginx.service
+plan.yaml:18:67: error: "nginx" is not a unit's name
+    - {on: a, network: {delay: 1s, in: {cgroup: system.slice, unit: nginx}}, for: 1s}
+                                                                    ^^^^^
+  write it with its type, such as nginx.service
+plan.yaml:19:41: error: min_delay beside delay
+    - {on: a, network: {slot: {min_delay: 1ms, delay: 2ms}}, for: 1s}
+                                          ^^^
+  give one of them
+plan.yaml:20:27: error: a partition is between two groups, and this is one
+    - {partition: {between: [a]}, for: 1s}
+                            ^
+  write between: [one, other]
+plan.yaml:21:31: error: the node a is in two of the groups
+    - {partition: {between: [a, {role: db}]}, for: 1s}
+                                ^
+  no node can be parted from itself
+plan.yaml:22:31: error: there is no node "nobody"
+    - {partition: {between: [a, nobody]}, for: 1s}
+                                ^^^^^^
+  there are a, b, c
+plan.yaml:23:6: error: a ring needs 4 nodes, and there are 3
+    - {partition: {shape: ring}, for: 1s}
+       ^^^^^^^^^
+plan.yaml:24:33: error: between beside shape
+    - {partition: {shape: halves, between: [a, b]}, for: 1s}
+                                  ^^^^^^^
+  give one of them
+plan.yaml:25:6: error: `on` beside `between`
+    - {on: a, partition: {between: [a, b]}, for: 1s}
+       ^^
+  `between` says which nodes are meant: leave `on` out
+plan.yaml:26:6: error: partition does not say how long it lasts
+    - {partition: {shape: halves}}
+       ^^^^^^^^^
+  write `for: 60s` beside `partition`
 )");
 }
 
@@ -688,7 +900,7 @@ plan.yaml:13:23: error: delay 61s is too large
     - {network: {delay: 61s}, for: 1s}
                         ^^^
   write 1us to 60s
-plan.yaml:14:6: error: network needs delay or loss
+plan.yaml:14:6: error: network needs delay, loss, gilbert_elliott, four_state, duplicate, corrupt, rate or slot
     - {network: {to: {ports: [1]}}, for: 1s}
        ^^^^^^^
   write network: {delay: 200ms, jitter: 20ms, to: {ports: [5432]}}
@@ -1257,7 +1469,7 @@ plan.yaml:9:22: error: name has no value
 plan.yaml:10:3: error: the step does nothing
     -
     ^
-  write network, kill, cpu, wait or parallel
+  write network, kill, cpu, partition, dns, wait or parallel
 )");
 }
 
@@ -1316,7 +1528,7 @@ TEST_CASE("what is wrong behind an anchor and a line end is told where it stands
         "plan.yaml:10:3: error: the step does nothing\n"
         "    - &nothing\n"
         "    ^\n"
-        "  write network, kill, cpu, wait or parallel\n");
+        "  write network, kill, cpu, partition, dns, wait or parallel\n");
 }
 
 TEST_CASE("directives are refused wherever they stand") {
