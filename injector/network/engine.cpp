@@ -14,7 +14,7 @@
 #include <string_view>
 #include <vector>
 
-#include "experiments/base/clock.h"
+#include "injector/network/effect.h"
 #include "injector/network/netem.h"
 
 namespace squall::network {
@@ -147,6 +147,19 @@ struct Kernel {
   std::vector<Part> without_relay;
 };
 
+/// Of two ways out of a state, both cannot be taken.
+Status are_chances(const Effect& effect) {
+  if (!effect.four_state) return ok();
+  const FourState& model = *effect.four_state;
+  if (model.p13 + model.p14 > 100) {
+    return error(StatusCode::kInvalidArgument, "four_state: p13 and p14 are together over 100%");
+  }
+  if (model.p31 + model.p32 > 100) {
+    return error(StatusCode::kInvalidArgument, "four_state: p31 and p32 are together over 100%");
+  }
+  return ok();
+}
+
 }  // namespace
 
 StatusOr<EngineChoice> choose_engine(const v1::Network& wanted) {
@@ -155,11 +168,13 @@ StatusOr<EngineChoice> choose_engine(const v1::Network& wanted) {
     return error(StatusCode::kUnimplemented, "this kernel cannot pick packets: it lacks " +
                                                  names_of(kernel.without_classifier));
   }
+  const Effect effect = effect_of(wanted, 0);
+  if (Status sound = are_chances(effect); !sound.ok()) return sound;
   std::string against_netem;
   if (!kernel.without_netem.empty()) {
     against_netem = "this kernel lacks " + names_of(kernel.without_netem);
-  } else if (Duration(wanted.jitter()) > kLongestNetemJitter) {
-    against_netem = "netem's jitter ends at 2.147s";
+  } else {
+    against_netem = netem_lacks(effect);
   }
   const std::string against_relay =
       kernel.without_relay.empty() ? "" : "this kernel lacks " + names_of(kernel.without_relay);

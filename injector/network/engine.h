@@ -20,7 +20,8 @@ struct EngineChoice {
 /// kernel name it; where those files do not exist or are silent, if /proc/config.gz or
 /// /boot/config-RELEASE has it built in; and where there is neither, if /proc/kallsyms has one of
 /// its functions. What was found is remembered for the life of the process. Errors: kUnimplemented
-/// for an engine that this kernel lacks.
+/// for an engine that this kernel lacks, or that cannot do it; kInvalidArgument for what neither
+/// could.
 StatusOr<EngineChoice> choose_engine(const v1::Network& wanted);
 
 }  // namespace squall::network

@@ -16,9 +16,11 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cerrno>
+#include <cstddef>
 #include <cstdlib>
 #include <cstring>
 #include <utility>
@@ -116,12 +118,18 @@ void Netlink::CloseSocket::operator()(nl_sock* socket) const { nl_socket_free(so
 /// A message being built.
 class Netlink::Request {
  public:
+  /// Room for two of netem's distribution tables, of 8 KiB each.
+  static constexpr std::size_t kLongestRequest = 32 * 1024;
+
   template <typename Header>
   Request(std::string context, std::uint16_t type, int flags, const Header& header)
       : context_(std::move(context)),
-        message_(nlmsg_alloc_simple(type, flags | NLM_F_REQUEST)),
-        complete_(message_ != nullptr && nlmsg_append(message_.get(), const_cast<Header*>(&header),
-                                                      sizeof(header), NLMSG_ALIGNTO) == 0) {}
+        message_(nlmsg_alloc_size(kLongestRequest)),
+        complete_(message_ != nullptr &&
+                  nlmsg_put(message_.get(), NL_AUTO_PORT, NL_AUTO_SEQ, type, 0,
+                            flags | NLM_F_REQUEST) != nullptr &&
+                  nlmsg_append(message_.get(), const_cast<Header*>(&header), sizeof(header),
+                               NLMSG_ALIGNTO) == 0) {}
 
   void put(int number, const void* start, std::size_t length) {
     complete_ = complete_ && nla_put(message_.get(), number, static_cast<int>(length), start) == 0;
@@ -174,7 +182,7 @@ class Netlink::Reply {
   std::vector<char> bytes_;
 };
 
-StatusOr<Netlink> Netlink::open() {
+StatusOr<Netlink::Socket> Netlink::open_socket() {
   Socket socket(nl_socket_alloc());
   if (!socket) return error(StatusCode::kResourceExhausted, "no memory for a netlink socket");
   if (const int failed = nl_connect(socket.get(), NETLINK_ROUTE); failed < 0) {
@@ -183,6 +191,13 @@ StatusOr<Netlink> Netlink::open() {
   }
   nl_socket_set_buffer_size(socket.get(), 1 << 20, 1 << 20);
   nl_socket_set_msg_buf_size(socket.get(), 1 << 16);
+  return socket;
+}
+
+StatusOr<Netlink> Netlink::open() {
+  StatusOr<Socket> opened = open_socket();
+  if (!opened.ok()) return opened.status();
+  Socket socket = *std::move(opened);
   const int on = 1;
   // Without it there are only numbers; an old kernel may refuse.
   setsockopt(nl_socket_get_fd(socket.get()), SOL_NETLINK, NETLINK_EXT_ACK, &on, sizeof(on));
@@ -542,6 +557,41 @@ StatusOr<std::uint32_t> Netlink::route_to(std::span<const std::byte> address) {
     if (attributes[RTA_OIF] != nullptr) return attributes.value<std::uint32_t>(RTA_OIF);
   }
   return error(StatusCode::kNotFound, "the route leads to no interface");
+}
+
+StatusOr<Monitor> Monitor::open() {
+  StatusOr<Netlink::Socket> socket = Netlink::open_socket();
+  if (!socket.ok()) return socket.status();
+  nl_socket_disable_seq_check(socket->get());
+  if (nl_socket_set_nonblocking(socket->get()) < 0 ||
+      nl_socket_add_memberships(socket->get(), RTNLGRP_LINK, RTNLGRP_TC, 0) < 0) {
+    return error(StatusCode::kInternal, "cannot listen to changes of the network");
+  }
+  return Monitor(*std::move(socket));
+}
+
+int Monitor::descriptor() const { return nl_socket_get_fd(socket_.get()); }
+
+bool Monitor::heard_of(std::span<const std::uint32_t> interfaces) {
+  bool heard = false;
+  for (;;) {
+    sockaddr_nl from{};
+    unsigned char* raw = nullptr;
+    int length = nl_recv(socket_.get(), &from, &raw, nullptr);
+    const std::unique_ptr<unsigned char, decltype(&std::free)> owner(raw, &std::free);
+    if (length == -NLE_AGAIN || length == 0) return heard;
+    if (length < 0) return true;  // more than there was room for: what was lost may have been it
+    for (nlmsghdr* header = reinterpret_cast<nlmsghdr*>(raw); nlmsg_ok(header, length);
+         header = nlmsg_next(header, &length)) {
+      // struct tcmsg and struct ifinfomsg both begin with a family and have the interface's index
+      // at the same place: linux/rtnetlink.h.
+      static_assert(offsetof(tcmsg, tcm_ifindex) == offsetof(ifinfomsg, ifi_index));
+      if (header->nlmsg_len < NLMSG_HDRLEN + sizeof(ifinfomsg)) continue;
+      const auto index =
+          static_cast<std::uint32_t>(static_cast<const ifinfomsg*>(nlmsg_data(header))->ifi_index);
+      heard = heard || std::find(interfaces.begin(), interfaces.end(), index) != interfaces.end();
+    }
+  }
 }
 
 StatusOr<std::uint64_t> current_netns() {

@@ -135,10 +135,12 @@ class Netlink {
   StatusOr<std::uint32_t> route_to(std::span<const std::byte> address);
 
  private:
+  friend class Monitor;
   struct CloseSocket {
     void operator()(nl_sock* socket) const;
   };
   using Socket = std::unique_ptr<nl_sock, CloseSocket>;
+  static StatusOr<Socket> open_socket();
   explicit Netlink(Socket socket) : socket_(std::move(socket)) {}
 
   class Request;
@@ -148,6 +150,26 @@ class Netlink {
   StatusOr<std::vector<Reply>> ask_once(Request& request);
 
   Socket socket_;
+};
+
+/// Hears of every change of the namespace's links and traffic control, whoever made it. Bound and
+/// used as a Netlink.
+class Monitor {
+ public:
+  /// Errors: kInternal.
+  static StatusOr<Monitor> open();
+
+  /// Readable when there is something to hear.
+  int descriptor() const;
+
+  /// Takes all that there is. Returns whether it was about one of these interfaces, or may have
+  /// been.
+  bool heard_of(std::span<const std::uint32_t> interfaces);
+
+ private:
+  explicit Monitor(Netlink::Socket socket) : socket_(std::move(socket)) {}
+
+  Netlink::Socket socket_;
 };
 
 /// /proc/thread-self/ns/net, the identity of the calling thread's network namespace.

@@ -18,10 +18,13 @@
 #include <cerrno>
 #include <cstring>
 #include <exception>
-#include <random>
+#include <optional>
 #include <span>
 #include <system_error>
 #include <utility>
+
+#include "injector/network/emulation.h"
+#include "injector/network/frame.h"
 
 // Of Linux 6.2; Debian 12's headers are of 6.1.
 #ifndef TUN_F_USO4
@@ -51,8 +54,10 @@ constexpr Duration kOwnTime = std::chrono::microseconds(50);
 /// copied.
 constexpr std::array<std::size_t, 3> kPieceSizes = {2048, 14336, 53248};
 constexpr std::size_t kPieces = kPieceSizes.size();
+constexpr std::size_t kLongest = kPieceSizes[0] + kPieceSizes[1] + kPieceSizes[2];
 
-Status open_tap(const std::string& name, Fd& tap) {
+/// `whole`: every frame comes as it would be on the wire, cut up and with its checksums.
+Status open_tap(const std::string& name, bool whole, Fd& tap) {
   tap = Fd(::open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC));
   if (!tap.is_open()) return from_errno("cannot open /dev/net/tun", errno);
   ifreq request{};
@@ -61,11 +66,13 @@ Status open_tap(const std::string& name, Fd& tap) {
   if (ioctl(tap.number(), TUNSETIFF, &request) != 0) {
     return from_errno("cannot make the device " + name, errno);
   }
-  // struct virtio_net_hdr, which AF_PACKET expects in front of a frame as well. (Its header is not
-  // C++.)
-  const int header_size = 10;
+  const int header_size = kVirtioHeader;
   if (ioctl(tap.number(), TUNSETVNETHDRSZ, &header_size) != 0) {
     return from_errno("cannot set the header size of " + name, errno);
+  }
+  if (whole) {
+    if (ioctl(tap.number(), TUNSETOFFLOAD, 0UL) == 0) return ok();
+    return from_errno("cannot set the offloads of " + name, errno);
   }
   constexpr unsigned long kTcp = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
   if (ioctl(tap.number(), TUNSETOFFLOAD, kTcp | TUN_F_USO4 | TUN_F_USO6) != 0 &&
@@ -134,44 +141,55 @@ struct Relay::Port {
 /// The packets that are held, the next due on top, and the memory that they lie in.
 class Relay::Queue {
  public:
-  explicit Queue(const RelayEffect& effect) : effect_(effect), random_(std::random_device{}()) {}
+  Queue(const Effect& effect, Counters& counters)
+      : emulation_(effect, monotonic_now()),
+        marks_(effect.ecn),
+        corrupts_(effect.corrupt.percent > 0),
+        has_slots_(effect.slot.has_value()),
+        most_packets_(effect.limit == 0 ? kMaxQueuedPackets
+                                        : std::min<std::size_t>(effect.limit, kMaxQueuedPackets)),
+        counters_(counters) {}
 
   bool is_empty() const { return heap_.empty(); }
-  bool is_full() const {
-    return heap_.size() >= kMaxQueuedPackets || queued_bytes_ >= kMaxQueuedBytes;
+  std::uint32_t next_port() const { return heap_.front().port; }
+  MonotonicTime next_departure(MonotonicTime now) {
+    return emulation_.departure(heap_.front().due, now);
   }
-  MonotonicTime next_due() const { return heap_.front().due; }
+  bool has_due(MonotonicTime now) { return !is_empty() && next_departure(now) <= now; }
 
-  bool loses() {
-    return effect_.loss > 0 &&
-           std::uniform_real_distribution<double>(0, 100)(random_) < effect_.loss;
-  }
-
-  /// Takes the packet that was read into scratch().
-  void push(std::uint32_t port, std::size_t length, MonotonicTime read_at) {
-    Packet packet;
-    packet.due = read_at + draw_delay() - kOwnTime;
-    packet.number = next_number_++;
-    packet.port = port;
-    packet.length = static_cast<std::uint32_t>(length);
-    for (std::size_t piece = 0; piece < kPieces && length > 0; ++piece) {
-      packet.pieces[piece] = std::move(scratch_[piece]);
-      queued_bytes_ += kPieceSizes[piece];
-      length -= std::min(length, kPieceSizes[piece]);
+  /// Does to the packet that was read into scratch() what is asked, and keeps what is left of it.
+  /// In netem_enqueue()'s order: a duplicate meets everything but duplication anew.
+  void take(std::uint32_t port, std::size_t length, MonotonicTime read_at) {
+    const FrameSize size = size_of(beginning(scratch_, length), length);
+    const bool duplicated = emulation_.is_duplicated();
+    const bool lost = loses(scratch_, length, size);
+    if (lost && !duplicated) return count(counters_.dropped, size);
+    if (duplicated && !lost) {
+      count(counters_.duplicated, size);
+      copy_scratch(length);
+      if (loses(copy_, length, size)) {
+        count(counters_.dropped, size);
+      } else {
+        enqueue(copy_, port, length, size, read_at);
+      }
     }
-    push_again(packet);
+    enqueue(scratch_, port, length, size, read_at);
   }
 
-  Packet pop() {
+  Packet pop(MonotonicTime now) {
     std::pop_heap(heap_.begin(), heap_.end(), later);
     Packet packet = std::move(heap_.back());
     heap_.pop_back();
+    if (has_slots_) {
+      const FrameSize size = size_of(beginning(packet.pieces, packet.length), packet.length);
+      emulation_.has_left(packet.due, size.bytes, now);
+    }
     return packet;
   }
 
-  void push_again(Packet& packet) {
-    heap_.push_back(std::move(packet));
-    std::push_heap(heap_.begin(), heap_.end(), later);
+  /// The interface took no more.
+  void count_refused(const Packet& packet) {
+    count(counters_.refused, size_of(beginning(packet.pieces, packet.length), packet.length));
   }
 
   void give_back(Packet& packet) {
@@ -183,17 +201,7 @@ class Relay::Queue {
   }
 
   /// Fills up the empty places with the memory used last, which the caches may still hold.
-  void refill() {
-    for (std::size_t piece = 0; piece < kPieces; ++piece) {
-      if (scratch_[piece]) continue;
-      if (spare_[piece].empty()) {
-        scratch_[piece] = std::make_unique_for_overwrite<std::byte[]>(kPieceSizes[piece]);
-      } else {
-        scratch_[piece] = std::move(spare_[piece].back());
-        spare_[piece].pop_back();
-      }
-    }
-  }
+  void refill() { fill(scratch_, kLongest); }
 
   /// Where the next packet is read to.
   Pieces& scratch() { return scratch_; }
@@ -205,25 +213,97 @@ class Relay::Queue {
     return a.due != b.due ? a.due > b.due : a.number > b.number;
   }
 
-  Duration draw_delay() {
-    if (effect_.jitter == Duration::zero()) return effect_.delay;
-    std::uniform_int_distribution<std::int64_t> draw(-effect_.jitter.count(),
-                                                     effect_.jitter.count());
-    return std::max(Duration::zero(), effect_.delay + Duration(draw(random_)));
+  static std::span<std::byte> beginning(const Pieces& pieces, std::size_t length) {
+    return {pieces[0].get(), std::min(length, kPieceSizes[0])};
   }
 
-  RelayEffect effect_;
+  static void count(std::atomic<std::uint64_t>& counter, const FrameSize& size) {
+    counter.fetch_add(size.segments, std::memory_order_relaxed);
+  }
+
+  void fill(Pieces& pieces, std::size_t length) {
+    for (std::size_t piece = 0; piece < kPieces && length > 0; ++piece) {
+      length -= std::min(length, kPieceSizes[piece]);
+      if (pieces[piece]) continue;
+      if (spare_[piece].empty()) {
+        pieces[piece] = std::make_unique_for_overwrite<std::byte[]>(kPieceSizes[piece]);
+      } else {
+        pieces[piece] = std::move(spare_[piece].back());
+        spare_[piece].pop_back();
+      }
+    }
+  }
+
+  void copy_scratch(std::size_t length) {
+    fill(copy_, length);
+    for (std::size_t piece = 0; piece < kPieces && length > 0; ++piece) {
+      const std::size_t here = std::min(length, kPieceSizes[piece]);
+      std::memcpy(copy_[piece].get(), scratch_[piece].get(), here);
+      length -= here;
+    }
+  }
+
+  bool loses(Pieces& pieces, std::size_t length, const FrameSize& size) {
+    if (!emulation_.is_lost()) return false;
+    if (!marks_ || !set_congestion(beginning(pieces, length))) return true;
+    count(counters_.marked, size);
+    return false;
+  }
+
+  /// netem flips Ethernet's header as well; but a packet with another address there is only lost,
+  /// or somebody else's.
+  void corrupt(Pieces& pieces, std::size_t length, const FrameSize& size) {
+    const std::size_t from = network_offset(beginning(pieces, length));
+    const std::optional<std::uint64_t> bit = emulation_.flipped_bit((length - from) * 8);
+    if (!bit) return;
+    std::size_t at = from + *bit / 8;
+    std::size_t piece = 0;
+    for (; at >= kPieceSizes[piece]; ++piece) at -= kPieceSizes[piece];
+    pieces[piece][at] ^= std::byte{1} << (*bit % 8);
+    distrust_checksum(beginning(pieces, length));
+    count(counters_.corrupted, size);
+  }
+
+  /// Takes the pieces, unless the queue is full.
+  void enqueue(Pieces& pieces, std::uint32_t port, std::size_t length, const FrameSize& size,
+               MonotonicTime read_at) {
+    if (corrupts_) corrupt(pieces, length, size);
+    if (heap_.size() >= most_packets_ || queued_bytes_ >= kMaxQueuedBytes) {
+      return count(counters_.overflow, size);
+    }
+    Packet packet;
+    packet.due = emulation_.time_to_send(read_at - kOwnTime, size.bytes);
+    packet.number = next_number_++;
+    packet.port = port;
+    packet.length = static_cast<std::uint32_t>(length);
+    for (std::size_t piece = 0; piece < kPieces && length > 0; ++piece) {
+      packet.pieces[piece] = std::move(pieces[piece]);
+      queued_bytes_ += kPieceSizes[piece];
+      length -= std::min(length, kPieceSizes[piece]);
+    }
+    if (packet.due == Emulation::kAtOnce) count(counters_.reordered, size);
+    heap_.push_back(std::move(packet));
+    std::push_heap(heap_.begin(), heap_.end(), later);
+  }
+
+  Emulation emulation_;
+  bool marks_;
+  bool corrupts_;
+  bool has_slots_;
+  std::size_t most_packets_;
+  Counters& counters_;
+
   Pieces scratch_;
+  Pieces copy_;
   std::array<Packet, kSendBatch> batch_;
-  std::mt19937_64 random_;
   std::vector<Packet> heap_;
   std::array<std::vector<Piece>, kPieces> spare_;
   std::size_t queued_bytes_ = 0;
   std::uint64_t next_number_ = 0;
 };
 
-Relay::Relay(const RelayEffect& effect)
-    : effect_(effect), queue_(std::make_unique<Queue>(effect)) {}
+Relay::Relay(const Effect& effect)
+    : effect_(effect), queue_(std::make_unique<Queue>(effect, counters_)) {}
 
 Relay::~Relay() {
   end_effect();
@@ -239,7 +319,8 @@ StatusOr<std::uint32_t> Relay::add_port(Netlink& netlink, const std::string& nam
                                         std::uint32_t mark) {
   Port port;
   port.ingress = ingress;
-  if (Status opened = open_tap(name, port.tap); !opened.ok()) return opened;
+  if (Status opened = open_tap(name, effect_.corrupt.percent > 0, port.tap); !opened.ok())
+    return opened;
   const std::uint32_t index = if_nametoindex(name.c_str());
   if (index == 0) return from_errno("the device " + name + " is gone", errno);
   LinkSettings settings;
@@ -314,7 +395,13 @@ bool Relay::drain(Duration bound) {
 }
 
 RelayCounts Relay::counts() const {
-  return {.dropped = dropped_.load(), .overflow = overflow_.load()};
+  return {.dropped = counters_.dropped.load(),
+          .marked = counters_.marked.load(),
+          .duplicated = counters_.duplicated.load(),
+          .corrupted = counters_.corrupted.load(),
+          .reordered = counters_.reordered.load(),
+          .overflow = counters_.overflow.load(),
+          .refused = counters_.refused.load()};
 }
 
 void Relay::run() {
@@ -355,7 +442,7 @@ void Relay::run() {
       }
       idle_changed_.notify_all();
     } else {
-      wake_at = std::min(wake_at, queue_->next_due());
+      wake_at = std::min(wake_at, queue_->next_departure(now));
     }
     const Duration left = wake_at - monotonic_now() - kSpin;
     if (left <= Duration::zero()) continue;
@@ -370,11 +457,10 @@ void Relay::run() {
 }
 
 bool Relay::read_port(Port& port, std::uint32_t number) {
-  constexpr std::size_t kWhole = kPieceSizes[0] + kPieceSizes[1] + kPieceSizes[2];
   for (int i = 0; i < kReadBatch; ++i) {
     queue_->refill();
     std::array<iovec, kPieces> vectors{};
-    to_vectors(queue_->scratch(), kWhole, vectors);
+    to_vectors(queue_->scratch(), kLongest, vectors);
     const ssize_t length = readv(port.tap.number(), vectors.data(), kPieces);
     if (length <= 0) {
       if (length < 0 && errno == EINTR) return true;
@@ -385,33 +471,21 @@ bool Relay::read_port(Port& port, std::uint32_t number) {
       end_effect();
       return false;
     }
-    const MonotonicTime read_at = monotonic_now();
-    if (queue_->loses()) {
-      dropped_.fetch_add(1, std::memory_order_relaxed);
-    } else if (queue_->is_full()) {
-      overflow_.fetch_add(1, std::memory_order_relaxed);
-    } else {
-      queue_->push(number, static_cast<std::size_t>(length), read_at);
-    }
+    queue_->take(number, static_cast<std::size_t>(length), monotonic_now());
   }
   return true;
 }
 
 void Relay::send_due(MonotonicTime now) {
-  while (!queue_->is_empty() && queue_->next_due() <= now) {
+  while (queue_->has_due(now)) {
     std::array<Packet, kSendBatch>& batch = queue_->batch();
     std::array<mmsghdr, kSendBatch> messages{};
     std::array<std::array<iovec, kPieces>, kSendBatch> vectors{};
     std::size_t count = 0;
-    std::uint32_t port_number = 0;
-    while (count < kSendBatch && !queue_->is_empty() && queue_->next_due() <= now) {
-      batch[count] = queue_->pop();
-      if (count > 0 && batch[count].port != port_number) {
-        // Another interface's turn: one batch goes by one socket. Its place in time is kept.
-        queue_->push_again(batch[count]);
-        break;
-      }
-      port_number = batch[count].port;
+    const std::uint32_t port_number = queue_->next_port();
+    // Up to another interface's turn: one batch goes by one socket.
+    while (count < kSendBatch && queue_->has_due(now) && queue_->next_port() == port_number) {
+      batch[count] = queue_->pop(now);
       messages[count].msg_hdr.msg_iov = vectors[count].data();
       messages[count].msg_hdr.msg_iovlen =
           to_vectors(batch[count].pieces, batch[count].length, vectors[count]);
@@ -432,7 +506,7 @@ void Relay::send_due(MonotonicTime now) {
       }
       if (sent < 0 && errno == EINTR) continue;
       // Refused by the interface: its queue is full, it is down or gone. The next one may pass.
-      if (sent <= 0) overflow_.fetch_add(1, std::memory_order_relaxed);
+      if (sent <= 0) queue_->count_refused(batch[done]);
       done += sent > 0 ? static_cast<std::size_t>(sent) : 1;
     }
     for (std::size_t i = 0; i < count; ++i) queue_->give_back(batch[i]);

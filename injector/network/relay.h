@@ -3,9 +3,11 @@
 /// ours, held in a timer queue by one thread, and sent on by the interface they were meant for.
 ///
 /// Packets keep their offloads on the whole way (virtio headers), so that a 64 KiB TCP burst is one
-/// read and one write. While the fault lives, the thread moves the kernel's deadline to at most 200
-/// ms ahead, every 50 ms: should it freeze or die, matched packets are blacked out for that long at
-/// most, then pass untouched.
+/// read and one write, and one packet to the effect, as it is to netem. Only where bits are to be
+/// flipped the kernel cuts them up and completes their checksums first: a checksum that is computed
+/// later would hide the flip. While the fault lives, the thread moves the kernel's deadline to at
+/// most 200 ms ahead, every 50 ms: should it freeze or die, matched packets are blacked out for
+/// that long at most, then pass untouched.
 #pragma once
 
 #include <atomic>
@@ -21,19 +23,20 @@
 #include "experiments/base/fd.h"
 #include "experiments/base/status.h"
 #include "injector/network/classifier.h"
+#include "injector/network/effect.h"
 #include "injector/network/netlink.h"
 
 namespace squall::network {
 
-struct RelayEffect {
-  Duration delay{};
-  Duration jitter{};  ///< Uniform: delay ± jitter, never below 0.
-  double loss = 0;    ///< Percent.
-};
-
+/// In packets; a GSO frame counts for what it is cut into, as the kernel counts it.
 struct RelayCounts {
-  std::uint64_t dropped = 0;   ///< As asked.
-  std::uint64_t overflow = 0;  ///< The queue was full, or the interface refused.
+  std::uint64_t dropped = 0;  ///< As asked.
+  std::uint64_t marked = 0;   ///< Instead.
+  std::uint64_t duplicated = 0;
+  std::uint64_t corrupted = 0;
+  std::uint64_t reordered = 0;
+  std::uint64_t overflow = 0;  ///< The queue was full.
+  std::uint64_t refused = 0;   ///< By the interface.
 };
 
 /// Made, driven and destroyed by one thread; runs one of its own between start() and its
@@ -43,7 +46,7 @@ class Relay {
   static constexpr Duration kKernelDeadline = std::chrono::milliseconds(200);
   static constexpr Duration kRenewal = std::chrono::milliseconds(50);
 
-  explicit Relay(const RelayEffect& effect);
+  explicit Relay(const Effect& effect);
   Relay(const Relay&) = delete;
   Relay& operator=(const Relay&) = delete;
 
@@ -75,12 +78,23 @@ class Relay {
   struct Port;
   class Queue;
 
+  /// Written by the thread, read by any.
+  struct Counters {
+    std::atomic<std::uint64_t> dropped = 0;
+    std::atomic<std::uint64_t> marked = 0;
+    std::atomic<std::uint64_t> duplicated = 0;
+    std::atomic<std::uint64_t> corrupted = 0;
+    std::atomic<std::uint64_t> reordered = 0;
+    std::atomic<std::uint64_t> overflow = 0;
+    std::atomic<std::uint64_t> refused = 0;
+  };
+
   void run();
   void renew();
   bool read_port(Port& port, std::uint32_t number);
   void send_due(MonotonicTime now);
 
-  RelayEffect effect_;
+  Effect effect_;
   std::vector<Port> ports_;
   std::unique_ptr<Queue> queue_;
   Fd wake_;
@@ -96,8 +110,7 @@ class Relay {
       0;  ///< Times that the thread found nothing to read and nothing to send.
 
   std::atomic<bool> stop_ = false;
-  std::atomic<std::uint64_t> dropped_ = 0;
-  std::atomic<std::uint64_t> overflow_ = 0;
+  Counters counters_;
   std::thread thread_;
 };
 

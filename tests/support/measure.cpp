@@ -13,7 +13,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <fstream>
 #include <mutex>
+#include <sstream>
 #include <stdexcept>
 #include <thread>
 #include <utility>
@@ -353,6 +355,162 @@ std::vector<Probe> measure(const Namespace& from, const std::string& address, st
   Stream stream(from, address, port, std::chrono::milliseconds(5), count);
   eventually([&] { return stream.probes().size() >= count; }, std::chrono::seconds(30));
   return stream.finish(grace);
+}
+
+namespace {
+
+/// As the kernel stamps what it receives.
+Duration wall_clock() {
+  timespec now{};
+  clock_gettime(CLOCK_REALTIME, &now);
+  return std::chrono::seconds(now.tv_sec) + Duration(now.tv_nsec);
+}
+
+struct Numbered {
+  std::uint64_t number = 0;
+  std::int64_t sent_ns = 0;
+};
+
+constexpr std::uint8_t kEcnMask = 3;
+constexpr int kKnowsEcn = 2;  // ECT(0)
+
+}  // namespace
+
+class Sink::Receiver {
+ public:
+  Receiver(const Namespace& where, const std::vector<std::uint16_t>& ports)
+      : ports_(ports), stop_(opened(eventfd(0, EFD_CLOEXEC))), arrivals_(ports.size()) {
+    const int on = 1;
+    for (const std::uint16_t port : ports) {
+      sockets_.push_back(listen_everywhere(where, SOCK_DGRAM, port));
+      setsockopt(sockets_.back().number(), SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on);
+      setsockopt(sockets_.back().number(), IPPROTO_IP, IP_RECVTOS, &on, sizeof on);
+      setsockopt(sockets_.back().number(), IPPROTO_IPV6, IPV6_RECVTCLASS, &on, sizeof on);
+    }
+    thread_ = std::thread([this] { receive_all(); });
+  }
+
+  ~Receiver() {
+    eventfd_write(stop_.number(), 1);
+    thread_.join();
+  }
+
+  std::vector<OneWayArrival> arrivals(std::uint16_t port, Duration quiet) const {
+    eventually([&] { return is_quiet(quiet); }, std::chrono::seconds(60), kLook);
+    const std::lock_guard lock(mutex_);
+    return arrivals_.at(
+        static_cast<std::size_t>(std::find(ports_.begin(), ports_.end(), port) - ports_.begin()));
+  }
+
+ private:
+  bool is_quiet(Duration quiet) const {
+    const std::lock_guard lock(mutex_);
+    return monotonic_now() - last_ >= quiet;
+  }
+
+  void receive_all() {
+    hurry();
+    for (;;) {
+      std::vector<pollfd> ready{{stop_.number(), POLLIN, 0}};
+      for (const Fd& socket : sockets_) ready.push_back({socket.number(), POLLIN, 0});
+      if (poll(ready.data(), ready.size(), -1) < 0) continue;
+      if (ready[0].revents != 0) return;
+      for (std::size_t i = 0; i < sockets_.size(); ++i) {
+        if (ready[i + 1].revents != 0) receive(i);
+      }
+    }
+  }
+
+  void receive(std::size_t which) {
+    Numbered numbered;
+    iovec part{&numbered, sizeof numbered};
+    for (;;) {
+      alignas(cmsghdr) char control[256];
+      msghdr message{};
+      message.msg_iov = &part;
+      message.msg_iovlen = 1;
+      message.msg_control = control;
+      message.msg_controllen = sizeof control;
+      if (recvmsg(sockets_[which].number(), &message, 0) != sizeof numbered) return;
+      OneWayArrival arrival;
+      arrival.number = numbered.number;
+      for (cmsghdr* c = CMSG_FIRSTHDR(&message); c != nullptr; c = CMSG_NXTHDR(&message, c)) {
+        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SO_TIMESTAMPNS) {
+          timespec stamp{};
+          std::memcpy(&stamp, CMSG_DATA(c), sizeof stamp);
+          arrival.at = std::chrono::seconds(stamp.tv_sec) + Duration(stamp.tv_nsec);
+        } else if ((c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_TOS) ||
+                   (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_TCLASS)) {
+          // One byte or an int of this host's order, which is little-endian.
+          arrival.congested = (*CMSG_DATA(c) & kEcnMask) == kEcnMask;
+        }
+      }
+      arrival.took = arrival.at - Duration(numbered.sent_ns);
+      const std::lock_guard lock(mutex_);
+      arrivals_[which].push_back(arrival);
+      last_ = monotonic_now();
+    }
+  }
+
+  std::vector<std::uint16_t> ports_;
+  Fd stop_;
+  std::vector<Fd> sockets_;
+  mutable std::mutex mutex_;
+  std::vector<std::vector<OneWayArrival>> arrivals_;
+  MonotonicTime last_ = monotonic_now();
+  std::thread thread_;
+};
+
+Sink::Sink(const Namespace& where, const std::vector<std::uint16_t>& ports)
+    : receiver_(std::make_unique<Receiver>(where, ports)) {}
+Sink::~Sink() = default;
+
+std::vector<OneWayArrival> Sink::arrivals(std::uint16_t port, Duration quiet) const {
+  return receiver_->arrivals(port, quiet);
+}
+
+void send_one_way(const Namespace& from, const OneWay& wanted) {
+  std::vector<Address> to;
+  for (const std::uint16_t port : wanted.ports) to.emplace_back(wanted.address, port);
+  const int family = to.at(0).storage.ss_family;
+  const Fd sender = opened(from.run([&] { return socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0); }));
+  // Room for all that a fault holds: who waits for room keeps no pace.
+  const int bytes = 64 << 20;
+  setsockopt(sender.number(), SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes);
+  setsockopt(sender.number(), family == AF_INET ? IPPROTO_IP : IPPROTO_IPV6,
+             family == AF_INET ? IP_TOS : IPV6_TCLASS, &kKnowsEcn, sizeof kKnowsEcn);
+  std::vector<std::byte> payload(std::max(wanted.size, sizeof(Numbered)));
+  // In a thread of its own, whose priority ends with it.
+  std::thread([&] {
+    hurry();
+    MonotonicTime next = monotonic_now();
+    for (std::uint64_t number = 0; number < wanted.rounds; ++number) {
+      for (const Address& address : to) {
+        const Numbered numbered{.number = number, .sent_ns = wall_clock().count()};
+        std::memcpy(payload.data(), &numbered, sizeof numbered);
+        sendto(sender.number(), payload.data(), payload.size(), 0, address.get(), address.size);
+      }
+      next += wanted.every;
+      const Duration left = next - monotonic_now();
+      if (left > Duration::zero()) yield_for(left);
+    }
+  }).join();
+}
+
+std::uint64_t snmp(const Namespace& where, const std::string& protocol, const std::string& name) {
+  return where.run([&]() -> std::uint64_t {
+    std::ifstream file("/proc/thread-self/net/snmp");
+    // Two lines for each protocol: the names, and below them the numbers.
+    for (std::string names, numbers; std::getline(file, names) && std::getline(file, numbers);) {
+      if (!names.starts_with(protocol + ":")) continue;
+      std::istringstream all_names(names);
+      std::istringstream all_numbers(numbers);
+      for (std::string here, number; all_names >> here && all_numbers >> number;) {
+        if (here == name) return std::stoull(number);
+      }
+    }
+    throw std::runtime_error("no " + protocol + " " + name + " in /proc/net/snmp");
+  });
 }
 
 std::vector<Duration> tcp_round_trips(const Namespace& from, const std::string& address,

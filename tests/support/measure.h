@@ -79,6 +79,44 @@ class Stream {
 std::vector<Probe> measure(const Namespace& from, const std::string& address, std::uint16_t port,
                            std::size_t count, Duration grace = std::chrono::seconds(2));
 
+/// A datagram that arrived.
+struct OneWayArrival {
+  std::uint64_t number = 0;  ///< Of those sent to its port, from 0.
+  Duration at{};             ///< When the kernel received it, since some moment.
+  Duration took{};           ///< Since it was sent.
+  bool congested = false;    ///< Marked so by ECN.
+};
+
+/// Takes what send_one_way() sends, on several ports at once, until destroyed.
+class Sink {
+ public:
+  Sink(const Namespace& where, const std::vector<std::uint16_t>& ports);
+  Sink(const Sink&) = delete;
+  Sink& operator=(const Sink&) = delete;
+  ~Sink();
+
+  /// In their order, once nothing has come on any port for as long as `quiet`.
+  std::vector<OneWayArrival> arrivals(std::uint16_t port, Duration quiet) const;
+
+ private:
+  class Receiver;
+  std::unique_ptr<Receiver> receiver_;
+};
+
+/// Numbered datagrams, one to each port in every round. They claim to know ECN.
+struct OneWay {
+  std::string address{};
+  std::vector<std::uint16_t> ports{};
+  std::size_t rounds = 0;
+  std::size_t size = 100;  ///< Bytes, without headers; at least 16.
+  Duration every{};        ///< From round to round.
+};
+
+void send_one_way(const Namespace& from, const OneWay& wanted);
+
+/// What the kernel has counted in a namespace, by /proc/net/snmp's names: "Udp", "InCsumErrors".
+std::uint64_t snmp(const Namespace& where, const std::string& protocol, const std::string& name);
+
 /// One byte there and back, `count` times on one TCP connection; the first is the connection's own
 /// handshake. Stops at whatever takes longer than `bound`.
 std::vector<Duration> tcp_round_trips(const Namespace& from, const std::string& address,

@@ -210,6 +210,26 @@ TEST_CASE("a TCP stream passes a fault on lo whole and unchanged") {
   CHECK(carry(hosts.node, hosts.node, "::1", kSize) == kSize);
 }
 
+TEST_CASE(
+    "a flipped bit never gets past the receiver's checksum, though the sender leaves its own out") {
+  TwoHosts hosts;
+  constexpr std::size_t kSize = 2 << 20;
+  for (const v1::Direction direction : {v1::EGRESS, v1::INGRESS}) {
+    v1::Fault fault = network_fault(kPort, direction);
+    fault.mutable_network()->set_corrupt(2);
+    const auto held = inject(hosts.node, fault);
+    const bool egress = direction == v1::EGRESS;
+    const Namespace& from = egress ? hosts.node : hosts.client;
+    const Namespace& to = egress ? hosts.client : hosts.node;
+    CHECK(carry(from, to, egress ? TwoHosts::kClient4 : TwoHosts::kNode4, kSize) == kSize);
+    CHECK(carry(from, to, egress ? TwoHosts::kClient6 : TwoHosts::kNode6, kSize) == kSize);
+    CHECK(snmp(to, "Tcp", "InCsumErrors") + snmp(to, "Ip", "InHdrErrors") > 0);
+    if (held->evidence().network().engine() == v1::RELAY) {
+      CHECK(held->evidence().network().corrupted_packets() > 0);
+    }
+  }
+}
+
 TEST_CASE("datagrams in fragments are delayed, all of their parts, when no ports are asked for") {
   TwoHosts hosts;
   for (const char* address : {TwoHosts::kClient4, TwoHosts::kClient6}) {
