@@ -26,6 +26,11 @@ struct Options {
 /// holder's program; nothing was served then.
 Status serve(const Options& options);
 
+/// Asks a new holder and runs the loop until its answer is there, whatever else stops it meanwhile.
+/// Errors: as Holders::ask().
+StatusOr<v1::FromHolder> ask_now(Loop& loop, Holders& holders, const v1::ToHolder& request,
+                                 Duration patience);
+
 /// Undoes what an earlier daemon of this state directory left: waits for its holders (at most 1 s,
 /// then SIGKILL), runs the ledger's undos and removes whatever bears the tag. Runs the loop while
 /// it waits. Returns what was done and what is still left, each a sentence; what is clean is closed

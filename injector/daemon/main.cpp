@@ -6,15 +6,18 @@
 #include <exception>
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "experiments/base/state.h"
 #include "injector/daemon/daemon.h"
+#include "injector/daemon/doctor.h"
 #include "injector/daemon/log.h"
 #include "injector/daemon/state_dir.h"
 
 namespace {
 
 constexpr int kUsage = 2;
+constexpr int kResidue = 5;
 
 constexpr const char* kHelp = R"(squalld: the node daemon of Squall
 
@@ -24,10 +27,51 @@ examples:
                                                serve controllers elsewhere, by mutual TLS
   squalld --state-dir /tmp/sq --log-level debug
                                                try it out beside another one
+  squalld doctor                               every object of Squall's on this node, and who answers for it
+  squalld sweep                                remove those that nobody answers for
 
 Takes faults from squall and holds them, each in a squall-hold of its own, for as long as their controller renews its
 lease. At its start it first undoes what an earlier one left behind. SIGTERM, SIGINT and SIGHUP revert everything.
 )";
+
+int failed(const squall::Status& status) {
+  std::fprintf(stderr, "squalld: %s\n", squall::message_of(status).c_str());
+  return status.code() == squall::StatusCode::kInvalidArgument ? kUsage : EXIT_FAILURE;
+}
+
+int print_diagnosis(const squall::daemon::Options& options) {
+  const auto diagnosis = squall::daemon::diagnose(options);
+  if (!diagnosis.ok()) return failed(diagnosis.status());
+  const std::string who =
+      diagnosis->daemon.empty() ? "no squalld" : "squalld with pid " + diagnosis->daemon;
+  std::printf("%s serves %s\n", who.c_str(), options.state_dir.c_str());
+  for (const auto& object : diagnosis->objects) {
+    const char* owner = !object.owner.empty() ? object.owner.c_str()
+                        : object.ours         ? "NOBODY answers for it"
+                                              : "of another state directory";
+    std::printf("%s: %s\n", object.words.c_str(), owner);
+  }
+  for (const std::string& orphan : diagnosis->orphans) {
+    std::printf("%s: open in the ledger, and NOBODY holds it\n", orphan.c_str());
+  }
+  if (diagnosis->is_accounted_for()) {
+    std::printf("%zu objects, all accounted for\n", diagnosis->objects.size());
+    return EXIT_SUCCESS;
+  }
+  std::printf("squalld sweep removes what nobody answers for\n");
+  return kResidue;
+}
+
+int print_sweep(const squall::daemon::Options& options) {
+  std::vector<std::string> left;
+  const auto done = squall::daemon::sweep(options, left);
+  if (!done.ok()) return failed(done.status());
+  for (const std::string& line : *done) std::printf("%s\n", line.c_str());
+  for (const std::string& line : left) std::printf("left behind: %s\n", line.c_str());
+  if (!left.empty()) return kResidue;
+  std::printf("nothing is left that nobody answers for\n");
+  return EXIT_SUCCESS;
+}
 
 std::string beside_this_program(const std::string& name) {
   std::error_code problem;
@@ -60,6 +104,15 @@ int run(int argc, char** argv) {
   app.add_option("--environment", options.environment,
                  "a plan must name this environment, or it is refused")
       ->envname("SQUALL_ENVIRONMENT");
+  app.add_subcommand("doctor",
+                     "lists every object of Squall's on this node and who answers for it; exits 5 "
+                     "if there is one that nobody does")
+      ->fallthrough();
+  app.add_subcommand("sweep",
+                     "removes what nobody answers for, and exits 5 if something is left; needs no "
+                     "daemon")
+      ->fallthrough();
+  app.require_subcommand(0, 1);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& problem) {
@@ -69,10 +122,10 @@ int run(int argc, char** argv) {
     std::fprintf(stderr, "squalld: %s\n", squall::message_of(status).c_str());
     return kUsage;
   }
+  if (app.got_subcommand("doctor")) return print_diagnosis(options);
+  if (app.got_subcommand("sweep")) return print_sweep(options);
   const squall::Status status = squall::daemon::serve(options);
-  if (status.ok()) return EXIT_SUCCESS;
-  std::fprintf(stderr, "squalld: %s\n", squall::message_of(status).c_str());
-  return status.code() == squall::StatusCode::kInvalidArgument ? kUsage : EXIT_FAILURE;
+  return status.ok() ? EXIT_SUCCESS : failed(status);
 }
 
 }  // namespace

@@ -24,6 +24,8 @@ constexpr std::size_t kMostFaults = 256;
 constexpr Duration kApplyPatience = std::chrono::seconds(10);
 /// For reading the node.
 constexpr Duration kReadPatience = std::chrono::seconds(10);
+/// How soon a fault follows a name that stands for something else.
+constexpr Duration kResolveEvery = std::chrono::seconds(5);
 /// No holder is given less than this to end its effect, however short the lease.
 constexpr Duration kEndPatience = std::chrono::seconds(2);
 
@@ -64,7 +66,8 @@ struct Node::HeldFault {
         fault(std::move(wanted)),
         id(fault.id()),
         arrived(at),
-        limit(loop) {}
+        limit(loop),
+        names_due(loop) {}
 
   std::weak_ptr<Lease> lease;
   v1::Fault fault;
@@ -82,7 +85,10 @@ struct Node::HeldFault {
   std::optional<Status> failure;
   std::vector<std::string> residue;
   std::vector<v1::LeaseEvent> answers;  // told again if the request is repeated
+  Hosts hosts;                          // what the names in it stand for
+  bool hosts_changed = false;           // and the holder does not know yet
   Timer limit;
+  Timer names_due;
 
   bool is_live() const { return state != State::kGone; }
 };
@@ -102,6 +108,7 @@ struct Node::Lease {
   bool barrier = false;  // nothing is injected any more
   bool over = false;     // and nothing renewed
   Status last_word;
+  google::protobuf::RepeatedField<std::uint32_t> control_ports;
   std::optional<std::vector<std::string>> before;
   bool shared = false;  // another run held faults here meanwhile
   std::map<std::string, std::shared_ptr<HeldFault>> faults;
@@ -115,7 +122,11 @@ struct Node::Lease {
 };
 
 Node::Node(Loop& loop, Holders& holders, Journal& journal, NodeFacts facts)
-    : loop_(loop), holders_(holders), journal_(journal), facts_(std::move(facts)) {}
+    : loop_(loop),
+      holders_(holders),
+      journal_(journal),
+      resolver_(loop),
+      facts_(std::move(facts)) {}
 
 Node::~Node() = default;
 
@@ -164,6 +175,7 @@ void Node::open(LeaseStream& stream, const v1::Open& open, MonotonicTime arrived
   lease->length = Duration(open.lease());
   lease->end = arrived + lease->length;
   lease->stream = &stream;
+  lease->control_ports = open.control_ports();
   log(LogLevel::kInfo, fmt::format("event=lease_opened run={} epoch={} lease={}", lease->run,
                                    lease->epoch, format_duration(lease->length)));
   const auto others = leases_;
@@ -308,7 +320,7 @@ void Node::inject(const std::shared_ptr<Lease>& lease, const v1::Inject& request
   }
   auto fault = std::make_shared<HeldFault>(loop_, lease, wanted, arrived);
   lease->faults.emplace(fault->id, fault);
-  start(fault);
+  resolve(fault);
 }
 
 void Node::ended(LeaseStream& stream) {
@@ -460,6 +472,47 @@ void Node::stop(std::function<void()> stopped) {
 
 // Faults.
 
+void Node::resolve(const std::shared_ptr<HeldFault>& fault) {
+  resolver_.resolve(host_names(fault->fault), [this, fault](const StatusOr<Hosts>& hosts) {
+    if (!hosts.ok()) fault->failure = hosts.status();
+    if (!hosts.ok() || fault->revert_asked) return close(fault);
+    fault->hosts = *hosts;
+    start(fault);
+  });
+}
+
+/// What a name stands for may change while the fault lives. Where nobody can say, what was known
+/// last is meant.
+void Node::resolve_again(const std::shared_ptr<HeldFault>& fault) {
+  if (fault->hosts.empty()) return;
+  fault->names_due.at(monotonic_now() + kResolveEvery, [this, weak = std::weak_ptr(fault)] {
+    const auto due = weak.lock();
+    if (!due || due->state != HeldFault::State::kHeld) return;
+    resolver_.resolve(host_names(due->fault), [this, weak](const StatusOr<Hosts>& hosts) {
+      const auto held = weak.lock();
+      if (!held || held->state != HeldFault::State::kHeld) return;
+      if (hosts.ok()) hosts_are(held, *hosts);
+      resolve_again(held);
+    });
+  });
+}
+
+void Node::hosts_are(const std::shared_ptr<HeldFault>& fault, const Hosts& hosts) {
+  for (int i = 0; i < std::min(hosts.size(), fault->hosts.size()); ++i) {
+    if (hosts[i].SerializeAsString() == fault->hosts[i].SerializeAsString()) continue;
+    fault->hosts_changed = true;
+    v1::LeaseEvent event;
+    event.set_fault(fault->id);
+    *event.mutable_host_changed() = hosts[i];
+    log(LogLevel::kInfo, fmt::format("event=host_changed fault={} host={} addresses={}", fault->id,
+                                     quoted(hosts[i].host()), hosts[i].addresses_size()));
+    if (const auto lease = fault->lease.lock()) tell(*lease, std::move(event));
+  }
+  if (!fault->hosts_changed) return;
+  fault->hosts = hosts;
+  pulse(fault);
+}
+
 void Node::start(const std::shared_ptr<HeldFault>& fault) {
   holders_.take([this, fault](StatusOr<std::unique_ptr<HolderProcess>> holder) {
     if (!holder.ok()) {
@@ -488,6 +541,8 @@ void Node::start(const std::shared_ptr<HeldFault>& fault) {
     }
     start.mutable_our_clsact()->Assign(our_clsact.begin(), our_clsact.end());
     start.mutable_spared_ports()->Assign(facts_.spared_ports.begin(), facts_.spared_ports.end());
+    start.mutable_spared_ports()->MergeFrom(lease->control_ports);
+    *start.mutable_hosts() = fault->hosts;
     start.set_lease_end(to_ns(lease->end));
     fault->state = HeldFault::State::kPreparing;
     expect(fault, kApplyPatience, "did not say what it would change");
@@ -536,6 +591,7 @@ void Node::heard(const std::shared_ptr<HeldFault>& fault, const v1::FromHolder& 
         fault->state = State::kHeld;
         fault->limit.cancel();
         pulse(fault);  // the lease may have been renewed meanwhile
+        resolve_again(fault);
       }
       return;
     case v1::FromHolder::kEvidence:
@@ -598,8 +654,10 @@ void Node::pulse(const std::shared_ptr<HeldFault>& fault) {
   if (!lease || lease->over || fault->state != HeldFault::State::kHeld) return;
   v1::ToHolder message;
   message.mutable_pulse()->set_lease_end(to_ns(lease->end));
+  if (fault->hosts_changed) *message.mutable_pulse()->mutable_hosts() = fault->hosts;
   // One that cannot be sent is one that will not be answered.
   const Status sent = fault->holder->send(message);
+  if (sent.ok()) fault->hosts_changed = false;
   if (!sent.ok()) log(LogLevel::kDebug, "event=pulse_unsent fault=" + fault->id);
   if (std::exchange(fault->pulse_open, true)) return;
   expect(fault, lease->length / 3, "left a pulse unanswered");
@@ -734,20 +792,27 @@ void Node::preflight(const v1::PreflightRequest& request,
       loop_.post([looking] { looking->next = nullptr; });  // not while it runs
       return;
     }
-    v1::ToHolder message;
-    *message.mutable_look()->mutable_fault() = looking->request.faults(done);
-    message.mutable_look()->mutable_spared_ports()->Assign(facts_.spared_ports.begin(),
-                                                           facts_.spared_ports.end());
-    holders_.ask(message, kReadPatience, [looking](StatusOr<v1::FromHolder> looked) {
+    const auto refused = [looking](const Status& why) {
       v1::Looked& entry = *looking->reply.add_faults();
-      if (looked.ok()) {
-        entry = looked->looked();
-      } else {
-        entry.set_code(static_cast<int>(looked.status().code()));
-        entry.set_message(message_of(looked.status()));
-      }
+      entry.set_code(static_cast<int>(why.code()));
+      entry.set_message(message_of(why));
       looking->next();
-    });
+    };
+    const v1::Fault& fault = looking->request.faults(done);
+    resolver_.resolve(
+        host_names(fault), [this, looking, fault, refused](const StatusOr<Hosts>& hosts) {
+          if (!hosts.ok()) return refused(hosts.status());
+          v1::ToHolder message;
+          *message.mutable_look()->mutable_fault() = fault;
+          *message.mutable_look()->mutable_hosts() = *hosts;
+          message.mutable_look()->mutable_spared_ports()->Assign(facts_.spared_ports.begin(),
+                                                                 facts_.spared_ports.end());
+          holders_.ask(message, kReadPatience, [looking, refused](StatusOr<v1::FromHolder> looked) {
+            if (!looked.ok()) return refused(looked.status());
+            *looking->reply.add_faults() = looked->looked();
+            looking->next();
+          });
+        });
   };
   looking->next();
 }

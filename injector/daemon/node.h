@@ -14,6 +14,7 @@
 #include "injector/daemon/holders.h"
 #include "injector/daemon/journal.h"
 #include "injector/daemon/loop.h"
+#include "injector/daemon/resolver.h"
 #include "squall/v1/node.pb.h"
 
 namespace squall::daemon {
@@ -90,7 +91,10 @@ class Node {
   void forget(const std::shared_ptr<Lease>& lease);
   void tell(Lease& lease, v1::LeaseEvent event);
 
+  void resolve(const std::shared_ptr<HeldFault>& fault);
   void start(const std::shared_ptr<HeldFault>& fault);
+  void resolve_again(const std::shared_ptr<HeldFault>& fault);
+  void hosts_are(const std::shared_ptr<HeldFault>& fault, const Hosts& hosts);
   void heard(const std::shared_ptr<HeldFault>& fault, const v1::FromHolder& message);
   void journaled(const std::shared_ptr<HeldFault>& fault, const Status& status);
   void pulse(const std::shared_ptr<HeldFault>& fault);
@@ -106,6 +110,7 @@ class Node {
   Loop& loop_;
   Holders& holders_;
   Journal& journal_;
+  Resolver resolver_;
   NodeFacts facts_;
   std::vector<std::shared_ptr<Lease>> leases_;
   /// By run and fault, for as long as this daemon lives: what was left, no later sweep mends.

@@ -42,7 +42,8 @@ void wait_for_holders(const std::vector<v1::LedgerOpened>& open, const std::stri
   }
 }
 
-/// Asks and runs the loop until the answer is there, whatever else stops it meanwhile.
+}  // namespace
+
 StatusOr<v1::FromHolder> ask_now(Loop& loop, Holders& holders, const v1::ToHolder& request,
                                  Duration patience) {
   std::optional<StatusOr<v1::FromHolder>> result;
@@ -53,8 +54,6 @@ StatusOr<v1::FromHolder> ask_now(Loop& loop, Holders& holders, const v1::ToHolde
   while (!result) loop.run();
   return *std::move(result);
 }
-
-}  // namespace
 
 std::vector<std::string> recover(Loop& loop, Holders& holders, Ledger& ledger,
                                  const std::string& state_id, const std::string& boot_id) {

@@ -99,6 +99,21 @@ StatusOr<StateDir> StateDir::open(const std::string& path) {
   return dir;
 }
 
+StatusOr<StateDir::Seen> StateDir::look(const std::string& path) {
+  Seen seen;
+  seen.id = first_line(path + "/state-id");
+  seen.ledger = path + "/ledger";
+  const std::string lock = path + "/lock";
+  const Fd file(::open(lock.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  if (!file.is_open() && errno != ENOENT) return from_errno(lock, errno);
+  if (!file.is_open() || !is_state_id(seen.id)) {
+    return error(StatusCode::kNotFound, "no squalld has kept its state in " + path);
+  }
+  // Shared, so that two who look are not in each other's way.
+  if (::flock(file.number(), LOCK_SH | LOCK_NB) != 0) seen.daemon = first_line(lock);
+  return seen;
+}
+
 std::string boot_id() { return first_line("/proc/sys/kernel/random/boot_id"); }
 
 }  // namespace squall::daemon

@@ -17,6 +17,15 @@ class StateDir {
   /// the daemon that has it; kPermissionDenied and the like.
   static StatusOr<StateDir> open(const std::string& path);
 
+  /// Looks without making, locking or changing anything. Errors: kNotFound where no daemon has ever
+  /// been; kPermissionDenied and the like.
+  struct Seen {
+    std::string id;
+    std::string daemon;  ///< The pid of the daemon that has the lock; empty: none.
+    std::string ledger;  ///< Its path.
+  };
+  static StatusOr<Seen> look(const std::string& path);
+
   const std::string& path() const { return path_; }
   const std::string& id() const {
     return id_;

@@ -16,6 +16,8 @@
 
 namespace squall::hold {
 
+using Hosts = google::protobuf::RepeatedPtrField<v1::HostAddresses>;
+
 /// One fault of one kind. Made, driven and destroyed by one thread; a kind that needs threads of
 /// its own keeps them to itself. Calls come in the order of the functions below; end_effect() and
 /// clean_up() also follow a failed apply().
@@ -39,6 +41,17 @@ class Fault {
   /// Errors: kFailedPrecondition if what it acts with is no longer as it was made; the fault then
   /// ends.
   virtual Status pulse(MonotonicTime deadline) = 0;
+
+  /// Once applied: a descriptor that is readable when something may have happened to what the fault
+  /// acts with; -1 for a kind that cannot tell. It stays its own.
+  virtual int watched() const { return -1; }
+
+  /// It is readable. Errors: as pulse().
+  virtual Status look_again() { return squall::ok(); }
+
+  /// Names in the fault stand for other addresses now: from its return on, these are meant. For a
+  /// kind that knows names.
+  virtual Status resolved(const Hosts& /*hosts*/) { return squall::ok(); }
 
   /// What it has done so far, read from the kernel.
   virtual v1::Evidence evidence() = 0;

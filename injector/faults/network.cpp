@@ -21,11 +21,13 @@
 #include "experiments/base/ids.h"
 #include "injector/faults/fault.h"
 #include "injector/network/classifier.h"
+#include "injector/network/effect.h"
 #include "injector/network/engine.h"
 #include "injector/network/interfaces.h"
 #include "injector/network/lock.h"
 #include "injector/network/netem.h"
 #include "injector/network/netlink.h"
+#include "injector/network/netns.h"
 #include "injector/network/objects.h"
 #include "injector/network/relay.h"
 #include "injector/network/spared.h"
@@ -40,7 +42,9 @@ namespace {
 
 constexpr std::uint16_t kEthernet = 1;    // ARPHRD_ETHER
 constexpr std::uint16_t kLoopback = 772;  // ARPHRD_LOOPBACK
-constexpr Duration kSshdEvery = std::chrono::seconds(5);
+constexpr Duration kSshEvery = std::chrono::seconds(5);
+/// The first look at ssh's connections takes milliseconds, for which no fault waits.
+constexpr Duration kSshFirst = std::chrono::milliseconds(10);
 constexpr Duration kReadBackEvery = std::chrono::milliseconds(100);
 constexpr Duration kLockWithin = std::chrono::seconds(3);
 constexpr std::uint32_t kIfbQueue = 32;
@@ -65,12 +69,62 @@ struct Resolved {
   std::vector<Link> interfaces;
 };
 
-bool loses_everything(const v1::Network& wanted) { return wanted.loss() >= 100; }
+bool loses_everything(const v1::Network& wanted) { return loses_all(effect_of(wanted, 0)); }
 
-StatusOr<Resolved> resolve(Netlink& netlink, const v1::Network& wanted) {
+/// A plan says in two ways which packets it means; from here on there is one.
+v1::Network in_one(v1::Network wanted) {
+  if (!wanted.has_from()) return wanted;
+  wanted.mutable_to()->Swap(wanted.mutable_from());
+  wanted.clear_from();
+  wanted.set_direction(v1::INGRESS);
+  return wanted;
+}
+
+/// The match with what its hosts stand for among its cidrs.
+v1::Match with_addresses(v1::Match match, const Hosts& hosts) {
+  for (const v1::HostAddresses& known : hosts) {
+    if (std::find(match.hosts().begin(), match.hosts().end(), known.host()) == match.hosts().end())
+      continue;
+    for (const std::string& address : known.addresses()) {
+      v1::Cidr& cidr = *match.add_cidrs();
+      cidr.set_address(address);
+      cidr.set_prefix(static_cast<std::uint32_t>(address.size() * 8));
+    }
+  }
+  return match;
+}
+
+StatusOr<Aim> aim_of(const v1::Network& wanted, const Hosts& hosts, std::uint64_t seed) {
+  StatusOr<Cgroup> cgroup = find_cgroup(wanted.in());
+  if (!cgroup.ok()) return cgroup.status();
+  Aim aim;
+  aim.match = with_addresses(wanted.to(), hosts);
+  aim.except = with_addresses(wanted.except(), hosts);
+  aim.connections = wanted.connections();
+  aim.packets = wanted.packets();
+  aim.seed = static_cast<std::uint32_t>(seed ^ (seed >> 32));
+  aim.cgroup = *std::move(cgroup);
+  return aim;
+}
+
+/// The namespace that the scope names; none: the node's own.
+StatusOr<Fd> scope_of(const v1::Network& wanted) {
+  if (wanted.in().netns().empty()) return Fd();
+  return open_netns(wanted.in().netns());
+}
+
+StatusOr<std::optional<InNetns>> enter(const Fd& netns) {
+  if (!netns.is_open()) return std::optional<InNetns>();
+  StatusOr<InNetns> inside = InNetns::enter(netns);
+  if (!inside.ok()) return inside.status();
+  return std::optional<InNetns>(*std::move(inside));
+}
+
+StatusOr<Resolved> resolve(Netlink& netlink, const v1::Network& wanted, const v1::Match& match) {
   const StatusOr<EngineChoice> engine = choose_engine(wanted);
   if (!engine.ok()) return engine.status();
-  const StatusOr<std::vector<Link>> interfaces = choose_interfaces(netlink, wanted);
+  const StatusOr<std::vector<Link>> interfaces =
+      choose_interfaces(netlink, wanted.interface(), match);
   if (!interfaces.ok()) return interfaces.status();
   if (engine->engine == v1::RELAY && !loses_everything(wanted)) {
     for (const Link& interface : *interfaces) {
@@ -86,12 +140,16 @@ class Network final : public Fault {
  public:
   explicit Network(const v1::Start& start)
       : start_(start),
-        wanted_(start.fault().network()),
+        wanted_(in_one(start.fault().network())),
+        effect_(effect_of(wanted_, start.fault().seed())),
         tag_(object_tag(start.state_id(), start.fault().id())) {}
 
   StatusOr<std::vector<v1::Undo>> prepare() override;
   Status apply(MonotonicTime deadline) override;
   Status pulse(MonotonicTime deadline) override;
+  int watched() const override { return monitor_ ? monitor_->descriptor() : -1; }
+  Status look_again() override;
+  Status resolved(const Hosts& hosts) override;
   v1::Evidence evidence() override;
   Status end_effect() override;
   std::vector<std::string> clean_up() override;
@@ -115,17 +173,24 @@ class Network final : public Fault {
   Status make_ifb();
   Status make_relay();
   Status add_filter(const Standpoint& standpoint);
+  Status start_monitor();
   Status read_back();
+  Status still_stands();
   void read_counters();
   void set_deadline(MonotonicTime deadline);
   Classifier::Program program_for(const Place& place) const;
 
   v1::Start start_;
   v1::Network wanted_;
+  Effect effect_;
+  Fd scope_;  // the namespace where all of it happens; none: the holder's own
+  Aim aim_;
   Fd lock_;
   std::string tag_;
   std::uint64_t netns_ = 0;
   std::optional<Netlink> netlink_;
+  std::optional<Monitor> monitor_;
+  std::vector<std::uint32_t> watched_interfaces_;
   std::unique_ptr<Classifier> classifier_;
   std::unique_ptr<Relay> relay_;  // after classifier_: its thread moves the deadline
   EngineChoice engine_;
@@ -135,13 +200,21 @@ class Network final : public Fault {
   std::set<std::uint32_t> clsact_to_add_;
   std::uint32_t ifb_ = 0;
   SshdPorts sshd_;
-  MonotonicTime sshd_read_{};
+  MonotonicTime ssh_due_{};
   MonotonicTime stood_{};  // when all was last read back as it should be
   v1::NetworkEvidence seen_;
   bool applied_ = false;
 };
 
 StatusOr<std::vector<v1::Undo>> Network::prepare() {
+  StatusOr<Fd> scope = scope_of(wanted_);
+  if (!scope.ok()) return scope.status();
+  scope_ = *std::move(scope);
+  const auto inside = enter(scope_);
+  if (!inside.ok()) return inside.status();
+  StatusOr<Aim> aim = aim_of(wanted_, start_.hosts(), start_.fault().seed());
+  if (!aim.ok()) return aim.status();
+  aim_ = *std::move(aim);
   // Until it is applied: what is found here now must still be so then.
   StatusOr<Fd> lock = lock_namespace(kLockWithin);
   if (!lock.ok()) return lock.status();
@@ -149,18 +222,18 @@ StatusOr<std::vector<v1::Undo>> Network::prepare() {
   const StatusOr<std::uint64_t> netns = current_netns();
   if (!netns.ok()) return netns.status();
   netns_ = *netns;
-  if (warm().netlink) {
+  if (warm().netlink && !scope_.is_open()) {
     netlink_ = std::exchange(warm().netlink, std::nullopt);
   } else {
     StatusOr<Netlink> netlink = Netlink::open();
     if (!netlink.ok()) return netlink.status();
     netlink_.emplace(*std::move(netlink));
   }
-  const StatusOr<Resolved> resolved = resolve(*netlink_, wanted_);
+  const StatusOr<Resolved> resolved = resolve(*netlink_, wanted_, aim_.match);
   if (!resolved.ok()) return resolved.status();
   engine_ = resolved->engine;
   const StatusOr<std::vector<Place>> places =
-      find_places(*netlink_, resolved->interfaces, wanted_, tag_);
+      find_places(*netlink_, resolved->interfaces, wanted_.direction(), aim_, tag_);
   if (!places.ok()) return places.status();
   const StatusOr<std::vector<Qdisc>> qdiscs = netlink_->qdiscs();
   if (!qdiscs.ok()) return qdiscs.status();
@@ -219,7 +292,7 @@ StatusOr<std::vector<v1::Undo>> Network::prepare() {
     remove.set_netns_inode(netns_);
     remove.set_name(device);
     remove.set_tag(tag_);
-    remove.set_drain(longest_stay(delay(), jitter()).count());
+    remove.set_drain(longest_stay(effect_).count());
   }
   for (const std::uint32_t index : clsact_to_add_) {
     v1::RemoveClsact& remove = *undos_.emplace_back().mutable_remove_clsact();
@@ -287,12 +360,7 @@ Status Network::make_ifb() {
     settings.mtu = std::max(*settings.mtu, standpoint.place.interface.mtu);
   }
   if (Status set = netlink_->set_link(ifb_, settings); !set.ok()) return in_context(name, set);
-  NetemSettings netem;
-  netem.delay = delay();
-  netem.jitter = jitter();
-  netem.loss = wanted_.loss();
-  netem.limit = netem_limit(delay() + jitter());
-  if (Status set = netlink_->add_root_netem(ifb_, encode_netem(netem)); !set.ok()) {
+  if (Status set = netlink_->add_root_netem(ifb_, encode_netem(effect_)); !set.ok()) {
     return in_context(name, set);
   }
   if (Status up = netlink_->set_up(ifb_); !up.ok()) return in_context(name, up);
@@ -301,9 +369,9 @@ Status Network::make_ifb() {
   if (!root->has_value() || (*root)->kind != "netem") {
     return error(StatusCode::kInternal, "the netem of " + name + " is not there");
   }
-  const StatusOr<NetemSettings> read = decode_netem((*root)->options);
+  const StatusOr<Effect> read = decode_netem((*root)->options);
   if (!read.ok()) return read.status();
-  if (!same_netem(*read, netem)) {
+  if (!same_netem(*read, effect_)) {
     return error(StatusCode::kInternal, "the netem of " + name + " does not read as it was set");
   }
   return ok();
@@ -313,8 +381,7 @@ Status Network::make_relay() {
   for (const v1::SetSysctl& setting : settings_) {
     if (Status set = write_sysctl(setting.name(), setting.ours()); !set.ok()) return set;
   }
-  relay_ = std::make_unique<Relay>(
-      RelayEffect{.delay = delay(), .jitter = jitter(), .loss = wanted_.loss()});
+  relay_ = std::make_unique<Relay>(effect_);
   for (Standpoint& standpoint : standpoints_) {
     const Place& place = standpoint.place;
     const StatusOr<std::uint32_t> tap =
@@ -366,6 +433,8 @@ Status Network::add_filter(const Standpoint& standpoint) {
 }
 
 Status Network::apply(MonotonicTime deadline) {
+  const auto inside = enter(scope_);
+  if (!inside.ok()) return inside.status();
   const Fd lock = std::move(lock_);
   if (Status made = !needs_device() ? ok() : is_relay() ? make_relay() : make_ifb(); !made.ok()) {
     return made;
@@ -375,15 +444,28 @@ Status Network::apply(MonotonicTime deadline) {
   for (const std::uint32_t port : start_.spared_ports()) {
     spared.push_back(static_cast<std::uint16_t>(port));
   }
-  if (Status set = classifier_->set_match(wanted_.to(), spared); !set.ok()) return set;
+  if (Status set = classifier_->set_aim(aim_, spared); !set.ok()) return set;
   // The filters match nothing yet: at the end the effect starts everywhere at once.
   for (const Standpoint& standpoint : standpoints_) {
     if (Status added = add_filter(standpoint); !added.ok()) return added;
   }
+  if (Status monitored = start_monitor(); !monitored.ok()) return monitored;
   if (Status read = read_back(); !read.ok()) return read;
   applied_ = true;
-  sshd_read_ = monotonic_now();
+  ssh_due_ = monotonic_now() + kSshFirst;
   set_deadline(deadline);
+  return ok();
+}
+
+/// Before what was made is read back, so that there is no moment in which it could go unnoticed.
+Status Network::start_monitor() {
+  StatusOr<Monitor> monitor = Monitor::open();
+  if (!monitor.ok()) return monitor.status();
+  monitor_.emplace(*std::move(monitor));
+  for (const Standpoint& standpoint : standpoints_) {
+    watched_interfaces_.push_back(standpoint.place.interface.index);
+    if (needs_device()) watched_interfaces_.push_back(standpoint.device_index);
+  }
   return ok();
 }
 
@@ -424,21 +506,38 @@ void Network::set_deadline(MonotonicTime deadline) {
 
 Status Network::pulse(MonotonicTime deadline) {
   if (!applied_) return ok();
+  const auto inside = enter(scope_);
+  if (!inside.ok()) return inside.status();
   if (monotonic_now() - stood_ >= kReadBackEvery) {
-    // What cannot be read is not gone.
-    const Status standing = read_back();
-    if (standing.code() == StatusCode::kFailedPrecondition ||
-        standing.code() == StatusCode::kNotFound) {
-      return standing;
-    }
+    if (Status standing = still_stands(); !standing.ok()) return standing;
   }
   set_deadline(deadline);
-  // An sshd that was started in the meantime is spared as well.
-  if (monotonic_now() - sshd_read_ >= kSshdEvery) {
-    sshd_read_ = monotonic_now();
+  // An sshd that was started in the meantime is spared as well, and a session on another port.
+  if (monotonic_now() >= ssh_due_) {
+    ssh_due_ = monotonic_now() + kSshEvery;
     for (const std::uint16_t port : sshd_.read()) classifier_->spare(port);
+    // More than fit: those that did are spared.
+    static_cast<void>(classifier_->spare_connections(ssh_connections()));
   }
   return ok();
+}
+
+/// What cannot be read is not gone.
+Status Network::still_stands() {
+  Status standing = read_back();
+  const bool is_gone = standing.code() == StatusCode::kFailedPrecondition ||
+                       standing.code() == StatusCode::kNotFound;
+  return is_gone ? standing : ok();
+}
+
+Status Network::look_again() {
+  return monitor_->heard_of(watched_interfaces_) && applied_ ? still_stands() : ok();
+}
+
+Status Network::resolved(const Hosts& hosts) {
+  aim_.match = with_addresses(wanted_.to(), hosts);
+  aim_.except = with_addresses(wanted_.except(), hosts);
+  return applied_ ? classifier_->set_addresses(aim_) : ok();
 }
 
 /// Counters only grow: where something can no longer be read, what was last seen of it stays.
@@ -471,13 +570,28 @@ void Network::read_counters() {
     dropped = lost->packets;
   } else if (relay_) {
     const RelayCounts counts = relay_->counts();
-    dropped = counts.dropped;
-    refused += counts.overflow;
+    // As with netem: what has no room where a size was asked for is lost as asked.
+    const bool is_bounded = wanted_.has_limit() || wanted_.has_rate();
+    dropped = counts.dropped + (is_bounded ? counts.overflow : 0);
+    refused += counts.refused + (is_bounded ? 0 : counts.overflow);
+    seen_.set_marked_packets(counts.marked);
+    seen_.set_duplicated_packets(counts.duplicated);
+    seen_.set_corrupted_packets(counts.corrupted);
+    seen_.set_reordered_packets(counts.reordered);
   } else if (ifb_ != 0) {
     const StatusOr<std::optional<Qdisc>> netem = netlink_->root_qdisc(ifb_);
     if (netem.ok() && netem->has_value()) {
-      // netem counts both kinds of loss as one; to its caller it admits only those of a full queue.
-      dropped = (*netem)->drops - std::min<std::uint64_t>((*netem)->drops, refused);
+      const std::uint64_t drops = (*netem)->drops;
+      // With ecn, netem counts what it marks as well.
+      if (wanted_.has_limit() || wanted_.has_rate()) {
+        // What a line of that rate, or a queue of that size, has no room for is lost as asked.
+        dropped = drops;
+        refused -= std::min(refused, drops);
+      } else {
+        // netem counts both kinds of loss as one; to its caller it admits only those of a full
+        // queue.
+        dropped = drops - std::min(drops, refused);
+      }
     }
   }
   seen_.set_matched_packets(std::max(seen_.matched_packets(), packets));
@@ -487,6 +601,7 @@ void Network::read_counters() {
 }
 
 v1::Evidence Network::evidence() {
+  // Read by the socket, which is of the right namespace for good.
   if (applied_) read_counters();
   v1::Evidence evidence;
   evidence.set_effect(seen_.matched_packets() > 0);
@@ -517,7 +632,7 @@ std::vector<std::string> Network::clean_up() {
   std::vector<std::string> residue;
   if (relay_) {
     await_packets_in_flight();
-    if (!relay_->drain(longest_stay(delay(), jitter()))) {
+    if (!relay_->drain(longest_stay(effect_))) {
       residue.push_back("packets were still queued in the relay when its time was up");
     }
     relay_.reset();
@@ -554,17 +669,28 @@ v1::Looked look(const v1::Look& asked) {
     looked.set_message(message_of(status));
     return looked;
   };
-  const v1::Network& wanted = asked.fault().network();
+  const v1::Network wanted = in_one(asked.fault().network());
   if (Status may = may_change_the_network(); !may.ok()) return refuse(may);
+  const StatusOr<Fd> scope = scope_of(wanted);
+  if (!scope.ok()) return refuse(scope.status());
+  const auto inside = enter(*scope);
+  if (!inside.ok()) return refuse(inside.status());
+  const StatusOr<Aim> aim = aim_of(wanted, asked.hosts(), asked.fault().seed());
+  if (!aim.ok()) return refuse(aim.status());
   StatusOr<Netlink> netlink = Netlink::open();
   if (!netlink.ok()) return refuse(netlink.status());
-  const StatusOr<Resolved> resolved = resolve(*netlink, wanted);
+  const StatusOr<Resolved> resolved = resolve(*netlink, wanted, aim->match);
   if (!resolved.ok()) return refuse(resolved.status());
   looked.set_engine(resolved->engine.engine);
   looked.set_engine_reason(resolved->engine.reason);
   for (const Link& interface : resolved->interfaces) looked.add_interfaces(interface.name);
+  if (resolved->engine.engine == v1::NETEM) {
+    for (const std::string& note : netem_notes(effect_of(wanted, asked.fault().seed()))) {
+      looked.add_notes(note);
+    }
+  }
   const StatusOr<std::vector<Place>> places =
-      find_places(*netlink, resolved->interfaces, wanted, "");
+      find_places(*netlink, resolved->interfaces, wanted.direction(), *aim, "");
   if (!places.ok()) return refuse(places.status());
   for (const Place& place : *places) {
     if (place.owners_filters == 0) continue;

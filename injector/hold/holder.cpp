@@ -33,7 +33,7 @@ timespec to_timespec(MonotonicTime time) {
   return {.tv_sec = ns / 1'000'000'000, .tv_nsec = ns % 1'000'000'000};
 }
 
-enum class Wake { kMessage, kDeadline, kEnd, kSignal };
+enum class Wake { kMessage, kDeadline, kEnd, kSignal, kWatched };
 
 class Holder {
  public:
@@ -154,12 +154,18 @@ class Holder {
   v1::EndReason hold_on(Fault& fault, Status& standing) {
     for (;;) {
       v1::ToHolder request;
-      const Wake wake = wait(deadline(), request);
+      const Wake wake = wait(deadline(), request, fault.watched());
+      if (wake == Wake::kWatched) {
+        standing = fault.look_again();
+        if (!standing.ok()) return v1::OBJECTS_GONE;
+        continue;
+      }
       if (wake != Wake::kMessage) return reason_of(wake);
       if (request.has_release()) return v1::RELEASED;
       if (!request.has_pulse()) continue;
       lease_end_ = std::max(lease_end_, from_ns(request.pulse().lease_end()));
-      standing = fault.pulse(deadline());
+      if (request.pulse().hosts_size() > 0) standing = fault.resolved(request.pulse().hosts());
+      if (standing.ok()) standing = fault.pulse(deadline());
       if (!standing.ok()) return v1::OBJECTS_GONE;
       v1::FromHolder told;
       *told.mutable_evidence() = fault.evidence();
@@ -169,21 +175,23 @@ class Holder {
 
   /// Waits for the next message, but looks at the clock first, then at the signals, and only then
   /// at the socket.
-  Wake wait(MonotonicTime until, v1::ToHolder& message) {
+  Wake wait(MonotonicTime until, v1::ToHolder& message, int watched = -1) {
     itimerspec alarm{};
     if (until != kNever) alarm.it_value = to_timespec(until);
     ::timerfd_settime(timer_.number(), TFD_TIMER_ABSTIME, &alarm, nullptr);
     for (;;) {
       pollfd waiting[] = {{.fd = socket_, .events = POLLIN, .revents = 0},
                           {.fd = signals_.number(), .events = POLLIN, .revents = 0},
-                          {.fd = timer_.number(), .events = POLLIN, .revents = 0}};
-      ::poll(waiting, 3, -1);
+                          {.fd = timer_.number(), .events = POLLIN, .revents = 0},
+                          {.fd = watched, .events = POLLIN, .revents = 0}};
+      ::poll(waiting, 4, -1);
       if (monotonic_now() >= until) return Wake::kDeadline;
       if (waiting[1].revents != 0) return Wake::kSignal;
       const StatusOr<Received> received = receive_message(socket_, message);
       if (!received.ok()) return Wake::kEnd;  // a daemon that talks nonsense is as good as gone
       if (*received == Received::kMessage) return Wake::kMessage;
       if (*received == Received::kEnd) return Wake::kEnd;
+      if (waiting[3].revents != 0) return Wake::kWatched;
     }
   }
 
@@ -198,6 +206,7 @@ class Holder {
       case Wake::kSignal:
         return v1::TERMINATED;
       case Wake::kMessage:
+      case Wake::kWatched:
         break;
     }
     return v1::RELEASED;

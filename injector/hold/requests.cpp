@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <set>
 #include <utility>
 
 #include "experiments/base/ids.h"
@@ -63,6 +64,24 @@ void sweep_found(const std::string& state_id, Wanted wanted, v1::Swept& swept) {
   }
 }
 
+/// In every namespace what bears this state directory's tag, and in this one what bears another's.
+void look_for_tagged(const std::string& state_id, v1::Swept& swept) {
+  std::set<std::string> known;
+  for (const std::string& id : {state_id, std::string()}) {
+    const StatusOr<std::vector<v1::Undo>> found = network::find_tagged(id);
+    if (!found.ok()) {
+      swept.add_residue("unknown: the node could not be searched: " + message_of(found.status()));
+      return;
+    }
+    for (const v1::Undo& undo : *found) {
+      if (!known.insert(undo.SerializeAsString()).second) continue;
+      v1::Swept::Found& one = *swept.add_found();
+      *one.mutable_undo() = undo;
+      one.set_words(in_words(undo));
+    }
+  }
+}
+
 }  // namespace
 
 const FaultKind* find_kind(std::span<const FaultKind> kinds, const v1::Fault& fault) {
@@ -82,6 +101,10 @@ v1::Looked look(std::span<const FaultKind> kinds, const v1::Look& request) {
 
 v1::Swept sweep(const v1::Sweep& request) {
   v1::Swept swept;
+  if (request.only_look()) {
+    look_for_tagged(request.state_id(), swept);
+    return swept;
+  }
   run_all({request.undos().begin(), request.undos().end()}, swept);
   if (!request.state_id().empty()) {
     const std::string tag = object_tag(request.state_id(), request.fault_id());

@@ -38,6 +38,14 @@ struct {
 } cidrs6 SEC(".maps");
 
 struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __uint(max_entries, SQUALL_MAX_CONNECTIONS);
+  __type(key, struct squall_connection);
+  __type(value, __u8);
+} spared_connections SEC(".maps");
+
+struct {
   __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
   __uint(max_entries, 1);
   __type(key, __u32);
@@ -57,9 +65,14 @@ struct {
 #define ICMPV6_ND_FIRST 133
 #define ICMPV6_ND_LAST 137
 
+/* What is known of a packet once its headers are read. */
 struct packet {
+  __u8 source[16]; /* IPv4 as ::ffff:a.b.c.d */
+  __u8 destination[16];
   __u32 protocol;
   __u32 transport; /* where the transport header starts, from the network header */
+  __u32 tells;     /* of the address at the other end: SQUALL_IN, SQUALL_OUT */
+  __be16 ports[2]; /* source and destination, of TCP and UDP */
 };
 
 static __always_inline int load(struct __sk_buff* skb, __u32 offset, void* to, __u32 length) {
@@ -70,14 +83,24 @@ static __always_inline int has_port(const __u64* set, __u16 port) {
   return (set[(port >> 6) & (SQUALL_PORT_WORDS - 1)] >> (port & 63)) & 1;
 }
 
+static __always_inline int has_protocol(const __u64* set, __u32 protocol) {
+  return protocol < 256 &&
+         ((set[(protocol >> 6) & (SQUALL_PROTOCOL_WORDS - 1)] >> (protocol & 63)) & 1);
+}
+
 static __always_inline int read_ipv4(struct __sk_buff* skb, int ingress, struct packet* packet) {
   __u8 header[20];
   if (load(skb, 0, header, sizeof(header)) < 0 || header[0] >> 4 != 4) return 0;
-  if (match.flags & SQUALL_MATCH_CIDRS) {
+  if (match.flags & (SQUALL_MATCH_CIDRS | SQUALL_EXCEPT_CIDRS)) {
     struct squall_cidr4 key = {.prefix = 32};
     __builtin_memcpy(key.address, header + (ingress ? 12 : 16), 4);
-    if (!bpf_map_lookup_elem(&cidrs4, &key)) return 0;
+    const __u8* tells = bpf_map_lookup_elem(&cidrs4, &key);
+    if (tells) packet->tells = *tells;
   }
+  packet->source[10] = packet->source[11] = 0xff;
+  packet->destination[10] = packet->destination[11] = 0xff;
+  __builtin_memcpy(packet->source + 12, header + 12, 4);
+  __builtin_memcpy(packet->destination + 12, header + 16, 4);
   packet->protocol = header[9];
   packet->transport = (header[0] & 0x0f) * 4;
   if (((header[6] & 0x1f) | header[7]) != 0) packet->protocol = NO_PROTOCOL;
@@ -87,11 +110,14 @@ static __always_inline int read_ipv4(struct __sk_buff* skb, int ingress, struct 
 static __always_inline int read_ipv6(struct __sk_buff* skb, int ingress, struct packet* packet) {
   __u8 header[40];
   if (load(skb, 0, header, sizeof(header)) < 0 || header[0] >> 4 != 6) return 0;
-  if (match.flags & SQUALL_MATCH_CIDRS) {
+  if (match.flags & (SQUALL_MATCH_CIDRS | SQUALL_EXCEPT_CIDRS)) {
     struct squall_cidr6 key = {.prefix = 128};
     __builtin_memcpy(key.address, header + (ingress ? 8 : 24), 16);
-    if (!bpf_map_lookup_elem(&cidrs6, &key)) return 0;
+    const __u8* tells = bpf_map_lookup_elem(&cidrs6, &key);
+    if (tells) packet->tells = *tells;
   }
+  __builtin_memcpy(packet->source, header + 8, 16);
+  __builtin_memcpy(packet->destination, header + 24, 16);
   __u32 next = header[6];
   __u32 offset = sizeof(header);
 #pragma unroll
@@ -125,6 +151,88 @@ static __always_inline int read_ipv6(struct __sk_buff* skb, int ingress, struct 
   return 1;
 }
 
+static __always_inline int is_spared(const struct packet* packet) {
+  if (has_port(match.spared_tcp_ports, bpf_ntohs(packet->ports[0])) ||
+      has_port(match.spared_tcp_ports, bpf_ntohs(packet->ports[1]))) {
+    return 1;
+  }
+  struct squall_connection key;
+  __builtin_memcpy(key.source, packet->source, 16);
+  __builtin_memcpy(key.destination, packet->destination, 16);
+  key.source_port = packet->ports[0];
+  key.destination_port = packet->ports[1];
+  return bpf_map_lookup_elem(&spared_connections, &key) != 0;
+}
+
+static __always_inline int has_a_port_in(const __u64* set, const struct packet* packet,
+                                         int has_ports) {
+  return has_ports &&
+         (has_port(set, bpf_ntohs(packet->ports[0])) || has_port(set, bpf_ntohs(packet->ports[1])));
+}
+
+/* Whether all that the exception asks holds. */
+static __always_inline int is_excepted(__u32 flags, const struct packet* packet, int has_ports) {
+  if ((flags & SQUALL_EXCEPT_CIDRS) && !(packet->tells & SQUALL_OUT)) return 0;
+  if ((flags & SQUALL_EXCEPT_PROTOCOLS) && !has_protocol(match.except_protocols, packet->protocol))
+    return 0;
+  return !(flags & SQUALL_EXCEPT_PORTS) || has_a_port_in(match.except_ports, packet, has_ports);
+}
+
+/* Murmur3's last mixing step. */
+static __always_inline __u32 mixed(__u32 hash) {
+  hash ^= hash >> 16;
+  hash *= 0x85ebca6b;
+  hash ^= hash >> 13;
+  hash *= 0xc2b2ae35;
+  return hash ^ (hash >> 16);
+}
+
+static __always_inline __u32 hash_of_end(const __u8* address, __be16 port) {
+  __u32 words[4];
+  __builtin_memcpy(words, address, 16);
+  __u32 hash = match.share_seed ^ port;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) hash = mixed(hash + words[i]);
+  return hash;
+}
+
+/* The same for both ways of a connection. */
+static __always_inline __u32 hash_of_flow(const struct packet* packet) {
+  return mixed(hash_of_end(packet->source, packet->ports[0]) +
+               hash_of_end(packet->destination, packet->ports[1]) + packet->protocol);
+}
+
+/* Which socket an arriving packet is for is not known yet. It is looked up as the kernel will do it
+ * a little later, and given to the packet, as the kernel's own early demultiplexing does: only a
+ * packet tells the control group of its socket here. (bpf_sk_lookup_tcp would give a listener where
+ * the kernel finds the request of a connection that is half open.) Before Linux 6.6 no socket with
+ * SO_REUSEPORT can be given, and its packets do not match. */
+static __always_inline int arrives_in_cgroup(struct __sk_buff* skb, const struct packet* packet,
+                                             int is_ipv4) {
+  struct bpf_sock_tuple tuple = {};
+  __u32 size;
+  if (is_ipv4) {
+    __builtin_memcpy(&tuple.ipv4.saddr, packet->source + 12, 4);
+    __builtin_memcpy(&tuple.ipv4.daddr, packet->destination + 12, 4);
+    tuple.ipv4.sport = packet->ports[0];
+    tuple.ipv4.dport = packet->ports[1];
+    size = sizeof(tuple.ipv4);
+  } else {
+    __builtin_memcpy(tuple.ipv6.saddr, packet->source, 16);
+    __builtin_memcpy(tuple.ipv6.daddr, packet->destination, 16);
+    tuple.ipv6.sport = packet->ports[0];
+    tuple.ipv6.dport = packet->ports[1];
+    size = sizeof(tuple.ipv6);
+  }
+  struct bpf_sock* socket = packet->protocol == IPPROTO_TCP
+                                ? bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0)
+                                : bpf_sk_lookup_udp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+  if (!socket) return 0;
+  const long failed = bpf_sk_assign(skb, socket, 0);
+  bpf_sk_release(socket);
+  return !failed && bpf_skb_ancestor_cgroup_id(skb, match.cgroup_level) == match.cgroup;
+}
+
 static __always_inline int wanted(struct __sk_buff* skb, int ingress) {
   const __u64 deadline = *(volatile __u64*)&match.deadline_ns;
   if (deadline == 0 || bpf_ktime_get_ns() >= deadline) return 0;
@@ -133,26 +241,33 @@ static __always_inline int wanted(struct __sk_buff* skb, int ingress) {
   }
 
   struct packet packet = {};
-  if (skb->protocol == bpf_htons(ETH_P_IP)) {
+  const int is_ipv4 = skb->protocol == bpf_htons(ETH_P_IP);
+  if (is_ipv4) {
     if (!read_ipv4(skb, ingress, &packet)) return 0;
   } else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
     if (!read_ipv6(skb, ingress, &packet)) return 0;
   } else {
     return 0;
   }
+  const __u32 flags = match.flags;
+  if ((flags & SQUALL_MATCH_CIDRS) && !(packet.tells & SQUALL_IN)) return 0;
+  if ((flags & SQUALL_MATCH_PROTOCOLS) && !has_protocol(match.protocols, packet.protocol)) return 0;
 
   const int has_ports = packet.protocol == IPPROTO_TCP || packet.protocol == IPPROTO_UDP;
-  if (!has_ports) return !(match.flags & SQUALL_MATCH_PORTS);
-  __be16 ports[2];
-  if (load(skb, packet.transport, ports, sizeof(ports)) < 0) return 0;
-  const __u16 source = bpf_ntohs(ports[0]);
-  const __u16 destination = bpf_ntohs(ports[1]);
-  if (packet.protocol == IPPROTO_TCP &&
-      (has_port(match.spared_tcp_ports, source) || has_port(match.spared_tcp_ports, destination))) {
-    return 0;
+  if (has_ports && load(skb, packet.transport, packet.ports, sizeof(packet.ports)) < 0) return 0;
+  if ((flags & SQUALL_MATCH_PORTS) && !has_a_port_in(match.ports, &packet, has_ports)) return 0;
+  if (packet.protocol == IPPROTO_TCP && is_spared(&packet)) return 0;
+  if ((flags & SQUALL_EXCEPT) && is_excepted(flags, &packet, has_ports)) return 0;
+  if (flags & SQUALL_MATCH_CGROUP) {
+    if (ingress) {
+      if (!has_ports || !arrives_in_cgroup(skb, &packet, is_ipv4)) return 0;
+    } else if (bpf_skb_ancestor_cgroup_id(skb, match.cgroup_level) != match.cgroup) {
+      return 0;
+    }
   }
-  if (!(match.flags & SQUALL_MATCH_PORTS)) return 1;
-  return has_port(match.ports, source) || has_port(match.ports, destination);
+  if (flags & SQUALL_SHARE_OF_CONNECTIONS) return hash_of_flow(&packet) < match.share;
+  if (flags & SQUALL_SHARE_OF_PACKETS) return bpf_get_prandom_u32() < match.share;
+  return 1;
 }
 
 static __always_inline int lose(struct __sk_buff* skb, int ingress) {

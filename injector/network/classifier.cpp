@@ -1,5 +1,6 @@
 #include "injector/network/classifier.h"
 
+#include <arpa/inet.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <unistd.h>
@@ -8,6 +9,7 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <cmath>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -45,11 +47,13 @@ Status read_cidrs(int map, v1::Match& match) {
   bool first = true;
   Key next{};
   while (bpf_map_get_next_key(map, first ? nullptr : &key, &next) == 0) {
-    v1::Cidr& cidr = *match.add_cidrs();
-    cidr.set_prefix(next.prefix);
-    cidr.set_address(next.address, sizeof(next.address));
     key = next;
     first = false;
+    __u8 tells = 0;
+    if (bpf_map_lookup_elem(map, &key, &tells) != 0 || (tells & SQUALL_IN) == 0) continue;
+    v1::Cidr& cidr = *match.add_cidrs();
+    cidr.set_prefix(key.prefix);
+    cidr.set_address(key.address, sizeof(key.address));
   }
   if (errno == ENOENT) return ok();
   return from_errno("cannot read the addresses of another fault", errno);
@@ -66,6 +70,63 @@ void read_ports(const squall_match& from, v1::Match& match) {
   }
 }
 
+void read_protocols(const squall_match& from, v1::Match& match) {
+  for (unsigned number = 0; number < SQUALL_PROTOCOL_WORDS * 64; ++number) {
+    if (((from.protocols[number / 64] >> (number % 64)) & 1) == 0) continue;
+    match.add_protocols()->set_number(number);
+  }
+}
+
+template <typename Key>
+std::string to_bytes(const v1::Cidr& cidr) {
+  const Key key = to_key<Key>(cidr);
+  return {reinterpret_cast<const char*>(&key), sizeof(key)};
+}
+
+std::string to_bytes(const v1::Cidr& cidr) {
+  return cidr.address().size() == 4 ? to_bytes<squall_cidr4>(cidr) : to_bytes<squall_cidr6>(cidr);
+}
+
+bool contains(const v1::Cidr& outer, const v1::Cidr& inner);
+
+/// What the tries are to hold: an address is found by its longest prefix alone, so that each prefix
+/// bears what those around it say.
+std::map<std::string, std::uint8_t> entries_of(const Aim& aim) {
+  struct Told {
+    v1::Cidr cidr;
+    std::uint8_t tells;
+  };
+  std::vector<Told> all;
+  for (const v1::Cidr& cidr : aim.match.cidrs()) all.push_back({cidr, SQUALL_IN});
+  for (const v1::Cidr& cidr : aim.except.cidrs()) all.push_back({cidr, SQUALL_OUT});
+  // Each right behind those that contain it.
+  std::sort(all.begin(), all.end(), [](const Told& a, const Told& b) {
+    if (a.cidr.address().size() != b.cidr.address().size()) {
+      return a.cidr.address().size() < b.cidr.address().size();
+    }
+    const int order = a.cidr.address().compare(b.cidr.address());
+    return order != 0 ? order < 0 : a.cidr.prefix() < b.cidr.prefix();
+  });
+  std::map<std::string, std::uint8_t> entries;
+  std::vector<Told> around;
+  for (Told& told : all) {
+    while (!around.empty() && !contains(around.back().cidr, told.cidr)) around.pop_back();
+    if (!around.empty()) told.tells |= around.back().tells;
+    entries[to_bytes(told.cidr)] |= told.tells;
+    around.push_back(std::move(told));
+  }
+  return entries;
+}
+
+squall_connection to_key(const Connection& connection) {
+  squall_connection key{};
+  std::memcpy(key.source, connection.source.address.data(), sizeof(key.source));
+  std::memcpy(key.destination, connection.destination.address.data(), sizeof(key.destination));
+  key.source_port = htons(connection.source.port);
+  key.destination_port = htons(connection.destination.port);
+  return key;
+}
+
 bool share_address(const v1::Cidr& a, const v1::Cidr& b) {
   if (a.address().size() != b.address().size()) return false;
   const unsigned bits = std::min(a.prefix(), b.prefix());
@@ -75,6 +136,15 @@ bool share_address(const v1::Cidr& a, const v1::Cidr& b) {
     if (((differing >> (7 - bit % 8)) & 1u) != 0) return false;
   }
   return true;
+}
+
+bool contains(const v1::Cidr& outer, const v1::Cidr& inner) {
+  return outer.prefix() <= inner.prefix() && share_address(outer, inner);
+}
+
+__u32 share_of(double percent) {
+  constexpr double kWhole = 4294967295.0;
+  return static_cast<__u32>(std::llround(std::clamp(percent, 0.0, 100.0) / 100 * kWhole));
 }
 
 int silent(libbpf_print_level /*level*/, const char* /*format*/, va_list /*arguments*/) {
@@ -94,38 +164,92 @@ StatusOr<std::unique_ptr<Classifier>> Classifier::load() {
 
 Classifier::~Classifier() { classifier__destroy(object_); }
 
-Status Classifier::set_match(const v1::Match& match,
-                             std::span<const std::uint16_t> spared_tcp_ports) {
+Status Classifier::set_aim(const Aim& aim, std::span<const std::uint16_t> spared_tcp_ports) {
+  if (Status set = set_addresses(aim); !set.ok()) return set;
   squall_match& to = object_->bss->match;
-  const int tries[] = {bpf_map__fd(object_->maps.cidrs4), bpf_map__fd(object_->maps.cidrs6)};
-  const __u8 present = 1;
-  for (const v1::Cidr& cidr : match.cidrs()) {
-    int failed = 0;
-    if (cidr.address().size() == 4) {
-      const squall_cidr4 key = to_key<squall_cidr4>(cidr);
-      failed = bpf_map_update_elem(tries[0], &key, &present, BPF_ANY);
-    } else {
-      const squall_cidr6 key = to_key<squall_cidr6>(cidr);
-      failed = bpf_map_update_elem(tries[1], &key, &present, BPF_ANY);
+  const auto set_ports = [](const v1::Match& match, __u64* set) {
+    for (const v1::PortRange& range : match.ports()) {
+      for (unsigned port = range.first(); port <= std::min(range.last(), 65535u); ++port) {
+        add_port(set, static_cast<std::uint16_t>(port));
+      }
     }
-    if (failed != 0 && errno == ENOSPC) {
+    return !match.ports().empty();
+  };
+  const auto set_protocols = [](const v1::Match& match, __u64* set) {
+    for (const v1::Protocol& protocol : match.protocols()) {
+      set[(protocol.number() / 64) % SQUALL_PROTOCOL_WORDS] |= __u64{1} << (protocol.number() % 64);
+    }
+    return !match.protocols().empty();
+  };
+  const auto asks_for_addresses = [](const v1::Match& match) {
+    return !match.cidrs().empty() || !match.hosts().empty();
+  };
+  __u32 flags = 0;
+  const auto ask = [&flags](bool asked, __u32 flag) { flags |= asked ? flag : 0; };
+  ask(asks_for_addresses(aim.match), SQUALL_MATCH_CIDRS);
+  ask(set_ports(aim.match, to.ports), SQUALL_MATCH_PORTS);
+  ask(set_protocols(aim.match, to.protocols), SQUALL_MATCH_PROTOCOLS);
+  ask(asks_for_addresses(aim.except), SQUALL_EXCEPT | SQUALL_EXCEPT_CIDRS);
+  ask(set_ports(aim.except, to.except_ports), SQUALL_EXCEPT | SQUALL_EXCEPT_PORTS);
+  ask(set_protocols(aim.except, to.except_protocols), SQUALL_EXCEPT | SQUALL_EXCEPT_PROTOCOLS);
+  ask(aim.cgroup.id != 0, SQUALL_MATCH_CGROUP);
+  // A share of all is no share.
+  ask(aim.connections > 0 && aim.connections < 100, SQUALL_SHARE_OF_CONNECTIONS);
+  ask(aim.packets > 0 && aim.packets < 100, SQUALL_SHARE_OF_PACKETS);
+  for (const std::uint16_t port : spared_tcp_ports) add_port(to.spared_tcp_ports, port);
+  to.share = share_of(aim.connections > 0 ? aim.connections : aim.packets);
+  to.share_seed = aim.seed;
+  to.cgroup = aim.cgroup.id;
+  to.cgroup_level = aim.cgroup.level;
+  to.flags = flags;
+  return ok();
+}
+
+Status Classifier::set_addresses(const Aim& aim) {
+  std::map<std::string, std::uint8_t> entries = entries_of(aim);
+  const auto trie_of = [this](const std::string& key) {
+    return key.size() == sizeof(squall_cidr4) ? bpf_map__fd(object_->maps.cidrs4)
+                                              : bpf_map__fd(object_->maps.cidrs6);
+  };
+  for (const auto& [key, tells] : entries) {
+    const auto held = addresses_.find(key);
+    if (held != addresses_.end() && held->second == tells) continue;
+    if (bpf_map_update_elem(trie_of(key), key.data(), &tells, BPF_ANY) == 0) continue;
+    if (errno == ENOSPC) {
       return error(StatusCode::kInvalidArgument,
                    "more than " + std::to_string(SQUALL_MAX_CIDRS) + " cidrs in one fault");
     }
-    if (failed != 0) return from_errno("cannot tell the classifier a cidr", errno);
+    return from_errno("cannot tell the classifier a cidr", errno);
   }
-  for (const v1::PortRange& range : match.ports()) {
-    for (unsigned port = range.first(); port <= std::min(range.last(), 65535u); ++port) {
-      add_port(to.ports, static_cast<std::uint16_t>(port));
-    }
+  for (const auto& [key, tells] : addresses_) {
+    if (!entries.contains(key)) bpf_map_delete_elem(trie_of(key), key.data());
   }
-  for (const std::uint16_t port : spared_tcp_ports) add_port(to.spared_tcp_ports, port);
-  to.flags = (match.cidrs().empty() ? 0 : SQUALL_MATCH_CIDRS) |
-             (match.ports().empty() ? 0 : SQUALL_MATCH_PORTS);
+  addresses_ = std::move(entries);
   return ok();
 }
 
 void Classifier::spare(std::uint16_t port) { add_port(object_->bss->match.spared_tcp_ports, port); }
+
+Status Classifier::spare_connections(const std::set<Connection>& connections) {
+  const int map = bpf_map__fd(object_->maps.spared_connections);
+  for (const Connection& gone : spared_) {
+    if (connections.contains(gone)) continue;
+    const squall_connection key = to_key(gone);
+    bpf_map_delete_elem(map, &key);
+  }
+  Status status;
+  const __u8 present = 1;
+  for (const Connection& connection : connections) {
+    if (spared_.contains(connection)) continue;
+    const squall_connection key = to_key(connection);
+    if (bpf_map_update_elem(map, &key, &present, BPF_ANY) != 0 && status.ok()) {
+      status = error(StatusCode::kResourceExhausted,
+                     "more connections to spare than the classifier holds");
+    }
+  }
+  spared_ = connections;
+  return status;
+}
 
 void Classifier::set_reenter(std::uint32_t mark, bool for_this_host) {
   object_->bss->match.reenter_mark = mark;
@@ -195,7 +319,7 @@ StatusOr<Standing> read_standing(std::uint32_t program_id) {
     return from_errno("cannot read the program of a filter", errno);
   }
   Standing standing;
-  v1::Match& match = standing.match;
+  v1::Match& match = standing.aim.match;
   bool found = false;
   for (std::size_t i = 0; i < std::min<std::size_t>(info.nr_map_ids, map_ids.size()); ++i) {
     const Fd map(bpf_map_get_fd_by_id(map_ids[i]));
@@ -216,6 +340,9 @@ StatusOr<Standing> read_standing(std::uint32_t program_id) {
         return from_errno("cannot read the match of a filter", errno);
       }
       read_ports(value, match);
+      read_protocols(value, match);
+      standing.aim.cgroup.id = value.cgroup;
+      standing.aim.cgroup.level = value.cgroup_level;
       standing.deadline = from_ns(static_cast<std::int64_t>(value.deadline_ns));
       found = true;
     }
@@ -224,7 +351,7 @@ StatusOr<Standing> read_standing(std::uint32_t program_id) {
   return standing;
 }
 
-bool may_overlap(const v1::Match& a, const v1::Match& b) {
+bool may_overlap(const Aim& a, const Aim& b) {
   const auto any = [](const auto& left, const auto& right, auto share) {
     if (left.empty() || right.empty()) return true;
     for (const auto& one : left) {
@@ -234,10 +361,20 @@ bool may_overlap(const v1::Match& a, const v1::Match& b) {
     }
     return false;
   };
-  return any(a.cidrs(), b.cidrs(), share_address) &&
-         any(a.ports(), b.ports(), [](const v1::PortRange& one, const v1::PortRange& other) {
-           return one.first() <= other.last() && other.first() <= one.last();
-         });
+  // Two groups of one level have no socket in common; of two levels one may hold the other.
+  if (a.cgroup.id != 0 && b.cgroup.id != 0 && a.cgroup.level == b.cgroup.level &&
+      a.cgroup.id != b.cgroup.id) {
+    return false;
+  }
+  return any(a.match.cidrs(), b.match.cidrs(), share_address) &&
+         any(a.match.ports(), b.match.ports(),
+             [](const v1::PortRange& one, const v1::PortRange& other) {
+               return one.first() <= other.last() && other.first() <= one.last();
+             }) &&
+         any(a.match.protocols(), b.match.protocols(),
+             [](const v1::Protocol& one, const v1::Protocol& other) {
+               return one.number() == other.number();
+             });
 }
 
 }  // namespace squall::network

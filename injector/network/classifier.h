@@ -2,20 +2,49 @@
 /// The door to libbpf: one loaded classifier object, its match, and its deadline.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <set>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
 #include "experiments/base/clock.h"
 #include "experiments/base/status.h"
+#include "injector/network/cgroup.h"
 #include "squall/v1/faults.pb.h"
 
 struct classifier;
 
 namespace squall::network {
+
+/// Whom a fault is aimed at.
+struct Aim {
+  v1::Match match;         ///< Its hosts' addresses are among its cidrs.
+  v1::Match except;        ///< As well.
+  double connections = 0;  ///< Percent that are hit; 0: all of them.
+  double packets = 0;      ///< Percent.
+  std::uint32_t seed = 0;  ///< Which connections.
+  Cgroup cgroup;           ///< Only sockets of its processes, and of the groups' below it.
+};
+
+/// One end of a TCP connection and the other, IPv4 addresses as ::ffff:a.b.c.d.
+struct Connection {
+  struct End {
+    std::array<std::uint8_t, 16> address{};
+    std::uint16_t port = 0;
+
+    friend auto operator<=>(const End&, const End&) = default;
+  };
+  End source;
+  End destination;
+
+  friend auto operator<=>(const Connection&, const Connection&) = default;
+};
 
 struct Lost {
   std::uint64_t packets = 0;
@@ -42,10 +71,18 @@ class Classifier {
 
   /// Which packets, before the filter stands. Errors: kInvalidArgument for more CIDRs than the
   /// tries hold.
-  Status set_match(const v1::Match& match, std::span<const std::uint16_t> spared_tcp_ports);
+  Status set_aim(const Aim& aim, std::span<const std::uint16_t> spared_tcp_ports);
+
+  /// The addresses anew, while the filter stands: what stays is never without its entry. Errors: as
+  /// set_aim().
+  Status set_addresses(const Aim& aim);
 
   /// Spares one more TCP port, at once.
   void spare(std::uint16_t port);
+
+  /// Spares these connections, each the one way that it is named, and no others any more. What does
+  /// not fit is told as kResourceExhausted; the others are spared.
+  Status spare_connections(const std::set<Connection>& connections);
 
   /// What `reenter` does to packets: their mark, and whether they are for this host in any case.
   void set_reenter(std::uint32_t mark, bool for_this_host);
@@ -65,6 +102,8 @@ class Classifier {
   explicit Classifier(struct classifier* object) : object_(object) {}
 
   struct classifier* object_;
+  std::map<std::string, std::uint8_t> addresses_;  // what the tries hold, by their keys' bytes
+  std::set<Connection> spared_;
 };
 
 /// The mark under which the relay of this fault sends, for one way.
@@ -72,14 +111,14 @@ std::uint32_t relay_mark(std::string_view fault_id, bool ingress);
 
 /// What a filter that stands in the kernel is asked, by whichever process.
 struct Standing {
-  v1::Match match;
+  Aim aim;                 ///< Without its exceptions and shares.
   MonotonicTime deadline;  ///< The epoch: it does not match yet.
 };
 
 /// By its program's id. Errors: kNotFound for a program that is gone or not ours.
 StatusOr<Standing> read_standing(std::uint32_t program_id);
 
-/// Whether some packet could match both.
-bool may_overlap(const v1::Match& a, const v1::Match& b);
+/// Whether some packet could be aimed at by both. Exceptions and shares are taken for none.
+bool may_overlap(const Aim& a, const Aim& b);
 
 }  // namespace squall::network

@@ -7,7 +7,6 @@
 #include <span>
 #include <string_view>
 
-#include "injector/network/classifier.h"
 #include "injector/network/objects.h"
 
 namespace squall::network {
@@ -64,8 +63,8 @@ StatusOr<std::vector<Link>> all_that_are_up(Netlink& netlink) {
   return links;
 }
 
-StatusOr<Place> find_place(Netlink& netlink, const Link& interface, bool ingress,
-                           const v1::Network& wanted, const std::string& tag) {
+StatusOr<Place> find_place(Netlink& netlink, const Link& interface, bool ingress, const Aim& aim,
+                           const std::string& tag) {
   Place place;
   place.interface = interface;
   place.ingress = ingress;
@@ -90,7 +89,7 @@ StatusOr<Place> find_place(Netlink& netlink, const Link& interface, bool ingress
     place.neighbours_bits |= filter.handle;
     // Past its deadline it matches nothing any more; its daemon will sweep it.
     if (other->deadline != MonotonicTime{} && other->deadline <= monotonic_now()) continue;
-    if (may_overlap(wanted.to(), other->match)) {
+    if (may_overlap(aim, other->aim)) {
       return error(StatusCode::kFailedPrecondition,
                    "the fault " + std::string(fault_of(filter.name)) + " already acts on " +
                        place.name() + " and may match the same packets");
@@ -111,19 +110,21 @@ StatusOr<Place> find_place(Netlink& netlink, const Link& interface, bool ingress
 
 }  // namespace
 
-StatusOr<std::vector<Link>> choose_interfaces(Netlink& netlink, const v1::Network& wanted) {
-  if (!wanted.interface().empty()) return by_name(netlink, wanted.interface());
-  if (!wanted.to().cidrs().empty()) return by_routes(netlink, wanted.to());
+StatusOr<std::vector<Link>> choose_interfaces(Netlink& netlink, const std::string& name,
+                                              const v1::Match& match) {
+  if (!name.empty() && name != "all") return by_name(netlink, name);
+  if (name.empty() && !match.cidrs().empty()) return by_routes(netlink, match);
   return all_that_are_up(netlink);
 }
 
 StatusOr<std::vector<Place>> find_places(Netlink& netlink, const std::vector<Link>& interfaces,
-                                         const v1::Network& wanted, const std::string& tag) {
+                                         v1::Direction direction, const Aim& aim,
+                                         const std::string& tag) {
   std::vector<Place> places;
   for (const Link& interface : interfaces) {
     for (const bool ingress : {false, true}) {
-      if (wanted.direction() == (ingress ? v1::EGRESS : v1::INGRESS)) continue;
-      StatusOr<Place> place = find_place(netlink, interface, ingress, wanted, tag);
+      if (direction == (ingress ? v1::EGRESS : v1::INGRESS)) continue;
+      StatusOr<Place> place = find_place(netlink, interface, ingress, aim, tag);
       if (!place.ok()) return place.status();
       places.push_back(*std::move(place));
     }

@@ -7,15 +7,18 @@
 #include <vector>
 
 #include "experiments/base/status.h"
+#include "injector/network/classifier.h"
 #include "injector/network/netlink.h"
 #include "squall/v1/faults.pb.h"
 
 namespace squall::network {
 
-/// The interface that was named; else those that lead to `to.cidrs`, by the route to each one's
-/// first address; else every one that is up, but lo and our own. Errors: kNotFound for an unknown
-/// interface, or none; kFailedPrecondition for lo, which must be named.
-StatusOr<std::vector<Link>> choose_interfaces(Netlink& netlink, const v1::Network& wanted);
+/// The interface that was named; else those that lead to the match's addresses, by the route to
+/// each one's first; else, and for the name `all`, every one that is up, but lo and our own.
+/// Errors: kNotFound for an unknown interface, or none; kFailedPrecondition for lo, which must be
+/// named.
+StatusOr<std::vector<Link>> choose_interfaces(Netlink& netlink, const std::string& name,
+                                              const v1::Match& match);
 
 /// One way of one interface, where a filter of ours is to stand.
 struct Place {
@@ -34,6 +37,7 @@ struct Place {
 /// Errors: kFailedPrecondition where another fault's match overlaps this one's: of two that match a
 /// packet only the first would act. Its own filter (by its tag) does not count.
 StatusOr<std::vector<Place>> find_places(Netlink& netlink, const std::vector<Link>& interfaces,
-                                         const v1::Network& wanted, const std::string& tag);
+                                         v1::Direction direction, const Aim& aim,
+                                         const std::string& tag);
 
 }  // namespace squall::network

@@ -18,11 +18,26 @@
 #define SQUALL_MARK_MASK 0xffff8000u
 #define SQUALL_MARK_FAULT_MASK 0x00007fffu
 
-#define SQUALL_MATCH_CIDRS 1u /* only addresses in the tries */
-#define SQUALL_MATCH_PORTS 2u /* only ports in the set */
+/* What is asked of a packet; what is not asked is not looked at. */
+#define SQUALL_MATCH_CIDRS 0x001u     /* an address in the tries that bears SQUALL_IN */
+#define SQUALL_MATCH_PORTS 0x002u     /* a port in the set */
+#define SQUALL_MATCH_PROTOCOLS 0x004u /* a protocol in the set */
+#define SQUALL_EXCEPT 0x008u          /* and not all that the next three ask */
+#define SQUALL_EXCEPT_CIDRS 0x010u    /* an address in the tries that bears SQUALL_OUT */
+#define SQUALL_EXCEPT_PORTS 0x020u
+#define SQUALL_EXCEPT_PROTOCOLS 0x040u
+#define SQUALL_SHARE_OF_CONNECTIONS 0x080u /* a flow whose hash is below `share` */
+#define SQUALL_SHARE_OF_PACKETS 0x100u     /* a random number below `share` */
+#define SQUALL_MATCH_CGROUP 0x200u         /* a socket below this control group */
 
-#define SQUALL_MAX_CIDRS 4096
-#define SQUALL_PORT_WORDS 1024 /* one bit a port */
+/* What the tries say of an address. A longer prefix bears what the shorter ones around it do. */
+#define SQUALL_IN 1u
+#define SQUALL_OUT 2u
+
+#define SQUALL_MAX_CIDRS 8192
+#define SQUALL_MAX_CONNECTIONS 4096
+#define SQUALL_PORT_WORDS 1024  /* one bit a port */
+#define SQUALL_PROTOCOL_WORDS 4 /* one bit a protocol */
 
 /* The whole of the object's .bss, mapped into the holder: a deadline is moved by one store. */
 struct squall_match {
@@ -30,9 +45,23 @@ struct squall_match {
   __u32 flags;
   __u32 reenter_mark; /* for what the relay hands back on ingress */
   __u32 reenter_host; /* 1: such packets are for this host whatever their address says (lo) */
-  __u32 padding;
+  __u32 share;        /* of 2^32 */
+  __u32 share_seed;   /* which connections the share falls on */
+  __u32 cgroup_level; /* below the root of cgroup v2, which is 0 */
+  __u64 cgroup;       /* its id, the inode of its folder */
+  __u64 protocols[SQUALL_PROTOCOL_WORDS];
+  __u64 except_protocols[SQUALL_PROTOCOL_WORDS];
   __u64 ports[SQUALL_PORT_WORDS];
+  __u64 except_ports[SQUALL_PORT_WORDS];
   __u64 spared_tcp_ports[SQUALL_PORT_WORDS];
+};
+
+/* A TCP connection, either way round; IPv4 addresses as ::ffff:a.b.c.d, ports in network order. */
+struct squall_connection {
+  __u8 source[16];
+  __u8 destination[16];
+  __u16 source_port;
+  __u16 destination_port;
 };
 
 struct squall_cidr4 {

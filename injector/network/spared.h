@@ -4,11 +4,19 @@
 
 #include <cstdint>
 #include <map>
+#include <set>
 #include <vector>
+
+#include "injector/network/classifier.h"
 
 namespace squall::network {
 
 inline constexpr std::uint16_t kSshPort = 22;
+
+/// The established TCP connections of ssh and sshd in this network namespace, whatever their ports:
+/// a session that socket activation took in, or one from here to elsewhere. Best effort: what
+/// cannot be read is left out. Walks /proc, which takes milliseconds.
+std::set<Connection> ssh_connections();
 
 /// The ports on which an sshd of this network namespace listens. Best effort: what cannot be read
 /// is left out. Used by one thread at a time.

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <ctime>
+#include <iterator>
 #include <optional>
 #include <set>
 #include <utility>
@@ -16,6 +17,7 @@
 #include "injector/network/lock.h"
 #include "injector/network/netem.h"
 #include "injector/network/netlink.h"
+#include "injector/network/netns.h"
 #include "injector/network/objects.h"
 #include "injector/network/sysctl.h"
 
@@ -41,7 +43,7 @@ StatusOr<std::optional<Filter>> find_filter(Netlink& netlink, const v1::RemoveFi
   StatusOr<std::vector<Filter>> filters = netlink.filters(wanted.ifindex(), wanted.parent());
   if (!filters.ok()) return filters.status();
   for (Filter& filter : *filters) {
-    if (filter.priority == wanted.priority() && filter.kind == "bpf" &&
+    if (filter.priority == wanted.priority() && filter.kind == "bpf" && !wanted.tag().empty() &&
         filter.name == wanted.tag()) {
       return std::optional<Filter>(std::move(filter));
     }
@@ -62,6 +64,7 @@ Status remove_filter(Netlink& netlink, const v1::RemoveFilter& wanted) {
 }
 
 bool is_ours(const Link& link, const v1::RemoveLink& wanted) {
+  if (wanted.tag().empty()) return false;  // of anybody's device
   if (link.alias == wanted.tag()) return true;
   // Between its making and its naming a device bears the fault's id in its name alone.
   return link.alias.empty() && !link.is_up() && (link.kind == "ifb" || link.kind == "tun") &&
@@ -165,51 +168,37 @@ Status set_sysctl(Netlink& netlink, const v1::SetSysctl& wanted) {
                wanted.name() + " reads " + *left + " after " + wanted.before() + " was written");
 }
 
-Status in_namespace(std::uint64_t wanted) {
-  const StatusOr<std::uint64_t> here = current_netns();
-  if (!here.ok()) return here.status();
-  if (*here == wanted) return ok();
-  return error(StatusCode::kFailedPrecondition, "the undo is for the network namespace " +
-                                                    std::to_string(wanted) + ", this is " +
-                                                    std::to_string(*here));
-}
-
-/// How long a packet may stay in a netem of ours.
-Duration drain_of(const std::vector<Qdisc>& qdiscs, std::uint32_t ifindex) {
-  for (const Qdisc& qdisc : qdiscs) {
-    if (qdisc.ifindex != ifindex || qdisc.kind != "netem") continue;
-    const StatusOr<NetemSettings> settings = decode_netem(qdisc.options);
-    if (settings.ok()) return longest_stay(settings->delay, settings->jitter);
-  }
-  return kUnknownDrain;
-}
-
-}  // namespace
-
-void await_packets_in_flight() { ::syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0); }
-
-Status run_undo(const v1::Undo& undo) {
-  StatusOr<Netlink> netlink = Netlink::open();
-  if (!netlink.ok()) return netlink.status();
-  const auto here = [](const auto& wanted) { return in_namespace(wanted.netns_inode()); };
-  Status status;
+std::uint64_t netns_of(const v1::Undo& undo) {
   switch (undo.what_case()) {
     case v1::Undo::kRemoveFilter:
-      status = here(undo.remove_filter());
-      return status.ok() ? remove_filter(*netlink, undo.remove_filter()) : status;
+      return undo.remove_filter().netns_inode();
     case v1::Undo::kRemoveLink:
-      status = here(undo.remove_link());
-      return status.ok() ? remove_link(*netlink, undo.remove_link()) : status;
+      return undo.remove_link().netns_inode();
+    case v1::Undo::kRemoveClsact:
+      return undo.remove_clsact().netns_inode();
+    case v1::Undo::kSetSysctl:
+      return undo.set_sysctl().netns_inode();
+    case v1::Undo::WHAT_NOT_SET:
+      break;
+  }
+  return 0;
+}
+
+/// In the namespace that it names.
+Status run_here(const v1::Undo& undo) {
+  StatusOr<Netlink> netlink = Netlink::open();
+  if (!netlink.ok()) return netlink.status();
+  switch (undo.what_case()) {
+    case v1::Undo::kRemoveFilter:
+      return remove_filter(*netlink, undo.remove_filter());
+    case v1::Undo::kRemoveLink:
+      return remove_link(*netlink, undo.remove_link());
     case v1::Undo::kRemoveClsact: {
-      status = here(undo.remove_clsact());
-      if (!status.ok()) return status;
       // Not had in time: that the way back is taken weighs more than who might be in the way.
       const StatusOr<Fd> lock = lock_namespace(kLockWithin);
       return remove_clsact(*netlink, undo.remove_clsact());
     }
     case v1::Undo::kSetSysctl: {
-      status = here(undo.set_sysctl());
-      if (!status.ok()) return status;
       const StatusOr<Fd> lock = lock_namespace(kLockWithin);
       return set_sysctl(*netlink, undo.set_sysctl());
     }
@@ -219,7 +208,35 @@ Status run_undo(const v1::Undo& undo) {
   return error(StatusCode::kUnimplemented, "an undo of another version");
 }
 
-StatusOr<std::vector<v1::Undo>> find_tagged(const std::string& state_id) {
+/// How long a packet may stay in a netem of ours.
+Duration drain_of(const std::vector<Qdisc>& qdiscs, std::uint32_t ifindex) {
+  for (const Qdisc& qdisc : qdiscs) {
+    if (qdisc.ifindex != ifindex || qdisc.kind != "netem") continue;
+    const StatusOr<Effect> effect = decode_netem(qdisc.options);
+    if (effect.ok()) return longest_stay(*effect);
+  }
+  return kUnknownDrain;
+}
+
+}  // namespace
+
+void await_packets_in_flight() { ::syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0); }
+
+Status run_undo(const v1::Undo& undo) {
+  const StatusOr<std::uint64_t> here = current_netns();
+  if (!here.ok()) return here.status();
+  if (undo.what_case() == v1::Undo::WHAT_NOT_SET || netns_of(undo) == *here) return run_here(undo);
+  const StatusOr<Fd> netns = find_netns(netns_of(undo));
+  // With the namespace everything in it is gone.
+  if (netns.status().code() == StatusCode::kNotFound) return ok();
+  if (!netns.ok()) return netns.status();
+  const StatusOr<InNetns> inside = InNetns::enter(*netns);
+  return inside.ok() ? run_here(undo) : inside.status();
+}
+
+namespace {
+
+StatusOr<std::vector<v1::Undo>> find_tagged_here(const std::string& state_id) {
   const StatusOr<std::uint64_t> netns = current_netns();
   if (!netns.ok()) return netns.status();
   StatusOr<Netlink> netlink = Netlink::open();
@@ -277,6 +294,24 @@ StatusOr<std::vector<v1::Undo>> find_tagged(const std::string& state_id) {
   };
   put_back(kSetRouteLocalnet, "route_localnet");
   put_back(kSetAcceptLocal, "accept_local");
+  return undos;
+}
+
+}  // namespace
+
+StatusOr<std::vector<v1::Undo>> find_tagged(const std::string& state_id) {
+  StatusOr<std::vector<v1::Undo>> undos = find_tagged_here(state_id);
+  if (!undos.ok() || state_id.empty()) return undos;
+  for (const std::uint64_t other : other_netns()) {
+    // Gone since it was listed, or not ours to enter: then nothing of ours was made in it.
+    const StatusOr<Fd> netns = find_netns(other);
+    if (!netns.ok()) continue;
+    const StatusOr<InNetns> inside = InNetns::enter(*netns);
+    if (!inside.ok()) continue;
+    StatusOr<std::vector<v1::Undo>> found = find_tagged_here(state_id);
+    if (!found.ok()) return found;
+    std::move(found->begin(), found->end(), std::back_inserter(*undos));
+  }
   return undos;
 }
 

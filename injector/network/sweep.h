@@ -12,8 +12,8 @@
 namespace squall::network {
 
 /// Carries out one undo. Idempotent: what is already gone is success, what is no longer ours is
-/// left alone. Reads back. Errors: kDataLoss for what is still there afterwards;
-/// kFailedPrecondition if called in another network namespace than the one the undo names.
+/// left alone. Reads back. It is done in the network namespace that the undo names, and there is
+/// nothing to do once that is gone. Errors: kDataLoss for what is still there afterwards.
 Status run_undo(const v1::Undo& undo);
 
 /// Returns once every packet that a processor was taking from a match to its device has arrived
@@ -23,9 +23,10 @@ Status run_undo(const v1::Undo& undo);
 /// milliseconds. Where the kernel refuses it (nohz_full), it returns at once.
 void await_packets_in_flight();
 
-/// Every object in this network namespace that bears the state directory's tag (squall:STATE_ID:…),
-/// as the undos that remove them, filters first. An empty state id means any of Squall's. Errors:
-/// kInternal when the kernel could not be read; that is never taken for "none".
+/// Every object that bears the state directory's tag (squall:STATE_ID:…), in this network namespace
+/// and in every other that may be entered, as the undos that remove them, filters first. An empty
+/// state id means any of Squall's, in this namespace alone. Errors: kInternal when the kernel could
+/// not be read; that is never taken for "none".
 StatusOr<std::vector<v1::Undo>> find_tagged(const std::string& state_id);
 
 }  // namespace squall::network

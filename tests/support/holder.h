@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "experiments/base/clock.h"
+#include "experiments/base/ids.h"
 #include "squall/v1/hold.pb.h"
 #include "tests/support/process.h"
 
@@ -54,8 +55,9 @@ class Holder {
   std::vector<v1::Undo> undos_;
 };
 
-/// The state directory's id that all of these holders are given.
-inline constexpr const char* kStateId = "testtest";
+/// The state directory's id that all of these holders are given. Each test program has its own: a
+/// sweep reaches into every namespace.
+inline const std::string kStateId = new_state_id();
 
 /// As the daemon sweeps after a holder died: runs the undos, then whatever still bears the tag.
 v1::Swept sweep(const Namespace& where, const std::vector<v1::Undo>& undos);

@@ -197,6 +197,38 @@ TEST_CASE("S03: after all were killed, squall-hold --sweep cleans up without a d
   note("S03 all killed, swept by hand", gone, scene.hosts.check_same(Duration::zero()) - swept);
 }
 
+TEST_CASE(
+    "S03: after all were killed, squalld doctor tells what is left and squalld sweep removes it") {
+  MidFault scene;
+  Command command;
+  command.where = &scene.hosts.node;
+  const auto ask = [&](const std::string& what) {
+    command.argv = {binary("squalld"), what, "--state-dir", scene.hosts.state.path().native()};
+    Process process(command);
+    const int status = process.wait(kBound).value_or(-1);
+    return std::make_pair(status, process.out() + process.err());
+  };
+  const auto [held, about_held] = ask("doctor");
+  CHECK_MESSAGE(held == 0, about_held);
+  CHECK(about_held.find("held by pid " + std::to_string(scene.holder->pid())) != std::string::npos);
+  // What somebody answers for is none of a sweep's business.
+  CHECK(ask("sweep").first == 0);
+  scene.eyes.see_fault();
+
+  const std::vector<Stranger> holders = scene.daemon->holders();
+  kill_at_once(scene, holders);
+  for (const Stranger& holder : holders) CHECK(holder.ends(kBound));
+  REQUIRE(scene.daemon->process().wait(kBound).has_value());
+  const auto [left, about_left] = ask("doctor");
+  CHECK_MESSAGE(left == 5, about_left);
+  CHECK(about_left.find("NOBODY answers for it") != std::string::npos);
+  CHECK(about_left.find(scene.fault.id()) != std::string::npos);
+  const auto [swept, about_swept] = ask("sweep");
+  CHECK_MESSAGE(swept == 0, about_swept);
+  scene.hosts.check_same(kBound);
+  CHECK(ask("doctor").first == 0);
+}
+
 TEST_CASE("S04: squalld told to end by SIGTERM reverts first, loses nothing and exits 0") {
   check_told_to_end(SIGTERM);
 }

@@ -707,7 +707,8 @@ TEST_CASE("faults by the hundred leave neither memory nor descriptors behind") {
   const auto before = descriptors();
   const Usage usage = usage_of(daemon.process().pid());
   for (int i = 0; i < 100; ++i) once();
-  CHECK(support::eventually([&] { return descriptors() == before; }, kBound));
+  // One of a holder that has just gone may still have been among those before.
+  CHECK(support::eventually([&] { return descriptors() <= before; }, kBound));
   CHECK(usage_of(daemon.process().pid()).resident_kib <= usage.resident_kib * 105 / 100);
 }
 

@@ -3,6 +3,8 @@
 /// without the holder.
 #pragma once
 
+#include <poll.h>
+
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -28,14 +30,15 @@ inline void require_ok(const Status& status) {
 class Held {
  public:
   /// Prepared, not yet applied. Throws std::runtime_error when it is refused.
-  /// `beside`: another fault that its daemon knows of.
+  /// `beside`: another fault that its daemon knows of. `hosts`: what the names in it stand for.
   Held(const Namespace& where, const v1::Fault& fault, std::vector<std::uint32_t> spared = {},
-       const Held* beside = nullptr)
+       const Held* beside = nullptr, const hold::Hosts& hosts = {})
       : where_(where) {
     where_.run([&] {
       v1::Start start;
       *start.mutable_fault() = fault;
       start.set_state_id(kStateId);
+      *start.mutable_hosts() = hosts;
       start.mutable_spared_ports()->Add(spared.begin(), spared.end());
       for (const v1::Undo& undo : beside ? beside->undos() : std::vector<v1::Undo>()) {
         if (undo.has_remove_clsact()) start.add_our_clsact(undo.remove_clsact().ifindex());
@@ -61,6 +64,16 @@ class Held {
   }
   Status pulse(Duration lease) {
     return where_.run([&] { return fault_->pulse(monotonic_now() + lease); });
+  }
+  Status resolved(const hold::Hosts& hosts) {
+    return where_.run([&] { return fault_->resolved(hosts); });
+  }
+  /// Whether it noticed, by itself, that something happened, and what it found then.
+  std::optional<Status> noticed(Duration bound) {
+    pollfd waiting{.fd = fault_->watched(), .events = POLLIN, .revents = 0};
+    const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(bound);
+    if (poll(&waiting, 1, static_cast<int>(ms.count())) != 1) return std::nullopt;
+    return where_.run([&] { return fault_->look_again(); });
   }
   v1::Evidence evidence() {
     return where_.run([&] { return fault_->evidence(); });

@@ -260,13 +260,57 @@ TEST_CASE("without a ledger the tags alone lead back to how it was") {
   }
 }
 
-TEST_CASE("an undo is refused in another namespace than its own") {
+TEST_CASE(
+    "S28: what somebody deletes is noticed at once, and what happens beside it is no matter") {
   TwoHosts hosts;
+  const auto held = inject(hosts.node, delay_fault(kPort, kBrief));
+  // Nothing yet; what its own making caused has no news in it.
+  while (const std::optional<Status> own = held->noticed(Duration::zero())) CHECK(own->ok());
+  run_in(hosts.node, {"ip", "link", "set", "eth0", "mtu", "1400"});
+  const std::optional<Status> beside = held->noticed(std::chrono::seconds(5));
+  REQUIRE(beside.has_value());
+  CHECK(beside->ok());
+  while (const std::optional<Status> more = held->noticed(Duration::zero())) CHECK(more->ok());
+
+  SUBCASE("the filter") { run_in(hosts.node, {"tc", "filter", "del", "dev", "eth0", "egress"}); }
+  SUBCASE("the device, and with it its queue") {
+    const auto device = [](const v1::Undo& undo) { return undo.has_remove_link(); };
+    const auto undos = held->undos();
+    const auto made = std::find_if(undos.begin(), undos.end(), device);
+    REQUIRE(made != undos.end());
+    run_in(hosts.node, {"ip", "link", "del", made->remove_link().name()});
+  }
+  SUBCASE("S27: the interface itself") { run_in(hosts.node, {"ip", "link", "del", "eth0"}); }
+  std::optional<Status> found;
+  do {
+    found = held->noticed(std::chrono::seconds(5));
+    REQUIRE(found.has_value());
+  } while (found->ok());
+  CHECK_FALSE(found->ok());
+}
+
+TEST_CASE("an undo is done in the namespace that it names, from wherever it is run") {
+  TwoHosts hosts;
+  const std::vector<std::string> client = settled_fingerprint(hosts.client);
+  const std::vector<std::string> node = settled_fingerprint(hosts.node);
   const auto held = inject(hosts.node, delay_fault(kPort, kBrief));
   for (const v1::Undo& undo : held->undos()) {
     const Status undone = hosts.client.run([&] { return network::run_undo(undo); });
-    CHECK(undone.code() == StatusCode::kFailedPrecondition);
+    CHECK_MESSAGE(undone.ok(), message_of(undone));
   }
+  CHECK(difference(node, settled_fingerprint(hosts.node)) == "");
+  CHECK(difference(client, settled_fingerprint(hosts.client)) == "");
+}
+
+TEST_CASE("an undo in a namespace that is gone has nothing left to do") {
+  v1::Undo undo;
+  {
+    const Namespace gone;
+    undo.mutable_remove_link()->set_netns_inode(gone.inode());
+  }
+  undo.mutable_remove_link()->set_name("sqaaaaaaaaaaaa");
+  undo.mutable_remove_link()->set_tag("squall:" + kStateId + ":aaaaaaaaaaaa");
+  CHECK(network::run_undo(undo).ok());
 }
 
 TEST_CASE("an undo leaves alone what bears its name but not its tag") {
