@@ -1,6 +1,7 @@
 #include "controller/report/picture.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -397,7 +398,11 @@ std::string plain_line(const Story& story, const v1::Event& event, const Style& 
                             safe(event.node_lost().reason())));
     case v1::Event::kPreflighted: {
       const v1::Preflighted& told = event.preflighted();
-      if (!told.refused()) return "";
+      if (!told.refused()) {
+        if (told.notes().empty()) return "";
+        return fmt::format("node {}, {}: {}", safe(told.node()), safe(told.fault()),
+                           residue(told.notes()));
+      }
       return no(fmt::format("node {} refuses {}: {}", safe(told.node()), safe(told.fault()),
                             safe(told.message())));
     }
@@ -440,6 +445,13 @@ std::string plain_line(const Story& story, const v1::Event& event, const Style& 
           words += ": " + safe(one.evidence_words);
       }
       return words;
+    }
+    case v1::Event::kHostChanged: {
+      const v1::HostChanged& told = event.host_changed();
+      return fmt::format("{}: {} now stands for {}", fault(told.fault()), safe(told.host()),
+                         told.addresses().empty()
+                             ? "nothing"
+                             : safe(fmt::format("{}", fmt::join(told.addresses(), ", "))));
     }
     case v1::Event::kFaultReverted: {
       const v1::FaultRevertedEvent& told = event.fault_reverted();

@@ -340,6 +340,8 @@ void Story::take(const v1::Event& event) {
     case v1::Event::kFaultFailed:
       take_fault(event, moment);
       break;
+    case v1::Event::kHostChanged:
+      break;
     case v1::Event::kNodeSettled: {
       NodeStory& story = node(event.node_settled().node());
       story.settled = true;
@@ -393,7 +395,7 @@ std::string evidence_text(const v1::Evidence& evidence) {
     case v1::Evidence::kCpu:
       return fmt::format("{:.1f}% of {} {} burnt", evidence.cpu().achieved(),
                          evidence.cpu().cores(), evidence.cpu().cores() == 1 ? "core" : "cores");
-    case v1::Evidence::KIND_NOT_SET:
+    default:  // the logs of all other kinds have the words themselves
       break;
   }
   return "";

@@ -23,6 +23,7 @@
 #include "experiments/base/units.h"
 #include "experiments/checks/judge.h"
 #include "experiments/plan/explain.h"
+#include "experiments/plan/forms.h"
 
 namespace squall::run {
 namespace asio = boost::asio;
@@ -60,6 +61,14 @@ const char* in_words(v1::EndReason reason) {
     default:
       return "unknown";
   }
+}
+
+/// Of host:port; none for a unix socket, or for the node that squall runs on.
+std::optional<std::uint32_t> port_of(const std::string& address) {
+  if (address.empty() || address.starts_with("unix:")) return std::nullopt;
+  const auto port = parse_count(std::string_view(address).substr(address.rfind(':') + 1));
+  if (!port.ok()) return std::nullopt;
+  return static_cast<std::uint32_t>(*port);
 }
 
 struct Watched {
@@ -254,6 +263,9 @@ class Engine::Run {
     wanted.set_epoch(++site.epoch);
     wanted.set_lease(lease_.count());
     wanted.set_environment(parts_.plan.environment());
+    for (const auto& [name, node] : parts_.plan.nodes()) {
+      if (const auto port = port_of(node.address())) wanted.add_control_ports(*port);
+    }
     auto opened = co_await site.node->open(std::move(wanted), std::move(listener));
     site.open = opened.ok();
     if (site.open) site.lost = false;
@@ -604,11 +616,28 @@ class Engine::Run {
       const bool too_soon =
           !held.told_to_end && reason != v1::DURATION_OVER && reason != v1::RELEASED;
       effect_ended(site, held, too_soon ? in_words(reason) : "");
+    } else if (event.has_host_changed()) {
+      on_host_changed(site, held, event.host_changed());
     } else if (event.has_reverted()) {
       on_reverted(site, held, event.reverted());
     } else if (event.has_failed()) {
       on_failed(site, held, event.failed());
     }
+  }
+
+  void on_host_changed(const Site& site, const Held& held, const v1::HostAddresses& now) {
+    v1::Event told;
+    v1::HostChanged& line = *told.mutable_host_changed();
+    line.set_fault(held.id);
+    line.set_node(site.node->name());
+    line.set_host(now.host());
+    for (const std::string& address : now.addresses()) {
+      v1::Cidr cidr;
+      cidr.set_address(address);
+      cidr.set_prefix(static_cast<std::uint32_t>(address.size() * 8));
+      line.add_addresses(plan::format_cidr(cidr));
+    }
+    parts_.tell(std::move(told));
   }
 
   void on_reverted(Site& site, Held& held, const v1::FaultReverted& reverted) {

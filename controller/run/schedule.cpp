@@ -6,6 +6,7 @@
 #include <cmath>
 #include <utility>
 
+#include "controller/run/partition.h"
 #include "experiments/base/ids.h"
 #include "experiments/base/units.h"
 #include "experiments/plan/explain.h"
@@ -13,10 +14,15 @@
 namespace squall::run {
 namespace {
 
+/// Any number will do that is not 0.
+constexpr std::uint64_t kOfFaults = 0x9e3779b97f4a7c15;
+/// A double holds each of them, and so does a report.
+constexpr std::uint64_t kMostSeeds = std::uint64_t{1} << 53;
+
 class Scheduler {
  public:
   Scheduler(const v1::Plan& plan, std::uint64_t seed)
-      : plan_(plan), names_(node_names(plan)), random_(seed) {}
+      : plan_(plan), names_(node_names(plan)), random_(seed), seeds_(seed ^ kOfFaults) {}
 
   template <typename Steps>
   StatusOr<std::vector<Step>> steps(const Steps& declared, const std::string& place) {
@@ -49,13 +55,46 @@ class Scheduler {
     }
     if (made.name.empty()) made.name = plan::in_words(declared.fault());
     if (declared.fault().has_for_()) made.lasts = Duration(declared.fault().for_());
-    auto nodes = selected(declared);
-    if (!nodes.ok()) return in_context(fmt::format("{} ({})", made.name, place), nodes.status());
-    for (const std::size_t node : *nodes) {
-      made.targets.push_back({node, declared.fault()});
-      made.targets.back().fault.set_id(new_fault_id());
+    auto targets = declared.fault().has_partition() ? parted(declared) : picked(declared);
+    if (!targets.ok())
+      return in_context(fmt::format("{} ({})", made.name, place), targets.status());
+    made.targets = *std::move(targets);
+    for (Target& target : made.targets) {
+      target.fault.set_id(new_fault_id());
+      target.fault.set_seed(1 + seeds_.below(kMostSeeds));
     }
     return made;
+  }
+
+  StatusOr<std::vector<Target>> picked(const v1::Step& declared) {
+    const auto nodes = selected(declared);
+    if (!nodes.ok()) return nodes.status();
+    std::vector<Target> targets;
+    for (const std::size_t node : *nodes) targets.push_back({node, declared.fault()});
+    return targets;
+  }
+
+  StatusOr<std::vector<Target>> parted(const v1::Step& declared) {
+    const v1::Partition& partition = declared.fault().partition();
+    std::vector<std::vector<std::size_t>> groups;
+    const auto add_group = [&](const auto& belongs) {
+      std::vector<std::size_t>& group = groups.emplace_back();
+      for (std::size_t n = 0; n < names_.size(); ++n) {
+        if (belongs(names_[n])) group.push_back(n);
+      }
+    };
+    for (const v1::Selector& one : partition.between()) {
+      add_group([&](const std::string& name) { return matches(one, name); });
+    }
+    if (groups.empty()) {
+      add_group([&](const std::string& name) {
+        return !declared.has_on() || matches(declared.on(), name);
+      });
+    }
+    auto targets = part(plan_, names_, partition, groups, random_);
+    if (!targets.ok()) return targets;
+    for (Target& target : *targets) target.fault.set_for_(declared.fault().for_());
+    return targets;
   }
 
   StatusOr<std::vector<std::size_t>> selected(const v1::Step& declared) {
@@ -92,6 +131,7 @@ class Scheduler {
   const v1::Plan& plan_;
   std::vector<std::string> names_;
   Random random_;
+  Random seeds_;  // of its own, so that what is picked does not depend on how many faults there are
 };
 
 void add_acting(const std::vector<Step>& steps, std::vector<const Step*>& acting) {

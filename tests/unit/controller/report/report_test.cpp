@@ -173,7 +173,8 @@ TEST_CASE("a line of the log reads without the contract beside it") {
       to_json_line(event) ==
       R"({"at":"2026-11-22T07:15:49.000001Z","elapsed":1.5,"fault_evidence":{"fault":"aaaaaaaaaaaa","evidence":)"
       R"({"effect":false,"network":{"engine":"AUTO","matched_packets":0,"matched_bytes":1152921504606846976,)"
-      R"("dropped_packets":0,"overflow_packets":0}},"took_ms":0.0}})");
+      R"("dropped_packets":0,"overflow_packets":0,"marked_packets":0,"duplicated_packets":0,)"
+      R"("corrupted_packets":0,"reordered_packets":0}},"took_ms":0.0}})");
   const auto read = from_json_line(to_json_line(event));
   REQUIRE(read.ok());
   CHECK(read->SerializeAsString() == event.SerializeAsString());
