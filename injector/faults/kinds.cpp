@@ -7,6 +7,7 @@
 namespace squall::hold {
 
 extern const FaultKind kCpu;
+extern const FaultKind kDns;
 extern const FaultKind kKill;
 extern const FaultKind kNetwork;
 
@@ -15,6 +16,7 @@ std::span<const FaultKind> fault_kinds() {
       kNetwork,
       kKill,
       kCpu,
+      kDns,
   };
   return kinds;
 }

@@ -22,6 +22,8 @@
 #include <set>
 #include <utility>
 
+#include "injector/network/dns_redirect.h"
+
 namespace squall::network {
 namespace {
 
@@ -353,7 +355,7 @@ class Reader {
   StatusOr<std::vector<std::string>> read() {
     if (Status opened = open(); !opened.ok()) return opened;
     for (const auto step : {&Reader::links, &Reader::addresses, &Reader::rules, &Reader::routes,
-                            &Reader::traffic, &Reader::sysctls}) {
+                            &Reader::traffic, &Reader::sysctls, &Reader::redirects}) {
       if (Status done = (this->*step)(); !done.ok()) return in_context("fingerprint", done);
     }
     std::sort(lines_.begin(), lines_.end());
@@ -520,6 +522,14 @@ class Reader {
       }
     }
     if (failure) return from_errno("cannot list " + folder.native(), failure.value());
+    return ok();
+  }
+
+  /// Only ours: others' programs on control groups are of the whole host, not of this namespace.
+  Status redirects() {
+    StatusOr<std::vector<std::string>> found = list_dns_redirects();
+    if (!found.ok()) return found.status();
+    lines_.insert(lines_.end(), found->begin(), found->end());
     return ok();
   }
 
