@@ -187,6 +187,11 @@ void Story::take_fault(const v1::Event& event, const Moment& moment) {
   const auto acted = [&](const v1::FaultActed& told) -> FaultStory& {
     FaultStory& story = fault(told.fault(), told.node());
     if (told.has_evidence()) story.evidence = told.evidence();
+    // Who is parted from the one that would speak first never has anything to lose.
+    const bool shared = story.kind == "partition" && story.acted();
+    for (FaultStory& other : faults) {
+      if (shared && other.step == story.step && !other.reverted) other.acted_elsewhere = true;
+    }
     if (!told.words().empty()) {
       story.evidence_words = told.words();
     } else if (told.has_evidence()) {

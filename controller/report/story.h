@@ -89,11 +89,12 @@ struct FaultStory {
   std::string end_reason;
   std::string failure;
   std::vector<std::string> residue;
-  bool cut_short = false;  ///< The run was aborted while it was held.
+  bool cut_short = false;        ///< The run was aborted while it was held.
+  bool acted_elsewhere = false;  ///< Another part of the same partition did.
 
   bool acted() const { return evidence && evidence->effect(); }
   /// It had its time and nothing shows that it did anything. A fault that was cut short had not.
-  bool without_effect() const { return !acted() && !cut_short; }
+  bool without_effect() const { return !acted() && !acted_elsewhere && !cut_short; }
   /// Nothing shows that it did anything, and the run's abort left it no time to.
   bool without_effect_yet() const { return applied && !failed && !acted() && cut_short; }
   bool clean() const { return reverted && residue.empty(); }

@@ -90,6 +90,8 @@ struct Watched {
 struct Progress {
   std::size_t applying = 0;  ///< Not yet applied, nor failed.
   std::size_t acting = 0;    ///< Effect not ended.
+  bool is_one = false;       ///< Its faults are parts of one.
+  bool effect = false;       ///< Seen of any of them.
   fleet::Wake changed;
 };
 
@@ -528,6 +530,7 @@ class Engine::Run {
   asio::awaitable<bool> act(const Step& step) {
     const auto progress = std::make_shared<Progress>();
     progress->applying = progress->acting = step.targets.size();
+    progress->is_one = step.parts;
     for (const Target& target : step.targets) inject(step, target, progress);
 
     const MonotonicTime answer = monotonic_now() + kAnswerWithin;
@@ -576,7 +579,7 @@ class Engine::Run {
     injecting.set_fault(held.id);
     injecting.set_node(site.node->name());
     injecting.set_step(step.name);
-    injecting.set_kind(kind_of(target.fault));
+    injecting.set_kind(step.parts ? "partition" : kind_of(target.fault));
     injecting.set_words(held.words);
     injecting.set_lasts_ms(to_ms(step.lasts));
     // Its time is that of the sending, and not of when the sending was done.
@@ -710,6 +713,7 @@ class Engine::Run {
   void note(Held& held, const v1::Evidence& evidence) {
     held.evidence = evidence;
     held.effect = held.effect || evidence.effect();
+    held.progress->effect = held.progress->effect || held.effect;
   }
 
   void applied(Held& held) {
@@ -733,7 +737,8 @@ class Engine::Run {
     if (decision_) return;
     if (!too_soon.empty()) {
       unmet(fmt::format("{} ended too soon on {}: {}", held.words, site.node->name(), too_soon));
-    } else if (!held.effect) {
+    } else if (held.progress->is_one ? held.progress->acting == 0 && !held.progress->effect
+                                     : !held.effect) {
       const std::string shown = plan::in_words(held.evidence);
       unmet(fmt::format("{} showed no effect on {}{}", held.words, site.node->name(),
                         shown.empty() ? "" : ": " + shown));

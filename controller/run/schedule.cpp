@@ -59,6 +59,7 @@ class Scheduler {
     if (!targets.ok())
       return in_context(fmt::format("{} ({})", made.name, place), targets.status());
     made.targets = *std::move(targets);
+    made.parts = declared.fault().has_partition();
     for (Target& target : made.targets) {
       target.fault.set_id(new_fault_id());
       target.fault.set_seed(1 + seeds_.below(kMostSeeds));

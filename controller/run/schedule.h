@@ -43,6 +43,7 @@ struct Step {
   std::string place;  ///< method[1].parallel[0]
   Duration lasts{};   ///< 0 for what is done at once.
   std::vector<Target> targets;
+  bool parts = false;  ///< A partition: its targets' faults are one, and what one shows all did.
   std::vector<Step> parallel;
 };
 

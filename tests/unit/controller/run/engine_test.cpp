@@ -331,6 +331,26 @@ TEST_CASE("a fault without effect is no success, but one that was aborted is not
   }
 }
 
+TEST_CASE("a partition has its effect where any part of it shows one") {
+  World world(2);
+  world.add_check("shop");
+  v1::Step& step = world.add_fault(milliseconds(20));
+  step.mutable_fault()->mutable_partition()->set_shape(v1::HALVES);
+  SUBCASE("one never had anything to lose") {
+    world.nodes[0]->shows_effect = false;
+    CHECK(world.run().exit_code() == 0);
+  }
+  SUBCASE("nor had the other") {
+    for (const auto& node : world.nodes) node->shows_effect = false;
+    const v1::RunEnded ended = world.run();
+    CHECK(ended.exit_code() == 4);
+    CHECK(has(ended.sentence(), "showed no effect"));
+  }
+  for (const v1::Event& event : world.of(v1::Event::kFaultInjecting)) {
+    CHECK(event.fault_injecting().kind() == "partition");
+  }
+}
+
 TEST_CASE("a node that is lost ends the run, and is asked again until its end is proven") {
   World world(3);
   world.add_check("shop");
