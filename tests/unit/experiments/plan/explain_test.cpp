@@ -85,66 +85,67 @@ TEST_CASE("a kind's page tells its fields with unit, bounds and default") {
   CHECK(*explain("network") ==
         R"(network: delays, loses or mangles the packets it matches; all others pass untouched
 
-  delay                  duration        added to every matched packet (1us to 60s; such as 200ms)
-  jitter                 duration        the delay varies by this much, as `distribution` says (1us
-                                         to 60s; at most `delay`; only with `delay`; such as 20ms)
-  distribution           word            how the delay varies; all but uniform take jitter for the
-                                         standard deviation (uniform, normal, pareto or
-                                         paretonormal; only with `jitter`; default uniform; such as
-                                         normal)
-  delay_correlation      percentage      how much a packet's delay resembles the one before it
-                                         (0.0001% to 100%; only with `jitter`; such as 25%)
-  loss                   percentage      share of the matched packets that vanish (0.0001% to 100%;
-                                         not with `gilbert_elliott`; not with `four_state`; such as
-                                         1%)
-  loss_correlation       percentage      how much a loss depends on whether the packet before it was
-                                         lost (0.0001% to 100%; only with `loss`; such as 25%)
-  gilbert_elliott        gilbertelliott  loss in bursts, by the Gilbert-Elliott model: tc's `loss
-                                         gemodel` (not with `four_state`)
-  four_state             fourstate       loss in bursts, by a Markov chain of four states: tc's
-                                         `loss state`
-  ecn                    true or false   packets to be lost that know ECN are marked as congested
-                                         instead of dropped
-  duplicate              percentage      share of the matched packets that arrive twice (0.0001% to
-                                         100%; such as 1%)
-  duplicate_correlation  percentage      how much a duplicate depends on whether the packet before
-                                         it was one (0.0001% to 100%; only with `duplicate`)
-  corrupt                percentage      share of the matched packets in which one bit is flipped
-                                         (0.0001% to 100%; such as 0.1%)
-  corrupt_correlation    percentage      how much a flipped bit depends on whether the packet before
-                                         had one (0.0001% to 100%; only with `corrupt`)
-  reorder                percentage      share of the packets that pass at once, ahead of those that
-                                         are delayed (0.0001% to 100%; only with `delay`; such as
-                                         25%)
-  reorder_correlation    percentage      how much it depends on whether the packet before passed at
-                                         once (0.0001% to 100%; only with `reorder`)
-  gap                    number          only every Nth packet may pass at once (1 to 1000000; only
-                                         with `reorder`; such as 5)
-  rate                   rate            as slow as a line of this many bits per second (8bit to
-                                         1000gbit; such as 10mbit)
-  packet_overhead        number          bytes that every packet counts for beside its own; a minus
-                                         sign takes some off (-1500 to 1500; only with `rate`; such
-                                         as 20)
-  cell_size              number          the line carries cells of this many bytes (1 to 65535; only
-                                         with `rate`; such as 48)
-  cell_overhead          number          bytes that every cell counts for beside its own (-1500 to
-                                         1500; only with `cell_size`; such as 5)
-  slot                   slot            packets arrive in bursts, as on radio links: tc's `slot`
-  limit                  number          most packets held at once; without it, as many as the rate
-                                         and the delay need (1 to 100000000; such as 1000)
-  to                     match           which packets; without it, all of them
-  from                   match           which packets, of those that arrive from there (not with
-                                         `to`; not with `direction`)
-  except                 match           which of these pass untouched all the same
-  connections            percentage      share of the connections that are hit, each whole or not at
-                                         all (0.01% to 100%; not with `packets`; such as 10%)
-  packets                percentage      share of the packets that are hit (0.01% to 100%; such as
-                                         10%)
-  in                     scope           only what a part of the node sends and receives
-  direction              word            which way the packets go, seen from the node (egress,
-                                         ingress or both; default egress)
-  interface              text            the network interface (such as eth0)
-  engine                 word            what holds the packets (auto, netem or relay; default auto)
+  delay                  duration         added to every matched packet (1us to 60s; such as 200ms)
+  jitter                 duration         the delay varies by this much, as `distribution` says (1us
+                                          to 60s; at most `delay`; only with `delay`; such as 20ms)
+  distribution           word             how the delay varies; all but uniform take jitter for the
+                                          standard deviation (uniform, normal, pareto or
+                                          paretonormal; only with `jitter`; default uniform; such as
+                                          normal)
+  delay_correlation      percentage       how much a packet's delay resembles the one before it
+                                          (0.0001% to 100%; only with `jitter`; such as 25%)
+  loss                   percentage       share of the matched packets that vanish (0.0001% to 100%;
+                                          not with `gilbert_elliott`; not with `four_state`; such as
+                                          1%)
+  loss_correlation       percentage       how much a loss depends on whether the packet before it
+                                          was lost (0.0001% to 100%; only with `loss`; such as 25%)
+  gilbert_elliott        gilbert elliott  loss in bursts, by the Gilbert-Elliott model: tc's `loss
+                                          gemodel` (not with `four_state`)
+  four_state             four state       loss in bursts, by a Markov chain of four states: tc's
+                                          `loss state`
+  ecn                    true or false    packets to be lost that know ECN are marked as congested
+                                          instead of dropped
+  duplicate              percentage       share of the matched packets that arrive twice (0.0001% to
+                                          100%; such as 1%)
+  duplicate_correlation  percentage       how much a duplicate depends on whether the packet before
+                                          it was one (0.0001% to 100%; only with `duplicate`)
+  corrupt                percentage       share of the matched packets in which one bit is flipped
+                                          (0.0001% to 100%; such as 0.1%)
+  corrupt_correlation    percentage       how much a flipped bit depends on whether the packet
+                                          before had one (0.0001% to 100%; only with `corrupt`)
+  reorder                percentage       share of the packets that pass at once, ahead of those
+                                          that are delayed (0.0001% to 100%; only with `delay`; such
+                                          as 25%)
+  reorder_correlation    percentage       how much it depends on whether the packet before passed at
+                                          once (0.0001% to 100%; only with `reorder`)
+  gap                    number           only every Nth packet may pass at once (1 to 1000000; only
+                                          with `reorder`; such as 5)
+  rate                   rate             as slow as a line of this many bits per second (8bit to
+                                          1000gbit; such as 10mbit)
+  packet_overhead        number           bytes that every packet counts for beside its own; a minus
+                                          sign takes some off (-1500 to 1500; only with `rate`; such
+                                          as 20)
+  cell_size              number           the line carries cells of this many bytes (1 to 65535;
+                                          only with `rate`; such as 48)
+  cell_overhead          number           bytes that every cell counts for beside its own (-1500 to
+                                          1500; only with `cell_size`; such as 5)
+  slot                   slot             packets arrive in bursts, as on radio links: tc's `slot`
+  limit                  number           most packets held at once; without it, as many as the rate
+                                          and the delay need (1 to 100000000; such as 1000)
+  to                     match            which packets; without it, all of them
+  from                   match            which packets, of those that arrive from there (not with
+                                          `to`; not with `direction`)
+  except                 match            which of these pass untouched all the same
+  connections            percentage       share of the connections that are hit, each whole or not
+                                          at all (0.01% to 100%; not with `packets`; such as 10%)
+  packets                percentage       share of the packets that are hit (0.01% to 100%; such as
+                                          10%)
+  in                     scope            only what a part of the node sends and receives
+  direction              word             which way the packets go, seen from the node (egress,
+                                          ingress or both; default egress)
+  interface              text             the network interface (such as eth0)
+  engine                 word             what holds the packets (auto, netem or relay; default
+                                          auto)
 
 At least one of delay, loss, gilbert_elliott, four_state, duplicate, corrupt, rate or slot.
 
