@@ -199,12 +199,9 @@ std::unique_ptr<Fault> make(const v1::Start& start) {
 v1::Looked look(const v1::Look& request) {
   v1::Looked looked;
   const auto cores = choose_cores(request.fault().cpu());
-  if (!cores.ok()) {
-    looked.set_code(static_cast<int>(cores.status().code()));
-    looked.set_message(message_of(cores.status()));
-    return looked;
-  }
-  looked.add_notes(std::to_string(cores->size()) + " cores");
+  if (!cores.ok()) return refused(cores.status());
+  looked.add_notes("on " + std::to_string(cores->size()) +
+                   (cores->size() == 1 ? " core" : " cores"));
   return looked;
 }
 

@@ -141,16 +141,11 @@ std::unique_ptr<Fault> make(const v1::Start& start) {
 
 v1::Looked look(const v1::Look& asked) {
   v1::Looked looked;
-  const auto refuse = [&](const Status& status) {
-    looked.set_code(static_cast<int>(status.code()));
-    looked.set_message(message_of(status));
-    return looked;
-  };
   const StatusOr<Group> group = open_group(asked.fault().dns());
-  if (!group.ok()) return refuse(group.status());
+  if (!group.ok()) return refused(group.status());
   // Loaded and thrown away: the kernel itself says whether it can, and whether we may.
   const StatusOr<std::unique_ptr<DnsRedirect>> redirect = DnsRedirect::load();
-  if (!redirect.ok()) return refuse(redirect.status());
+  if (!redirect.ok()) return refused(redirect.status());
   looked.add_notes("queries of the sockets in the control group " + group->path);
   return looked;
 }

@@ -64,6 +64,14 @@ class Fault {
   virtual std::vector<std::string> clean_up() = 0;
 };
 
+/// A look's answer that the fault cannot be, and why.
+inline v1::Looked refused(const Status& why) {
+  v1::Looked looked;
+  looked.set_code(static_cast<int>(why.code()));
+  looked.set_message(message_of(why));
+  return looked;
+}
+
 /// The registry line of a kind.
 struct FaultKind {
   v1::Fault::KindCase kind;

@@ -129,11 +129,7 @@ std::unique_ptr<Fault> make(const v1::Start& start) {
 v1::Looked look(const v1::Look& request) {
   v1::Looked looked;
   const auto targets = select_processes(request.fault().kill().process());
-  if (!targets.ok()) {
-    looked.set_code(static_cast<int>(targets.status().code()));
-    looked.set_message(message_of(targets.status()));
-    return looked;
-  }
+  if (!targets.ok()) return refused(targets.status());
   for (const Target& target : *targets) {
     v1::KillEvidence::Victim* victim = looked.add_targets();
     victim->set_pid(target.pid);
