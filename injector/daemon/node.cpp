@@ -532,14 +532,12 @@ void Node::start(const std::shared_ptr<HeldFault>& fault) {
     v1::Start& start = *message.mutable_start();
     *start.mutable_fault() = fault->fault;
     start.set_state_id(facts_.state_id);
-    std::set<std::uint32_t> our_clsact;
     for (const auto& other : live_faults()) {
       for (const v1::Undo& undo : other->undos) {
-        if (undo.has_remove_clsact()) our_clsact.insert(undo.remove_clsact().ifindex());
+        if (undo.has_remove_clsact()) *start.add_our_clsact() = undo.remove_clsact();
         if (undo.has_set_sysctl()) *start.add_our_settings() = undo.set_sysctl();
       }
     }
-    start.mutable_our_clsact()->Assign(our_clsact.begin(), our_clsact.end());
     start.mutable_spared_ports()->Assign(facts_.spared_ports.begin(), facts_.spared_ports.end());
     start.mutable_spared_ports()->MergeFrom(lease->control_ports);
     *start.mutable_hosts() = fault->hosts;

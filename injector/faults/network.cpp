@@ -69,8 +69,6 @@ struct Resolved {
   std::vector<Link> interfaces;
 };
 
-bool loses_everything(const v1::Network& wanted) { return loses_all(effect_of(wanted, 0)); }
-
 /// A plan says in two ways which packets it means; from here on there is one.
 v1::Network in_one(v1::Network wanted) {
   if (!wanted.has_from()) return wanted;
@@ -126,7 +124,7 @@ StatusOr<Resolved> resolve(Netlink& netlink, const v1::Network& wanted, const v1
   const StatusOr<std::vector<Link>> interfaces =
       choose_interfaces(netlink, wanted.interface(), match);
   if (!interfaces.ok()) return interfaces.status();
-  if (engine->engine == v1::RELAY && !loses_everything(wanted)) {
+  if (engine->engine == v1::RELAY && !loses_all(effect_of(wanted, 0))) {
     for (const Link& interface : *interfaces) {
       if (interface.type == kEthernet || interface.type == kLoopback) continue;
       return error(StatusCode::kUnimplemented, "the relay cannot send on " + interface.name +
@@ -156,9 +154,7 @@ class Network final : public Fault {
 
  private:
   const std::string& id() const { return start_.fault().id(); }
-  Duration delay() const { return Duration(wanted_.delay()); }
-  Duration jitter() const { return Duration(wanted_.jitter()); }
-  bool needs_device() const { return !loses_everything(wanted_); }
+  bool needs_device() const { return !loses_all(effect_); }
   bool is_relay() const { return engine_.engine == v1::RELAY; }
 
   /// A filter that is to stand, and where its packets go.
@@ -243,7 +239,11 @@ StatusOr<std::vector<v1::Undo>> Network::prepare() {
                  "the relay carries at most " + std::to_string(kLetters.size()) +
                      " ways, this fault asks for " + std::to_string(places->size()));
   }
-  std::set<std::uint32_t> made_clsact(start_.our_clsact().begin(), start_.our_clsact().end());
+  std::set<std::uint32_t> made_clsact;
+  for (const v1::RemoveClsact& ours : start_.our_clsact()) {
+    // Another namespace's interfaces have the same numbers.
+    if (ours.netns_inode() == netns_) made_clsact.insert(ours.ifindex());
+  }
   for (const Place& place : *places) {
     const std::uint32_t index = place.interface.index;
     const bool has = std::any_of(qdiscs->begin(), qdiscs->end(), [&](const Qdisc& qdisc) {
@@ -328,9 +328,12 @@ Status Network::prepare_loopback() {
       if (!now.ok()) return now.status();
       // Another fault's doing, even of one that is leaving, is put back by the last of us to leave;
       // the owner's stays.
-      const bool ours = (standpoint.place.neighbours_bits & bit) != 0 ||
-                        std::any_of(start_.our_settings().begin(), start_.our_settings().end(),
-                                    [&](const auto& other) { return other.name() == setting; });
+      const bool ours =
+          (standpoint.place.neighbours_bits & bit) != 0 ||
+          std::any_of(start_.our_settings().begin(), start_.our_settings().end(),
+                      [&](const v1::SetSysctl& other) {
+                        return other.netns_inode() == netns_ && other.name() == setting;
+                      });
       if (*now != "0" && !ours) continue;
       standpoint.handle |= bit;
       if (std::exchange(wanted, true)) continue;
@@ -407,7 +410,7 @@ Status Network::make_relay() {
 }
 
 Classifier::Program Network::program_for(const Place& place) const {
-  if (loses_everything(wanted_)) {
+  if (!needs_device()) {
     return place.ingress ? Classifier::Program::kLoseIngress : Classifier::Program::kLoseEgress;
   }
   return place.ingress ? Classifier::Program::kIngress : Classifier::Program::kEgress;
@@ -562,7 +565,7 @@ void Network::read_counters() {
       if (tap.ok() && tap->has_value()) refused += (*tap)->tx_dropped;
     }
   }
-  if (loses_everything(wanted_)) {
+  if (!needs_device()) {
     const StatusOr<Lost> lost = classifier_->lost();
     if (!lost.ok()) return;
     packets = lost->packets;
@@ -664,34 +667,29 @@ Status may_change_the_network() {
 
 v1::Looked look(const v1::Look& asked) {
   v1::Looked looked;
-  const auto refuse = [&](const Status& status) {
-    looked.set_code(static_cast<int>(status.code()));
-    looked.set_message(message_of(status));
-    return looked;
-  };
   const v1::Network wanted = in_one(asked.fault().network());
-  if (Status may = may_change_the_network(); !may.ok()) return refuse(may);
+  if (Status may = may_change_the_network(); !may.ok()) return refused(may);
   const StatusOr<Fd> scope = scope_of(wanted);
-  if (!scope.ok()) return refuse(scope.status());
+  if (!scope.ok()) return refused(scope.status());
   const auto inside = enter(*scope);
-  if (!inside.ok()) return refuse(inside.status());
+  if (!inside.ok()) return refused(inside.status());
   const StatusOr<Aim> aim = aim_of(wanted, asked.hosts(), asked.fault().seed());
-  if (!aim.ok()) return refuse(aim.status());
+  if (!aim.ok()) return refused(aim.status());
   StatusOr<Netlink> netlink = Netlink::open();
-  if (!netlink.ok()) return refuse(netlink.status());
+  if (!netlink.ok()) return refused(netlink.status());
   const StatusOr<Resolved> resolved = resolve(*netlink, wanted, aim->match);
-  if (!resolved.ok()) return refuse(resolved.status());
+  if (!resolved.ok()) return refused(resolved.status());
   looked.set_engine(resolved->engine.engine);
   looked.set_engine_reason(resolved->engine.reason);
   for (const Link& interface : resolved->interfaces) looked.add_interfaces(interface.name);
-  if (resolved->engine.engine == v1::NETEM) {
-    for (const std::string& note : netem_notes(effect_of(wanted, asked.fault().seed()))) {
-      looked.add_notes(note);
-    }
-  }
+  // The relay goes by netem's rules, but takes every seed.
+  const bool is_netem = resolved->engine.engine == v1::NETEM;
+  for (const std::string& note :
+       netem_notes(effect_of(wanted, is_netem ? asked.fault().seed() : 0)))
+    looked.add_notes(note);
   const StatusOr<std::vector<Place>> places =
       find_places(*netlink, resolved->interfaces, wanted.direction(), *aim, "");
-  if (!places.ok()) return refuse(places.status());
+  if (!places.ok()) return refused(places.status());
   for (const Place& place : *places) {
     if (place.owners_filters == 0) continue;
     looked.add_notes(

@@ -344,13 +344,13 @@ std::vector<std::string> netem_notes(const Effect& effect) {
   if (is_bent(effect.loss) || is_bent(effect.duplicate) || is_bent(effect.corrupt) ||
       is_bent(effect.reorder)) {
     notes.emplace_back(
-        "netem's correlated numbers keep to the middle: what has a correlation hits fewer packets "
-        "than asked, above 50% more; gilbert_elliott and four_state keep their share");
+        "by netem's rule correlated numbers keep to the middle: what has a correlation hits fewer "
+        "packets than asked, above 50% more; gilbert_elliott and four_state keep their share");
   }
   if (effect.delay_correlation > 0) {
     notes.emplace_back(
-        "netem's delays do not show their correlation: it takes them from the remainder of a "
-        "number that does");
+        "by netem's rule delays do not show their correlation: they are taken from the remainder "
+        "of a number that does");
   }
   if (effect.seed != 0 && draws_by_chance(effect) && !netem_takes_seeds()) {
     notes.emplace_back(

@@ -5,6 +5,7 @@
 /// lab. Their numbers are those of the list of what must be survived.
 #include <doctest/doctest.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <cstdlib>
@@ -198,6 +199,36 @@ TEST_CASE("S03: after all were killed, squall-hold --sweep cleans up without a d
 }
 
 TEST_CASE(
+    "S03: a fault in another network namespace than squalld's, and all killed: the next start "
+    "cleans "
+    "up there") {
+  Hosts hosts;
+  Eyes eyes(hosts);
+  const Namespace home;
+  std::optional<Daemon> daemon(std::in_place, home, hosts.state.path());
+  Controller controller(daemon->address(), "elsewhere", 1, kLease);
+  v1::Fault fault = delay_fault(kPort, kDelay);
+  fault.mutable_network()->mutable_in()->set_netns("/proc/" + std::to_string(getpid()) + "/fd/" +
+                                                   std::to_string(hosts.node.fd()));
+  controller.inject(fault);
+  eyes.see_fault();
+
+  const std::vector<Stranger> holders = daemon->holders();
+  const MonotonicTime struck = monotonic_now();
+  daemon->process().signal(SIGSTOP);
+  freeze(holders);
+  daemon->process().signal(SIGKILL);
+  for (const Stranger& holder : holders) holder.signal(SIGKILL);
+  const Duration gone = eyes.see_no_fault(struck);
+  CHECK(gone <= kLease + kSlack);
+  CHECK(fingerprint_of(hosts.node) != hosts.before);
+  daemon.emplace(home, hosts.state.path());
+  const std::vector<std::string> after = fingerprint_of(hosts.node);
+  CHECK_MESSAGE(after == hosts.before, difference(hosts.before, after));
+  note("S03 in another namespace, all killed", gone, std::nullopt);
+}
+
+TEST_CASE(
     "S03: after all were killed, squalld doctor tells what is left and squalld sweep removes it") {
   MidFault scene;
   Command command;
@@ -210,7 +241,9 @@ TEST_CASE(
   };
   const auto [held, about_held] = ask("doctor");
   CHECK_MESSAGE(held == 0, about_held);
-  CHECK(about_held.find("held by pid " + std::to_string(scene.holder->pid())) != std::string::npos);
+  CHECK_MESSAGE(
+      about_held.find("held by pid " + std::to_string(scene.holder->pid())) != std::string::npos,
+      about_held);
   // What somebody answers for is none of a sweep's business.
   CHECK(ask("sweep").first == 0);
   scene.eyes.see_fault();

@@ -41,7 +41,7 @@ class Held {
       *start.mutable_hosts() = hosts;
       start.mutable_spared_ports()->Add(spared.begin(), spared.end());
       for (const v1::Undo& undo : beside ? beside->undos() : std::vector<v1::Undo>()) {
-        if (undo.has_remove_clsact()) start.add_our_clsact(undo.remove_clsact().ifindex());
+        if (undo.has_remove_clsact()) *start.add_our_clsact() = undo.remove_clsact();
         if (undo.has_set_sysctl()) *start.add_our_settings() = undo.set_sysctl();
       }
       fault_ = hold::find_kind(fault)->make(start);

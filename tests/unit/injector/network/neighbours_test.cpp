@@ -141,4 +141,24 @@ TEST_CASE("an owner's ingress qdisc, beside which no clsact can be, is a reason 
   CHECK_THROWS_AS(Held(hosts.node, delay_fault(kPort, kAsked)), std::runtime_error);
 }
 
+TEST_CASE("an interface of the same number in another namespace keeps its owner's clsact") {
+  const Namespace here;
+  const Namespace there("squall-there");
+  for (const Namespace* each : {&here, &there}) {
+    run_in(*each,
+           {"ip", "link", "add", "one", "index", "77", "type", "veth", "peer", "name", "other"});
+    run_in(*each, {"ip", "link", "set", "one", "up"});
+  }
+  add_clsact(there, "one");
+  const std::vector<std::string> before = settled_fingerprint(there);
+  const auto first = inject(here, loss_fault(kPort, 100));
+  {
+    v1::Fault fault = loss_fault(kPort, 100);
+    fault.mutable_network()->mutable_in()->set_netns("squall-there");
+    Held second(here, fault, {}, first.get());
+    second.apply(std::chrono::minutes(5));
+  }
+  CHECK(difference(before, settled_fingerprint(there)) == "");
+}
+
 }  // namespace squall::support

@@ -301,14 +301,16 @@ TEST_CASE("whoever asks netem for what it does in its own way is told so") {
   effect.loss = {1, 25};
   CHECK(netem_notes(effect) ==
         std::vector<std::string>{
-            "netem's correlated numbers keep to the middle: what has a correlation hits fewer "
-            "packets than asked, above 50% more; gilbert_elliott and four_state keep their share"});
+            "by netem's rule correlated numbers keep to the middle: what has a correlation hits "
+            "fewer packets than asked, above 50% more; gilbert_elliott and four_state keep their "
+            "share"});
   effect = {};
   effect.jitter = std::chrono::milliseconds(1);
   effect.delay_correlation = 25;
   CHECK(netem_notes(effect) ==
-        std::vector<std::string>{"netem's delays do not show their correlation: it takes them from "
-                                 "the remainder of a number that does"});
+        std::vector<std::string>{
+            "by netem's rule delays do not show their correlation: they are taken from "
+            "the remainder of a number that does"});
   effect.delay_correlation = 0;
   effect.seed = 42;
   CHECK(netem_notes(effect) ==
