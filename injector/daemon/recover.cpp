@@ -8,6 +8,7 @@
 #include "injector/daemon/daemon.h"
 #include "injector/daemon/log.h"
 #include "injector/daemon/spawn.h"
+#include "squall/v1/options.pb.h"
 
 namespace squall::daemon {
 namespace {
@@ -42,6 +43,15 @@ void wait_for_holders(const std::vector<v1::LedgerOpened>& open, const std::stri
   }
 }
 
+void keep_what_outlives_a_boot(google::protobuf::RepeatedPtrField<v1::Undo>& undos) {
+  const auto gone = std::remove_if(undos.begin(), undos.end(), [](const v1::Undo& undo) {
+    const auto* what = v1::Undo::descriptor()->FindFieldByNumber(undo.what_case());
+    return what == nullptr ||
+           !what->message_type()->options().GetExtension(v1::message_rules).outlives_boot();
+  });
+  undos.erase(gone, undos.end());
+}
+
 }  // namespace
 
 StatusOr<v1::FromHolder> ask_now(Loop& loop, Holders& holders, const v1::ToHolder& request,
@@ -68,14 +78,17 @@ std::vector<std::string> recover(Loop& loop, Holders& holders, Ledger& ledger,
   for (const v1::LedgerOpened& opened : open) {
     const std::string name =
         fmt::format("{} fault {} of run {}", opened.kind(), opened.fault(), opened.run());
-    if (opened.boot_id() != boot_id) {
-      // Kernel objects end with their boot, and an undo must never meet the objects of another.
-      close_in(ledger, opened.fault());
-      told.push_back(name + ": gone with an earlier boot");
-      continue;
-    }
     v1::ToHolder request;
     *request.mutable_sweep()->mutable_undos() = opened.undos();
+    if (opened.boot_id() != boot_id) {
+      // Kernel objects end with their boot, and an undo must never meet the objects of another.
+      keep_what_outlives_a_boot(*request.mutable_sweep()->mutable_undos());
+      if (request.sweep().undos().empty()) {
+        close_in(ledger, opened.fault());
+        told.push_back(name + ": gone with an earlier boot");
+        continue;
+      }
+    }
     const Duration patience = patience_for(opened.undos());
     longest = std::max(longest, patience);
     const StatusOr<v1::FromHolder> answer = ask_now(loop, holders, request, patience);

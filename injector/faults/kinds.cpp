@@ -1,8 +1,9 @@
 /// \file
-/// The fault kinds of this build, one line each.
+/// The fault kinds and the undos of this build, one line each.
 #include <algorithm>
 
 #include "injector/faults/fault.h"
+#include "injector/faults/undo.h"
 
 namespace squall::hold {
 
@@ -17,6 +18,21 @@ std::span<const FaultKind> fault_kinds() {
       kKill,
       kCpu,
       kDns,
+  };
+  return kinds;
+}
+
+extern const UndoKind kRemoveClsact;
+extern const UndoKind kRemoveFilter;
+extern const UndoKind kRemoveLink;
+extern const UndoKind kSetSysctl;
+
+std::span<const UndoKind> undo_kinds() {
+  static const UndoKind kinds[] = {
+      kRemoveFilter,
+      kRemoveLink,
+      kRemoveClsact,
+      kSetSysctl,
   };
   return kinds;
 }

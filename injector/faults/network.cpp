@@ -20,6 +20,7 @@
 
 #include "experiments/base/ids.h"
 #include "injector/faults/fault.h"
+#include "injector/faults/undo.h"
 #include "injector/network/classifier.h"
 #include "injector/network/effect.h"
 #include "injector/network/engine.h"
@@ -708,7 +709,38 @@ void warm_up() {
   static_cast<void>(choose_engine(v1::Network()));
 }
 
+std::string words_of_filter(const v1::Undo& undo) {
+  return "filter " + undo.remove_filter().tag() + " on interface " +
+         std::to_string(undo.remove_filter().ifindex());
+}
+
+std::string words_of_link(const v1::Undo& undo) { return "link " + undo.remove_link().name(); }
+
+std::string words_of_clsact(const v1::Undo& undo) {
+  return "clsact on interface " + std::to_string(undo.remove_clsact().ifindex());
+}
+
+std::string words_of_sysctl(const v1::Undo& undo) { return "sysctl " + undo.set_sysctl().name(); }
+
 }  // namespace
+
+extern const UndoKind kRemoveFilter;
+const UndoKind kRemoveFilter{.what = v1::Undo::kRemoveFilter,
+                             .run = network::run_undo,
+                             .in_words = words_of_filter,
+                             .find_tagged = network::find_tagged};
+
+extern const UndoKind kRemoveLink;
+const UndoKind kRemoveLink{
+    .what = v1::Undo::kRemoveLink, .run = network::run_undo, .in_words = words_of_link};
+
+extern const UndoKind kRemoveClsact;
+const UndoKind kRemoveClsact{
+    .what = v1::Undo::kRemoveClsact, .run = network::run_undo, .in_words = words_of_clsact};
+
+extern const UndoKind kSetSysctl;
+const UndoKind kSetSysctl{
+    .what = v1::Undo::kSetSysctl, .run = network::run_undo, .in_words = words_of_sysctl};
 
 extern const FaultKind kNetwork;
 const FaultKind kNetwork{.kind = v1::Fault::kNetwork,

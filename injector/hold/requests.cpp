@@ -6,37 +6,16 @@
 #include <utility>
 
 #include "experiments/base/ids.h"
+#include "injector/faults/undo.h"
 #include "injector/hold/channel.h"
 #include "injector/network/fingerprint.h"
-#include "injector/network/sweep.h"
 
 namespace squall::hold {
 namespace {
 
-std::string in_words(const v1::Undo& undo) {
-  switch (undo.what_case()) {
-    case v1::Undo::kRemoveFilter:
-      return "filter " + undo.remove_filter().tag() + " on interface " +
-             std::to_string(undo.remove_filter().ifindex());
-    case v1::Undo::kRemoveLink:
-      return "link " + undo.remove_link().name();
-    case v1::Undo::kRemoveClsact:
-      return "clsact on interface " + std::to_string(undo.remove_clsact().ifindex());
-    case v1::Undo::kSetSysctl:
-      return "sysctl " + undo.set_sysctl().name();
-    case v1::Undo::WHAT_NOT_SET:
-      break;
-  }
-  return "an undo of another version";
-}
-
-const std::string& tag_of(const v1::Undo& undo) {
-  return undo.has_remove_filter() ? undo.remove_filter().tag() : undo.remove_link().tag();
-}
-
 void run_all(const std::vector<v1::Undo>& undos, v1::Swept& swept) {
   for (const v1::Undo& undo : undos) {
-    const Status status = network::run_undo(undo);
+    const Status status = run_undo(undo);
     if (status.ok()) {
       swept.add_done(in_words(undo));
     } else {
@@ -48,12 +27,12 @@ void run_all(const std::vector<v1::Undo>& undos, v1::Swept& swept) {
 /// Removes what is tagged and wanted, then reads back.
 template <typename Wanted>
 void sweep_found(const std::string& state_id, Wanted wanted, v1::Swept& swept) {
-  StatusOr<std::vector<v1::Undo>> found = network::find_tagged(state_id);
+  StatusOr<std::vector<v1::Undo>> found = find_tagged(state_id);
   if (found.ok()) {
     std::erase_if(*found, [&](const v1::Undo& undo) { return !wanted(undo); });
     if (found->empty()) return;
     run_all(*found, swept);
-    found = network::find_tagged(state_id);
+    found = find_tagged(state_id);
   }
   if (!found.ok()) {
     swept.add_residue("unknown: the node could not be searched: " + message_of(found.status()));
@@ -68,7 +47,7 @@ void sweep_found(const std::string& state_id, Wanted wanted, v1::Swept& swept) {
 void look_for_tagged(const std::string& state_id, v1::Swept& swept) {
   std::set<std::string> known;
   for (const std::string& id : {state_id, std::string()}) {
-    const StatusOr<std::vector<v1::Undo>> found = network::find_tagged(id);
+    const StatusOr<std::vector<v1::Undo>> found = find_tagged(id);
     if (!found.ok()) {
       swept.add_residue("unknown: the node could not be searched: " + message_of(found.status()));
       return;
