@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <fmt/format.h>
+#include <re2/re2.h>
 
 #include <algorithm>
 #include <cmath>
@@ -123,12 +124,57 @@ std::optional<Problem> bad_ip_address(std::string_view text) {
                  "write one such as 10.9.9.9 or \"2001:db8::9\""};
 }
 
-std::optional<Problem> bad_cgroup_path(std::string_view text) {
+/// From the root, every part of it a name.
+bool is_whole_path(std::string_view text) {
   const std::string path = fmt::format("{}/", text);
-  if (text[0] == '/' && path.find("//") == std::string::npos &&
-      path.find("/../") == std::string::npos && path.find("/./") == std::string::npos) {
+  return text[0] == '/' && path.find("//") == std::string::npos &&
+         path.find("/../") == std::string::npos && path.find("/./") == std::string::npos;
+}
+
+std::optional<Problem> bad_path(std::string_view text) {
+  if (text == "/" || is_whole_path(text)) return std::nullopt;
+  return Problem{fmt::format("\"{}\" is not a whole path", text),
+                 "write it from the root, without . and .., such as /var/lib/shop"};
+}
+
+/// A wrong pattern would only be found out on the node, and one that matches the empty text would
+/// match everything.
+std::optional<Problem> bad_regex(std::string_view text) {
+  RE2::Options options;
+  options.set_log_errors(false);
+  const RE2 pattern(re2::StringPiece(text.data(), text.size()), options);
+  if (!pattern.ok()) {
+    return Problem{fmt::format("\"{}\" is not a pattern: {}", text, pattern.error()),
+                   "write a regular expression in RE2's syntax"};
+  }
+  if (!RE2::PartialMatch("", pattern)) return std::nullopt;
+  return Problem{fmt::format("\"{}\" matches everything", text),
+                 "write a pattern that some texts do not match"};
+}
+
+std::optional<Problem> bad_user(std::string_view text) {
+  // useradd(8), "CAVEATS", and what directories allow beside it.
+  constexpr std::size_t kLongestUser = 256;
+  if (text.size() <= kLongestUser && text.find_first_of("/: \t\r\n") == text.npos &&
+      text[0] != '-') {
     return std::nullopt;
   }
+  return Problem{fmt::format("\"{}\" is not a user", text), "write a name or a uid"};
+}
+
+std::optional<Problem> bad_container(std::string_view text) {
+  constexpr std::size_t kShortest = 12;  // what `docker ps` shows
+  constexpr std::size_t kWhole = 64;
+  if (text.size() >= kShortest && text.size() <= kWhole &&
+      text.find_first_not_of("0123456789abcdef") == text.npos) {
+    return std::nullopt;
+  }
+  return Problem{fmt::format("\"{}\" is not a container's id", text),
+                 "write at least its first 12 digits, such as 4f5a1c0b9d3e"};
+}
+
+std::optional<Problem> bad_cgroup_path(std::string_view text) {
+  if (is_whole_path(text)) return std::nullopt;
   return Problem{fmt::format("\"{}\" is not the path of a control group", text),
                  "write it from the root, such as /system.slice/nginx.service"};
 }
@@ -286,6 +332,14 @@ std::optional<Problem> misshapen(std::string_view text, const FieldDescriptor& f
       return bad_ip_address(text);
     case v1::CGROUP_PATH:
       return bad_cgroup_path(text);
+    case v1::ABSOLUTE_PATH:
+      return bad_path(text);
+    case v1::REGEX:
+      return bad_regex(text);
+    case v1::USER:
+      return bad_user(text);
+    case v1::CONTAINER:
+      return bad_container(text);
     case v1::UNIT_NAME:
       // systemd.unit(5), "Unit files": a name, perhaps an instance, and a type.
       if (text.find('.') == std::string_view::npos || text.find_first_of("/ \t\r\n") != text.npos) {
@@ -505,10 +559,20 @@ std::vector<Finding> contradictions(const Message& message, std::string_view cal
     const OneofDescriptor& kinds = *type.FindOneofByName("kind");
     const FieldDescriptor* kind = reflection.GetOneofFieldDescriptor(message, &kinds);
     if (kind != nullptr) {
-      const bool at_once = rules_of(*kind->message_type()).at_once();
+      const v1::MessageRules& rules = rules_of(*kind->message_type());
+      const Message& asked = reflection.GetMessage(message, kind);
+      const bool lasts =
+          std::any_of(rules.lasting().begin(), rules.lasting().end(), [&](const std::string& name) {
+            return asked.GetReflection()->HasField(asked,
+                                                   kind->message_type()->FindFieldByName(name));
+          });
+      const bool at_once = rules.at_once() && !lasts;
       if (at_once && fault->has_for_()) {
         found.push_back({"for", fmt::format("{} is done at once and does not last", kind->name()),
-                         "leave `for` out"});
+                         rules.lasting().empty()
+                             ? "leave `for` out"
+                             : fmt::format("leave `for` out; only with {} it lasts",
+                                           fmt::join(rules.lasting(), ", "))});
       } else if (!at_once && !fault->has_for_()) {
         found.push_back({kind->name(),
                          fmt::format("{} does not say how long it lasts", kind->name()),

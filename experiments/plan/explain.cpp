@@ -72,6 +72,9 @@ std::string type_of(const FieldDescriptor& field) {
       case v1::PROTOCOL:
         one = "protocol";
         break;
+      case v1::PROCESS_PICK:
+        one = "pick";
+        break;
       case v1::LIST:
         return fmt::format("list of {}", field.message_type()->field(0)->name());
       default:
@@ -222,7 +225,12 @@ std::string page_of(const Page& page) {
           fmt::format("  state is {}\n", one_of({rules.states().begin(), rules.states().end()}));
     }
   }
-  if (rules.at_once()) text += "\nDone at once: the step takes no `for`.\n";
+  if (rules.at_once()) {
+    text += rules.lasting().empty()
+                ? "\nDone at once: the step takes no `for`.\n"
+                : fmt::format("\nDone at once: the step takes `for` only with {}.\n",
+                              one_of({rules.lasting().begin(), rules.lasting().end()}));
+  }
   if (!rules.example().empty()) text += fmt::format("\nExample\n{}\n", indented(rules.example()));
   return text;
 }

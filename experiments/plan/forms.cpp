@@ -118,6 +118,32 @@ std::optional<Problem> read_protocol(std::string_view text, v1::Protocol& protoc
   return std::nullopt;
 }
 
+std::optional<Problem> read_process_pick(std::string_view text, v1::ProcessPick& pick) {
+  const std::string hint = "write all, 1, 50%, oldest or newest";
+  if (text == "all") {
+    pick.set_all(true);
+  } else if (text == "oldest") {
+    pick.set_oldest(true);
+  } else if (text == "newest") {
+    pick.set_newest(true);
+  } else if (text.ends_with('%')) {
+    const auto percent = parse_percent(text);
+    if (!percent.ok() || *percent <= 0) {
+      return Problem{fmt::format("\"{}\" is not a share of the processes", text),
+                     "write a percentage above 0% and up to 100%"};
+    }
+    pick.set_percent(*percent);
+  } else {
+    constexpr std::uint64_t kMostProcesses = 4'194'304;  // PID_MAX_LIMIT, linux/threads.h
+    const auto count = parse_count(text);
+    if (!count.ok() || *count < 1 || *count > kMostProcesses) {
+      return Problem{fmt::format("\"{}\" is not a number of processes", text), hint};
+    }
+    pick.set_count(static_cast<std::uint32_t>(*count));
+  }
+  return std::nullopt;
+}
+
 std::optional<Problem> read_pick(std::string_view text, v1::Pick& pick) {
   if (text == "all") {
     pick.set_all(true);

@@ -16,6 +16,7 @@ namespace squall::plan {
 std::optional<Problem> read_cidr(std::string_view text, v1::Cidr& cidr);
 std::optional<Problem> read_port_range(std::string_view text, v1::PortRange& range);
 std::optional<Problem> read_protocol(std::string_view text, v1::Protocol& protocol);
+std::optional<Problem> read_process_pick(std::string_view text, v1::ProcessPick& pick);
 std::optional<Problem> read_pick(std::string_view text, v1::Pick& pick);
 
 /// 10.0.0.0/8, or the address alone where the prefix is whole.

@@ -86,7 +86,7 @@ struct FaultKind {
   /// on the node. May be null.
   void (*warm_up)() = nullptr;
 
-  /// Done when apply() returns: it has no duration and is not held.
+  /// Done when apply() returns, unless it has a duration: then it is held like every other.
   bool at_once = false;
 };
 

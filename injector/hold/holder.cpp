@@ -100,6 +100,7 @@ class Holder {
     if (kind == nullptr) {
       return fail(error(StatusCode::kUnimplemented, "this node knows no such fault kind"), {});
     }
+    const bool at_once = kind->at_once && !start.fault().has_for_();
     if (!kind->at_once && !start.fault().has_for_()) {
       return fail(error(StatusCode::kInvalidArgument,
                         "fault.for: required, for a " + std::string(kind->name) + " fault lasts"),
@@ -118,7 +119,7 @@ class Holder {
       return tell_end(reason_of(wake), v1::Evidence(), {});  // nothing was changed
     }
 
-    const Duration lasts = kind->at_once ? Duration::max() : Duration(start.fault().for_());
+    const Duration lasts = at_once ? Duration::max() : Duration(start.fault().for_());
     const auto end_of = [&](MonotonicTime from) {
       return lasts > kNever - from ? kNever : from + lasts;
     };
@@ -133,9 +134,9 @@ class Holder {
     *told.mutable_applied()->mutable_evidence() = fault->evidence();
     say(told);
 
-    const v1::EndReason reason = !standing.ok()  ? v1::OBJECTS_GONE
-                                 : kind->at_once ? v1::DURATION_OVER
-                                                 : hold_on(*fault, standing);
+    const v1::EndReason reason = !standing.ok() ? v1::OBJECTS_GONE
+                                 : at_once      ? v1::DURATION_OVER
+                                                : hold_on(*fault, standing);
     // Before the effect ends: what the kernel counted goes with the objects that counted it.
     const v1::Evidence last = fault->evidence();
     const Status ended = fault->end_effect();

@@ -159,6 +159,7 @@ TEST_CASE("a field is explained where it stands") {
         R"(delay in network: duration, added to every matched packet (1us to 60s; such as 200ms)
 delay in slot: duration, the mean time from slot to slot, where it is drawn from a distribution
   (1us to 60s; such as 1ms)
+delay in io: duration, each operation takes this much longer (100us to 60s; such as 50ms)
 delay in dns: duration, their answers come this much later (1ms to 60s; such as 2s)
 )");
 }

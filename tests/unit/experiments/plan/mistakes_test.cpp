@@ -455,7 +455,7 @@ steady_state:
 params: {a: 1}
 load: [{name: x}]
 method:
-  - memory: {size: 1GiB}
+  - gremlin: {size: 1GiB}
   - ask: has it
   - repeat: {times: 3}
 )") ==
@@ -470,15 +470,15 @@ plan.yaml:8:1: error: unknown key "load"
 plan.yaml:10:5: error: unknown key "memory"
     - memory: {size: 1GiB}
       ^^^^^^
-  known here: name, on, pick, for, network, kill, cpu, partition, dns, wait, parallel
+  known here: name, on, pick, for, network, kill, cpu, partition, pause, memory, disk, io, exhaust, service, dns, clock, files, script, wait, parallel
 plan.yaml:11:5: error: unknown key "ask"
     - ask: has it
       ^^^
-  known here: name, on, pick, for, network, kill, cpu, partition, dns, wait, parallel
+  known here: name, on, pick, for, network, kill, cpu, partition, pause, memory, disk, io, exhaust, service, dns, clock, files, script, wait, parallel
 plan.yaml:12:5: error: unknown key "repeat"
     - repeat: {times: 3}
       ^^^^^^
-  known here: name, on, pick, for, network, kill, cpu, partition, dns, wait, parallel
+  known here: name, on, pick, for, network, kill, cpu, partition, pause, memory, disk, io, exhaust, service, dns, clock, files, script, wait, parallel
 )");
 }
 
@@ -506,11 +506,11 @@ method:
         R"(plan.yaml:8:5: error: the step does nothing
     - {}
       ^
-  write network, kill, cpu, partition, dns, wait or parallel
+  write network, kill, cpu, partition, pause, memory, disk, io, exhaust, service, dns, clock, files, script, wait or parallel
 plan.yaml:9:5: error: the step does nothing
     - name: x
       ^^^^
-  write network, kill, cpu, partition, dns, wait or parallel
+  write network, kill, cpu, partition, pause, memory, disk, io, exhaust, service, dns, clock, files, script, wait or parallel
 plan.yaml:10:23: error: two faults in one step: cpu and kill
     - {cpu: {load: 1%}, kill: {process: {name: x}}}
                         ^^^^
@@ -522,11 +522,11 @@ plan.yaml:11:16: error: wait and network in one step
 plan.yaml:12:16: error: `for` is a fault's, and this step has none
     - {wait: 1s, for: 2s}
                  ^^^
-  leave `for` out
+  leave `for` out; only with respawn it lasts
 plan.yaml:13:5: error: a step is a mapping
     - hello
       ^^^^^
-  known in it: name, on, pick, for, network, kill, cpu, partition, dns, wait, parallel
+  known in it: name, on, pick, for, network, kill, cpu, partition, pause, memory, disk, io, exhaust, service, dns, clock, files, script, wait, parallel
 plan.yaml:14:14: error: network is a mapping
     - network: fast
                ^^^^
@@ -577,7 +577,7 @@ plan.yaml:9:6: error: cpu needs `load`
 plan.yaml:10:39: error: kill is done at once and does not last
     - {kill: {process: {name: x}}, for: 5s}
                                         ^^
-  leave `for` out
+  leave `for` out; only with respawn it lasts
 )");
 }
 
@@ -629,7 +629,7 @@ method:
   - kill: {process: {name: averyverylongname}}
   - kill: {process: {port: 0}}
 )") ==
-        R"(plan.yaml:8:12: error: process needs name, pid or port
+        R"(plan.yaml:8:12: error: process needs name, cmdline, pid, port, unit, cgroup, container, user or children_of
     - kill: {process: {}}
              ^^^^^^^
   write process: {name: nginx}
@@ -1469,7 +1469,7 @@ plan.yaml:9:22: error: name has no value
 plan.yaml:10:3: error: the step does nothing
     -
     ^
-  write network, kill, cpu, partition, dns, wait or parallel
+  write network, kill, cpu, partition, pause, memory, disk, io, exhaust, service, dns, clock, files, script, wait or parallel
 )");
 }
 
@@ -1528,7 +1528,7 @@ TEST_CASE("what is wrong behind an anchor and a line end is told where it stands
         "plan.yaml:10:3: error: the step does nothing\n"
         "    - &nothing\n"
         "    ^\n"
-        "  write network, kill, cpu, partition, dns, wait or parallel\n");
+        "  write network, kill, cpu, partition, pause, memory, disk, io, exhaust, service, dns, clock, files, script, wait or parallel\n");
 }
 
 TEST_CASE("directives are refused wherever they stand") {
