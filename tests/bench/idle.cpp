@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <fstream>
-#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -18,35 +17,12 @@ namespace {
 
 constexpr int kIdleMs = 10'000;
 
-/// utime + stime of all its threads, in clock ticks. Source: proc(5), fields 14 and 15.
-long ticks(pid_t pid) {
-  std::ifstream in("/proc/" + std::to_string(pid) + "/stat");
-  std::string text((std::istreambuf_iterator<char>(in)), {});
-  std::istringstream fields(text.substr(text.rfind(')') + 2));
-  std::string skipped;
-  for (int i = 3; i < 14; ++i) fields >> skipped;
-  long user = 0;
-  long system = 0;
-  if (!(fields >> user >> system)) throw std::runtime_error("cannot read the ticks of a process");
-  return user + system;
-}
-
 double resident_mib(pid_t pid) {
   std::ifstream in("/proc/" + std::to_string(pid) + "/status");
   for (std::string line; std::getline(in, line);) {
     if (line.rfind("VmRSS:", 0) == 0) return std::stod(line.substr(6)) / 1024;
   }
   throw std::runtime_error("cannot read the memory of a process");
-}
-
-std::vector<pid_t> children(pid_t pid) {
-  std::vector<pid_t> found;
-  const std::string tasks = "/proc/" + std::to_string(pid) + "/task";
-  for (const auto& task : std::filesystem::directory_iterator(tasks)) {
-    std::ifstream in(task.path() / "children");
-    for (pid_t child = 0; in >> child;) found.push_back(child);
-  }
-  return found;
 }
 
 }  // namespace

@@ -4,8 +4,10 @@
 #include <csignal>
 #include <cstdio>
 #include <exception>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -22,6 +24,8 @@ struct Section {
 
 constexpr Section kSections[] = {
     {"faults", squall::bench::measure_faults},
+    {"match", squall::bench::measure_match},
+    {"netem", squall::bench::measure_netem},
     {"relay", squall::bench::measure_relay},
     {"through", squall::bench::measure_throughput},
     {"validate", squall::bench::measure_validate},
@@ -29,6 +33,24 @@ constexpr Section kSections[] = {
     {"abort", squall::bench::measure_abort},
     {"idle", squall::bench::measure_idle},
 };
+
+constexpr std::string_view kLabCase = "netem";
+
+/// What squall-lab asks of a test program: its cases, and then each of them.
+std::optional<int> run_in_lab(std::string_view word) {
+  if (word == "--list-test-cases") {
+    std::printf("%s\n", kLabCase.data());
+    return 0;
+  }
+  if (word != "--test-case=" + std::string(kLabCase)) return std::nullopt;
+  const squall::bench::TwoHosts hosts;
+  squall::bench::Table table;
+  const auto self = std::filesystem::read_symlink("/proc/self/exe");
+  Bench bench{self.parent_path().parent_path() / "bin", hosts, table, false};
+  squall::bench::measure_netem_in_lab(bench);
+  std::fputs(table.json().c_str(), stdout);
+  return 0;
+}
 
 int usage() {
   std::fputs(
@@ -45,6 +67,9 @@ int run(int argc, char** argv) {
   std::string json;
   std::string only;
   bool quick = false;
+  if (argc == 2) {
+    if (const auto done = run_in_lab(argv[1])) return *done;
+  }
   for (int i = 1; i < argc; ++i) {
     const std::string_view word = argv[i];
     if (word == "--quick") {

@@ -14,6 +14,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <iterator>
+#include <sstream>
 #include <stdexcept>
 
 namespace squall::bench {
@@ -85,8 +87,30 @@ void must(const std::vector<std::string>& argv) {
   if (code != 0) throw std::runtime_error(joined(argv) + " exited with " + std::to_string(code));
 }
 
+long ticks(pid_t pid) {
+  std::ifstream in("/proc/" + std::to_string(pid) + "/stat");
+  std::string text((std::istreambuf_iterator<char>(in)), {});
+  std::istringstream fields(text.substr(text.rfind(')') + 2));
+  std::string skipped;
+  for (int i = 3; i < 14; ++i) fields >> skipped;
+  long user = 0;
+  long system = 0;
+  if (!(fields >> user >> system)) throw std::runtime_error("cannot read the ticks of a process");
+  return user + system;
+}
+
+std::vector<pid_t> children(pid_t pid) {
+  std::vector<pid_t> found;
+  const std::string tasks = "/proc/" + std::to_string(pid) + "/task";
+  for (const auto& task : std::filesystem::directory_iterator(tasks)) {
+    std::ifstream in(task.path() / "children");
+    for (pid_t child = 0; in >> child;) found.push_back(child);
+  }
+  return found;
+}
+
 Folder::Folder() {
-  std::string pattern = "/tmp/squall-bench-XXXXXX";
+  std::string pattern = std::filesystem::temp_directory_path() / "squall-bench-XXXXXX";
   if (::mkdtemp(pattern.data()) == nullptr) fail("mkdtemp");
   path_ = pattern;
 }

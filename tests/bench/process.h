@@ -38,7 +38,12 @@ Duration timed(const std::vector<std::string>& argv, int code = 0);
 /// Runs it; throws unless it exits with 0.
 void must(const std::vector<std::string>& argv);
 
-/// A folder of its own below /tmp, removed with it.
+/// utime + stime of all its threads, in clock ticks. Source: proc(5), fields 14 and 15.
+long ticks(pid_t pid);
+
+std::vector<pid_t> children(pid_t pid);
+
+/// A temporary folder of its own, removed with it.
 class Folder {
  public:
   Folder();

@@ -22,6 +22,9 @@ struct Bench {
 /// Inject and revert of a network and a cpu fault, beside tc by posix_spawn and tc -batch.
 void measure_faults(Bench& bench);
 
+/// What the classifier costs a packet that it does not match.
+void measure_match(Bench& bench);
+
 /// squalld's memory and CPU ticks over ten idle seconds.
 void measure_idle(Bench& bench);
 
@@ -30,7 +33,11 @@ void measure_validate(Bench& bench);
 void measure_run(Bench& bench);
 void measure_abort(Bench& bench);
 
-/// How exactly the relay delays, and how much it lets through.
+/// The way to netem beside tc's, in the lab, for which the bench starts itself there.
+void measure_netem(Bench& bench);
+void measure_netem_in_lab(Bench& bench);
+
+/// How exactly the relay delays, how much it lets through, and what a fault takes from others.
 void measure_relay(Bench& bench);
 void measure_throughput(Bench& bench);
 

@@ -32,6 +32,24 @@ void Table::add(Row row, std::vector<double> samples) {
   add(std::move(row));
 }
 
+void Table::add_json(const std::string& text) {
+  const nlohmann::json root = nlohmann::json::parse(text);
+  const auto maybe = [](const nlohmann::json& row, const char* key) {
+    return row.contains(key) ? std::optional(row[key].get<double>()) : std::nullopt;
+  };
+  for (const nlohmann::json& row : root.at("rows")) {
+    add({.section = row.at("section"),
+         .what = row.at("what"),
+         .unit = row.at("unit"),
+         .median = row.at("median"),
+         .p99 = maybe(row, "p99"),
+         .samples = row.at("samples"),
+         .at_most = maybe(row, "at_most"),
+         .at_least = maybe(row, "at_least")});
+  }
+  for (const nlohmann::json& none : root.at("missing")) missing(none.at("section"), none.at("why"));
+}
+
 void Table::missing(const std::string& section, const std::string& why) {
   missing_.emplace_back(section, why);
 }

@@ -30,6 +30,9 @@ class Table {
   /// Median and p99 of the samples; what is empty is told as missing.
   void add(Row row, std::vector<double> samples);
 
+  /// What another bench's json() says. Throws std::exception when it is none.
+  void add_json(const std::string& text);
+
   /// A section that could not be measured, and why.
   void missing(const std::string& section, const std::string& why);
 

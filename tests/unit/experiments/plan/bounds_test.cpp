@@ -53,13 +53,15 @@ TEST_CASE("what is not a number is out of every bound") {
 
 TEST_CASE("a required choice and a required field are missed") {
   CHECK(told(v1::Fault()) ==
-        "fault: no fault; one of network, kill, cpu, partition, pause, memory, disk, io, exhaust, service, dns, clock, files or script is required");
+        "fault: no fault; one of network, kill, cpu, partition, pause, memory, disk, io, exhaust, "
+        "service, dns, clock, files or script is required");
   v1::Fault fault;
   fault.mutable_kill();
   CHECK(told(fault) == "fault.kill.process: missing");
   fault.mutable_kill()->mutable_process();
   CHECK(told(fault) ==
-        "fault.kill.process: process needs name, cmdline, pid, port, unit, cgroup, container, user or children_of; write process: {name: nginx}");
+        "fault.kill.process: process needs name, cmdline, pid, port, unit, cgroup, container, user "
+        "or children_of; write process: {name: nginx}");
   fault = v1::Fault();
   fault.set_for_(kSecond);
   fault.mutable_cpu();
@@ -82,7 +84,9 @@ TEST_CASE("a fault that lasts says how long, and one that does not keeps silent"
   fault.mutable_kill()->mutable_process()->set_name("nginx");
   CHECK(told(fault) == "ok");
   fault.set_for_(kSecond);
-  CHECK(told(fault) == "fault.for: kill is done at once and does not last; leave `for` out; only with respawn it lasts");
+  CHECK(told(fault) ==
+        "fault.for: kill is done at once and does not last; leave `for` out; only with respawn it "
+        "lasts");
 }
 
 TEST_CASE("fields that contradict each other are refused") {

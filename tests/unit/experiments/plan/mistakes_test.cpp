@@ -467,9 +467,9 @@ plan.yaml:8:1: error: unknown key "load"
   load: [{name: x}]
   ^^^^
   known here: plan, hypothesis, environment, tags, nodes, steady_state, method, recovery, lease, seed
-plan.yaml:10:5: error: unknown key "memory"
-    - memory: {size: 1GiB}
-      ^^^^^^
+plan.yaml:10:5: error: unknown key "gremlin"
+    - gremlin: {size: 1GiB}
+      ^^^^^^^
   known here: name, on, pick, for, network, kill, cpu, partition, pause, memory, disk, io, exhaust, service, dns, clock, files, script, wait, parallel
 plan.yaml:11:5: error: unknown key "ask"
     - ask: has it
@@ -522,7 +522,7 @@ plan.yaml:11:16: error: wait and network in one step
 plan.yaml:12:16: error: `for` is a fault's, and this step has none
     - {wait: 1s, for: 2s}
                  ^^^
-  leave `for` out; only with respawn it lasts
+  leave `for` out
 plan.yaml:13:5: error: a step is a mapping
     - hello
       ^^^^^
@@ -573,7 +573,7 @@ method:
 plan.yaml:9:6: error: cpu needs `load`
     - {cpu: {cores: 1}, for: 5s}
        ^^^
-  load: share of each chosen core that is burnt
+  load: share of each chosen core that is burnt, or of all of them together
 plan.yaml:10:39: error: kill is done at once and does not last
     - {kill: {process: {name: x}}, for: 5s}
                                         ^^
