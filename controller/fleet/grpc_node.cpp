@@ -346,11 +346,9 @@ class GrpcNode final : public Node {
     co_return call->reply;
   }
 
-  asio::awaitable<StatusOr<v1::PreflightReply>> preflight(std::vector<v1::Fault> faults) override {
+  asio::awaitable<StatusOr<v1::PreflightReply>> preflight(v1::PreflightRequest request) override {
     co_await asio::this_coro::throw_if_cancelled(false);
     const auto call = std::make_shared<Call<v1::PreflightReply>>(kAnswerWithin);
-    v1::PreflightRequest request;
-    for (v1::Fault& fault : faults) *request.add_faults() = std::move(fault);
     call->reader = stub_->PrepareAsyncPreflight(&call->context, request, &poller_->queue());
     const grpc::Status status = co_await Call<v1::PreflightReply>::finish(call, mailbox_);
     if (!status.ok()) co_return from_grpc(status);

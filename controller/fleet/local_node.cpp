@@ -260,8 +260,8 @@ class LocalNode final : public Node {
     co_return co_await inner_->connect();
   }
 
-  asio::awaitable<StatusOr<v1::PreflightReply>> preflight(std::vector<v1::Fault> faults) override {
-    co_return co_await inner_->preflight(std::move(faults));
+  asio::awaitable<StatusOr<v1::PreflightReply>> preflight(v1::PreflightRequest request) override {
+    co_return co_await inner_->preflight(std::move(request));
   }
 
   asio::awaitable<StatusOr<v1::Opened>> open(v1::Open wanted, Listener listener) override {

@@ -43,7 +43,7 @@ class Node {
 
   /// What the faults would do there, one answer each in their order. Errors: as the node says.
   virtual boost::asio::awaitable<StatusOr<v1::PreflightReply>> preflight(
-      std::vector<v1::Fault> faults) = 0;
+      v1::PreflightRequest request) = 0;
 
   /// Opens the lease that `wanted` describes and keeps renewing it, every third of it, until
   /// close(). Its epoch grows with every call of a run. Errors: kFailedPrecondition for an epoch

@@ -190,22 +190,36 @@ class Engine::Run {
   }
 
   asio::awaitable<void> preflight() {
-    std::vector<std::vector<std::pair<const Step*, const v1::Fault*>>> wanted(sites_.size());
-    std::vector<std::set<std::string>> asked(sites_.size());
-    for (const Step* step : acting_steps(parts_.schedule)) {
-      for (const Target& target : step->targets) {
-        // The same fault again, later in the method, would only be told the same again.
-        v1::Fault anonymous = target.fault;
-        anonymous.clear_id();
-        if (!asked[target.node].insert(anonymous.SerializeAsString()).second) continue;
-        wanted[target.node].emplace_back(step, &target.fault);
+    std::vector<Wanted> wanted(sites_.size());
+    std::vector<std::map<std::string, std::uint32_t>> asked(sites_.size());
+    // A step of the method begins when the one before it is over: only within one do faults meet.
+    std::uint32_t together = 0;
+    for (const Step& whole : parts_.schedule) {
+      ++together;
+      for (const Step* step : acting_steps(whole)) {
+        for (const Target& target : step->targets) {
+          // The same fault again, later in the method, would only be told the same again.
+          v1::Fault anonymous = target.fault;
+          anonymous.clear_id();
+          anonymous.clear_seed();
+          const auto [first, fresh] =
+              asked[target.node].emplace(anonymous.SerializeAsString(), together);
+          if (!fresh && first->second != together) continue;
+          wanted[target.node].push_back({step, &target.fault, together});
+        }
       }
     }
     co_await for_each(0, sites_.size(),
                       [&](std::size_t n) { return guarded(make_ready(*sites_[n], wanted[n])); });
   }
 
-  using Wanted = std::vector<std::pair<const Step*, const v1::Fault*>>;
+  /// What a node is asked about.
+  struct Asked {
+    const Step* step;
+    const v1::Fault* fault;
+    std::uint32_t together;
+  };
+  using Wanted = std::vector<Asked>;
 
   asio::awaitable<void> make_ready(Site& site, const Wanted& wanted) {
     co_await asio::this_coro::throw_if_cancelled(false);
@@ -233,24 +247,25 @@ class Engine::Run {
     *connected.mutable_recovered() = opened->recovered();
     parts_.tell(std::move(event));
 
-    std::vector<v1::Fault> faults;
-    for (const auto& [step, fault] : wanted) {
+    v1::PreflightRequest request;
+    for (const auto& [step, fault, together] : wanted) {
       const auto& kinds = described->kinds();
       if (std::find(kinds.begin(), kinds.end(), kind_of(*fault)) == kinds.end()) {
         unfit(fmt::format("its squalld {} does not know the fault {}", described->version(),
                           kind_of(*fault)));
       }
-      faults.push_back(*fault);
+      *request.add_faults() = *fault;
+      request.add_together(together);
     }
-    if (faults.empty()) co_return;
-    const auto reply = co_await site.node->preflight(std::move(faults));
+    if (wanted.empty()) co_return;
+    const auto reply = co_await site.node->preflight(std::move(request));
     if (!reply.ok()) co_return unfit(in_place(site, "preflight: " + message_of(reply.status())));
     if (static_cast<std::size_t>(reply->faults_size()) != wanted.size()) {
       co_return unfit(in_place(site, "preflight: it did not answer for every fault"));
     }
     for (int n = 0; n < reply->faults_size(); ++n) {
-      tell_preflighted(site, *wanted[static_cast<std::size_t>(n)].first,
-                       *wanted[static_cast<std::size_t>(n)].second, reply->faults(n));
+      const Asked& asked = wanted[static_cast<std::size_t>(n)];
+      tell_preflighted(site, *asked.step, *asked.fault, reply->faults(n));
     }
   }
 

@@ -135,11 +135,9 @@ class Scheduler {
   Random seeds_;  // of its own, so that what is picked does not depend on how many faults there are
 };
 
-void add_acting(const std::vector<Step>& steps, std::vector<const Step*>& acting) {
-  for (const Step& step : steps) {
-    if (!step.targets.empty()) acting.push_back(&step);
-    add_acting(step.parallel, acting);
-  }
+void add_acting(const Step& step, std::vector<const Step*>& acting) {
+  if (!step.targets.empty()) acting.push_back(&step);
+  for (const Step& part : step.parallel) add_acting(part, acting);
 }
 
 }  // namespace
@@ -204,7 +202,13 @@ Duration length_of(const std::vector<Step>& steps) {
 
 std::vector<const Step*> acting_steps(const std::vector<Step>& steps) {
   std::vector<const Step*> acting;
-  add_acting(steps, acting);
+  for (const Step& step : steps) add_acting(step, acting);
+  return acting;
+}
+
+std::vector<const Step*> acting_steps(const Step& step) {
+  std::vector<const Step*> acting;
+  add_acting(step, acting);
   return acting;
 }
 

@@ -59,4 +59,7 @@ Duration length_of(const std::vector<Step>& steps);
 /// The steps with targets, those inside parallel ones too, in the plan's order.
 std::vector<const Step*> acting_steps(const std::vector<Step>& steps);
 
+/// The same of one step.
+std::vector<const Step*> acting_steps(const Step& step);
+
 }  // namespace squall::run

@@ -39,6 +39,18 @@ v1::ToHolder release() {
   return message;
 }
 
+/// What is asked about one of the faults of a preflight.
+v1::Look look_of(const v1::PreflightRequest& request, int asked) {
+  v1::Look look;
+  *look.mutable_fault() = request.faults(asked);
+  if (request.together_size() != request.faults_size()) return look;
+  for (int other = 0; other < request.faults_size(); ++other) {
+    if (other == asked || request.together(other) != request.together(asked)) continue;
+    *look.add_beside() = request.faults(other);
+  }
+  return look;
+}
+
 v1::ToHolder read_request() {
   v1::ToHolder message;
   message.mutable_read();
@@ -796,12 +808,12 @@ void Node::preflight(const v1::PreflightRequest& request,
       entry.set_message(message_of(why));
       looking->next();
     };
-    const v1::Fault& fault = looking->request.faults(done);
+    const v1::Look look = look_of(looking->request, done);
     resolver_.resolve(
-        host_names(fault), [this, looking, fault, refused](const StatusOr<Hosts>& hosts) {
+        host_names(look), [this, looking, look, refused](const StatusOr<Hosts>& hosts) {
           if (!hosts.ok()) return refused(hosts.status());
           v1::ToHolder message;
-          *message.mutable_look()->mutable_fault() = fault;
+          *message.mutable_look() = look;
           *message.mutable_look()->mutable_hosts() = *hosts;
           message.mutable_look()->mutable_spared_ports()->Assign(facts_.spared_ports.begin(),
                                                                  facts_.spared_ports.end());

@@ -52,6 +52,10 @@ constexpr std::uint32_t kIfbQueue = 32;
 constexpr std::string_view kLetters =
     "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ";
 
+bool has_ethernet_header(const Link& interface) {
+  return interface.type == kEthernet || interface.type == kLoopback;
+}
+
 /// What a spare holder has made ahead of time.
 struct Warm {
   std::unique_ptr<Classifier> classifier;
@@ -127,7 +131,7 @@ StatusOr<Resolved> resolve(Netlink& netlink, const v1::Network& wanted, const v1
   if (!interfaces.ok()) return interfaces.status();
   if (engine->engine == v1::RELAY && !loses_all(effect_of(wanted, 0))) {
     for (const Link& interface : *interfaces) {
-      if (interface.type == kEthernet || interface.type == kLoopback) continue;
+      if (has_ethernet_header(interface)) continue;
       return error(StatusCode::kUnimplemented, "the relay cannot send on " + interface.name +
                                                    ", which is not an Ethernet device");
     }
@@ -448,6 +452,9 @@ Status Network::apply(MonotonicTime deadline) {
   for (const std::uint32_t port : start_.spared_ports()) {
     spared.push_back(static_cast<std::uint16_t>(port));
   }
+  aim_.ethernet = std::all_of(standpoints_.begin(), standpoints_.end(), [](const auto& standpoint) {
+    return has_ethernet_header(standpoint.place.interface);
+  });
   if (Status set = classifier_->set_aim(aim_, spared); !set.ok()) return set;
   // The filters match nothing yet: at the end the effect starts everywhere at once.
   for (const Standpoint& standpoint : standpoints_) {
@@ -666,6 +673,34 @@ Status may_change_the_network() {
       "squalld may not change the network here: it needs CAP_NET_ADMIN and CAP_BPF, or root");
 }
 
+/// Of two filters that match a packet only the first acts on it: faults that live at the same time
+/// must not mean the same packets.
+Status meets_none(Netlink& netlink, const v1::Look& asked, const v1::Network& wanted,
+                  const Aim& aim, const std::vector<Link>& interfaces) {
+  for (const v1::Fault& fault : asked.beside()) {
+    if (!fault.has_network()) continue;
+    const v1::Network other = in_one(fault.network());
+    if (other.in().netns() != wanted.in().netns()) continue;
+    const bool one_way = wanted.direction() != v1::BOTH && other.direction() != v1::BOTH;
+    if (one_way && other.direction() != wanted.direction()) continue;
+    // What is wrong with the other by itself is told when it is looked at.
+    const StatusOr<Aim> other_aim = aim_of(other, asked.hosts(), fault.seed());
+    if (!other_aim.ok() || !may_overlap(aim, *other_aim)) continue;
+    const StatusOr<Resolved> resolved = resolve(netlink, other, other_aim->match);
+    if (!resolved.ok()) continue;
+    for (const Link& interface : interfaces) {
+      const auto same = [&](const Link& link) { return link.index == interface.index; };
+      if (std::none_of(resolved->interfaces.begin(), resolved->interfaces.end(), same)) continue;
+      return error(StatusCode::kFailedPrecondition,
+                   "another network fault of the same time may match the same packets on " +
+                       interface.name +
+                       ", and only one of them would act; write them as one fault, or give them "
+                       "different addresses, ports or protocols");
+    }
+  }
+  return ok();
+}
+
 v1::Looked look(const v1::Look& asked) {
   v1::Looked looked;
   const v1::Network wanted = in_one(asked.fault().network());
@@ -680,6 +715,10 @@ v1::Looked look(const v1::Look& asked) {
   if (!netlink.ok()) return refused(netlink.status());
   const StatusOr<Resolved> resolved = resolve(*netlink, wanted, aim->match);
   if (!resolved.ok()) return refused(resolved.status());
+  if (const Status alone = meets_none(*netlink, asked, wanted, *aim, resolved->interfaces);
+      !alone.ok()) {
+    return refused(alone);
+  }
   looked.set_engine(resolved->engine.engine);
   looked.set_engine_reason(resolved->engine.reason);
   for (const Link& interface : resolved->interfaces) looked.add_interfaces(interface.name);

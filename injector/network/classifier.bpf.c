@@ -67,15 +67,29 @@ struct {
 
 /* What is known of a packet once its headers are read. */
 struct packet {
-  __u8 source[16]; /* IPv4 as ::ffff:a.b.c.d */
-  __u8 destination[16];
+  __be32 source[4]; /* IPv4 as ::ffff:a.b.c.d */
+  __be32 destination[4];
   __u32 protocol;
   __u32 transport; /* where the transport header starts, from the network header */
   __u32 tells;     /* of the address at the other end: SQUALL_IN, SQUALL_OUT */
   __be16 ports[2]; /* source and destination, of TCP and UDP */
 };
 
+#define REACH 256 /* how far behind the network header is read without a call */
+
+/* `offset` is a multiple of four, from the network header on. Every packet of the interface comes by
+ * here, and a call of the kernel's helper is most of what it would cost one that does not match. */
 static __always_inline int load(struct __sk_buff* skb, __u32 offset, void* to, __u32 length) {
+  if ((match.flags & SQUALL_ETHERNET) && offset < REACH) {
+    __u32 at = offset;
+    /* The mask is for the verifier, where loads must be aligned; the compiler knows better. */
+    asm volatile("" : "+r"(at));
+    const __u8* from = (const __u8*)(long)skb->data + ETH_HLEN + (at & (REACH - 4));
+    if (from + length <= (const __u8*)(long)skb->data_end) {
+      __builtin_memcpy(to, __builtin_assume_aligned(from, 4), length);
+      return 0;
+    }
+  }
   return bpf_skb_load_bytes_relative(skb, offset, to, length, BPF_HDR_START_NET);
 }
 
@@ -88,38 +102,20 @@ static __always_inline int has_protocol(const __u64* set, __u32 protocol) {
          ((set[(protocol >> 6) & (SQUALL_PROTOCOL_WORDS - 1)] >> (protocol & 63)) & 1);
 }
 
-static __always_inline int read_ipv4(struct __sk_buff* skb, int ingress, struct packet* packet) {
-  __u8 header[20];
+static __always_inline int read_ipv4(struct __sk_buff* skb, struct packet* packet) {
+  __u8 header[12] __attribute__((aligned(4)));
   if (load(skb, 0, header, sizeof(header)) < 0 || header[0] >> 4 != 4) return 0;
-  if (match.flags & (SQUALL_MATCH_CIDRS | SQUALL_EXCEPT_CIDRS)) {
-    struct squall_cidr4 key = {.prefix = 32};
-    __builtin_memcpy(key.address, header + (ingress ? 12 : 16), 4);
-    const __u8* tells = bpf_map_lookup_elem(&cidrs4, &key);
-    if (tells) packet->tells = *tells;
-  }
-  packet->source[10] = packet->source[11] = 0xff;
-  packet->destination[10] = packet->destination[11] = 0xff;
-  __builtin_memcpy(packet->source + 12, header + 12, 4);
-  __builtin_memcpy(packet->destination + 12, header + 16, 4);
   packet->protocol = header[9];
   packet->transport = (header[0] & 0x0f) * 4;
   if (((header[6] & 0x1f) | header[7]) != 0) packet->protocol = NO_PROTOCOL;
   return 1;
 }
 
-static __always_inline int read_ipv6(struct __sk_buff* skb, int ingress, struct packet* packet) {
-  __u8 header[40];
+static __always_inline int read_ipv6(struct __sk_buff* skb, struct packet* packet) {
+  __u8 header[8] __attribute__((aligned(4)));
   if (load(skb, 0, header, sizeof(header)) < 0 || header[0] >> 4 != 6) return 0;
-  if (match.flags & (SQUALL_MATCH_CIDRS | SQUALL_EXCEPT_CIDRS)) {
-    struct squall_cidr6 key = {.prefix = 128};
-    __builtin_memcpy(key.address, header + (ingress ? 8 : 24), 16);
-    const __u8* tells = bpf_map_lookup_elem(&cidrs6, &key);
-    if (tells) packet->tells = *tells;
-  }
-  __builtin_memcpy(packet->source, header + 8, 16);
-  __builtin_memcpy(packet->destination, header + 24, 16);
   __u32 next = header[6];
-  __u32 offset = sizeof(header);
+  __u32 offset = 40;
 #pragma unroll
   for (int i = 0; i < MAX_EXTENSION_HEADERS; ++i) {
     if (next != IPV6_HOP_BY_HOP && next != IPV6_ROUTING && next != IPV6_FRAGMENT &&
@@ -148,6 +144,37 @@ static __always_inline int read_ipv6(struct __sk_buff* skb, int ingress, struct 
     if (load(skb, offset, &type, 1) < 0) return 0;
     if (type >= ICMPV6_ND_FIRST && type <= ICMPV6_ND_LAST) return 0;
   }
+  return 1;
+}
+
+/* And what the tries tell of the one at the other end, if they are asked. */
+static __always_inline int read_addresses(struct __sk_buff* skb, int is_ipv4, int ingress,
+                                          struct packet* packet) {
+  const __u8* tells = 0;
+  const int asked = match.flags & (SQUALL_MATCH_CIDRS | SQUALL_EXCEPT_CIDRS);
+  if (is_ipv4) {
+    __u32 pair[2];
+    if (load(skb, 12, pair, sizeof(pair)) < 0) return 0;
+    packet->source[2] = packet->destination[2] = bpf_htonl(0xffff);
+    packet->source[3] = pair[0];
+    packet->destination[3] = pair[1];
+    if (asked) {
+      struct squall_cidr4 key = {.prefix = 32};
+      __builtin_memcpy(key.address, &pair[ingress ? 0 : 1], 4);
+      tells = bpf_map_lookup_elem(&cidrs4, &key);
+    }
+  } else {
+    __u32 pair[8];
+    if (load(skb, 8, pair, sizeof(pair)) < 0) return 0;
+    __builtin_memcpy(packet->source, pair, 16);
+    __builtin_memcpy(packet->destination, pair + 4, 16);
+    if (asked) {
+      struct squall_cidr6 key = {.prefix = 128};
+      __builtin_memcpy(key.address, pair + (ingress ? 0 : 4), 16);
+      tells = bpf_map_lookup_elem(&cidrs6, &key);
+    }
+  }
+  if (tells) packet->tells = *tells;
   return 1;
 }
 
@@ -187,12 +214,10 @@ static __always_inline __u32 mixed(__u32 hash) {
   return hash ^ (hash >> 16);
 }
 
-static __always_inline __u32 hash_of_end(const __u8* address, __be16 port) {
-  __u32 words[4];
-  __builtin_memcpy(words, address, 16);
+static __always_inline __u32 hash_of_end(const __be32* address, __be16 port) {
   __u32 hash = match.share_seed ^ port;
 #pragma unroll
-  for (int i = 0; i < 4; ++i) hash = mixed(hash + words[i]);
+  for (int i = 0; i < 4; ++i) hash = mixed(hash + address[i]);
   return hash;
 }
 
@@ -212,8 +237,8 @@ static __always_inline int arrives_in_cgroup(struct __sk_buff* skb, const struct
   struct bpf_sock_tuple tuple = {};
   __u32 size;
   if (is_ipv4) {
-    __builtin_memcpy(&tuple.ipv4.saddr, packet->source + 12, 4);
-    __builtin_memcpy(&tuple.ipv4.daddr, packet->destination + 12, 4);
+    tuple.ipv4.saddr = packet->source[3];
+    tuple.ipv4.daddr = packet->destination[3];
     tuple.ipv4.sport = packet->ports[0];
     tuple.ipv4.dport = packet->ports[1];
     size = sizeof(tuple.ipv4);
@@ -235,7 +260,7 @@ static __always_inline int arrives_in_cgroup(struct __sk_buff* skb, const struct
 
 static __always_inline int wanted(struct __sk_buff* skb, int ingress) {
   const __u64 deadline = *(volatile __u64*)&match.deadline_ns;
-  if (deadline == 0 || bpf_ktime_get_ns() >= deadline) return 0;
+  if (deadline == 0) return 0;
   if ((skb->mark & SQUALL_MARK_MASK) == (SQUALL_MARK | (ingress ? SQUALL_MARK_INGRESS : 0))) {
     return 0;
   }
@@ -243,21 +268,24 @@ static __always_inline int wanted(struct __sk_buff* skb, int ingress) {
   struct packet packet = {};
   const int is_ipv4 = skb->protocol == bpf_htons(ETH_P_IP);
   if (is_ipv4) {
-    if (!read_ipv4(skb, ingress, &packet)) return 0;
+    if (!read_ipv4(skb, &packet)) return 0;
   } else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
-    if (!read_ipv6(skb, ingress, &packet)) return 0;
+    if (!read_ipv6(skb, &packet)) return 0;
   } else {
     return 0;
   }
+  /* What costs least goes first: most packets of an interface are not meant. */
   const __u32 flags = match.flags;
-  if ((flags & SQUALL_MATCH_CIDRS) && !(packet.tells & SQUALL_IN)) return 0;
   if ((flags & SQUALL_MATCH_PROTOCOLS) && !has_protocol(match.protocols, packet.protocol)) return 0;
-
   const int has_ports = packet.protocol == IPPROTO_TCP || packet.protocol == IPPROTO_UDP;
   if (has_ports && load(skb, packet.transport, packet.ports, sizeof(packet.ports)) < 0) return 0;
   if ((flags & SQUALL_MATCH_PORTS) && !has_a_port_in(match.ports, &packet, has_ports)) return 0;
-  if (packet.protocol == IPPROTO_TCP && is_spared(&packet)) return 0;
+  if (!read_addresses(skb, is_ipv4, ingress, &packet)) return 0;
+  if ((flags & SQUALL_MATCH_CIDRS) && !(packet.tells & SQUALL_IN)) return 0;
   if ((flags & SQUALL_EXCEPT) && is_excepted(flags, &packet, has_ports)) return 0;
+  if (packet.protocol == IPPROTO_TCP && is_spared(&packet)) return 0;
+  /* Late, for its price; but before anything that would touch the packet. */
+  if (bpf_ktime_get_ns() >= deadline) return 0;
   if (flags & SQUALL_MATCH_CGROUP) {
     if (ingress) {
       if (!has_ports || !arrives_in_cgroup(skb, &packet, is_ipv4)) return 0;

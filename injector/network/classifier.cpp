@@ -193,6 +193,7 @@ Status Classifier::set_aim(const Aim& aim, std::span<const std::uint16_t> spared
   ask(set_ports(aim.except, to.except_ports), SQUALL_EXCEPT | SQUALL_EXCEPT_PORTS);
   ask(set_protocols(aim.except, to.except_protocols), SQUALL_EXCEPT | SQUALL_EXCEPT_PROTOCOLS);
   ask(aim.cgroup.id != 0, SQUALL_MATCH_CGROUP);
+  ask(aim.ethernet, SQUALL_ETHERNET);
   // A share of all is no share.
   ask(aim.connections > 0 && aim.connections < 100, SQUALL_SHARE_OF_CONNECTIONS);
   ask(aim.packets > 0 && aim.packets < 100, SQUALL_SHARE_OF_PACKETS);

@@ -30,6 +30,7 @@ struct Aim {
   double packets = 0;      ///< Percent.
   std::uint32_t seed = 0;  ///< Which connections.
   Cgroup cgroup;           ///< Only sockets of its processes, and of the groups' below it.
+  bool ethernet = false;   ///< Every interface has Ethernet's header, which is then quick to read.
 };
 
 /// One end of a TCP connection and the other, IPv4 addresses as ::ffff:a.b.c.d.

@@ -29,6 +29,7 @@
 #define SQUALL_SHARE_OF_CONNECTIONS 0x080u /* a flow whose hash is below `share` */
 #define SQUALL_SHARE_OF_PACKETS 0x100u     /* a random number below `share` */
 #define SQUALL_MATCH_CGROUP 0x200u         /* a socket below this control group */
+#define SQUALL_ETHERNET 0x400u /* all it sees has an Ethernet header before the network's */
 
 /* What the tries say of an address. A longer prefix bears what the shorter ones around it do. */
 #define SQUALL_IN 1u

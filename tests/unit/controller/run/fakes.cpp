@@ -41,9 +41,10 @@ asio::awaitable<StatusOr<v1::Description>> FakeNode::connect() {
   co_return description;
 }
 
-asio::awaitable<StatusOr<v1::PreflightReply>> FakeNode::preflight(std::vector<v1::Fault> faults) {
+asio::awaitable<StatusOr<v1::PreflightReply>> FakeNode::preflight(v1::PreflightRequest request) {
   v1::PreflightReply reply;
-  for (std::size_t n = 0; n < faults.size(); ++n) *reply.add_faults() = looked;
+  for (int n = 0; n < request.faults_size(); ++n) *reply.add_faults() = looked;
+  preflighted = std::move(request);
   co_return reply;
 }
 

@@ -36,7 +36,8 @@ class FakeNode final : public fleet::Node {
   Status unreachable;   ///< connect() returns this, if not ok.
   Status refuses_open;  ///< open() returns this, if not ok.
   std::set<std::string> kinds = {"network", "kill", "cpu"};
-  v1::Looked looked;  ///< The answer to every fault of a preflight.
+  v1::Looked looked;                 ///< The answer to every fault of a preflight.
+  v1::PreflightRequest preflighted;  ///< What was asked last.
   std::string environment;
   bool fails_to_apply = false;
   bool shows_effect = true;
@@ -60,7 +61,7 @@ class FakeNode final : public fleet::Node {
   std::string address() const override { return "fake:" + name_; }
   boost::asio::awaitable<StatusOr<v1::Description>> connect() override;
   boost::asio::awaitable<StatusOr<v1::PreflightReply>> preflight(
-      std::vector<v1::Fault> faults) override;
+      v1::PreflightRequest request) override;
   boost::asio::awaitable<StatusOr<v1::Opened>> open(v1::Open wanted,
                                                     fleet::Listener listener) override;
   void inject(const v1::Fault& fault) override;
