@@ -545,6 +545,29 @@ TEST_CASE("steps that are parallel begin together and end with the last") {
   CHECK(third->at - told[0].at >= milliseconds(400));
 }
 
+TEST_CASE("a preflight says which faults may live at the same time") {
+  World world(1);
+  world.add_check("shop");
+  v1::Step& both = *world.plan.add_method();
+  world.add_fault(milliseconds(5), "node-1").mutable_fault()->mutable_network()->set_delay(1'000);
+  world.add_fault(milliseconds(5), "node-1").mutable_fault()->mutable_network()->set_delay(2'000);
+  for (int n = 1; n <= 2; ++n) *both.mutable_parallel()->add_steps() = world.plan.method(n);
+  // The same one twice at once is two; once more, later, it would be told the same again.
+  *both.mutable_parallel()->add_steps() = world.plan.method(1);
+  world.add_fault(milliseconds(5), "node-1").mutable_fault()->mutable_network()->set_delay(4'000);
+  world.plan.mutable_method()->DeleteSubrange(1, 2);
+  CHECK(world.run().exit_code() == 0);
+  const v1::PreflightRequest& asked = world.nodes[0]->preflighted;
+  REQUIRE(asked.faults_size() == 4);
+  REQUIRE(asked.together_size() == 4);
+  CHECK(asked.faults(0).network().delay() == 1'000);
+  CHECK(asked.faults(2).network().delay() == 1'000);
+  CHECK(asked.together(0) == asked.together(1));
+  CHECK(asked.together(0) == asked.together(2));
+  CHECK(asked.faults(3).network().delay() == 4'000);
+  CHECK(asked.together(0) != asked.together(3));
+}
+
 TEST_CASE("a thousand parallel steps are walked and aborted like one") {
   World world(1);
   world.add_check("shop");

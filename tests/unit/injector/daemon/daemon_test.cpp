@@ -14,6 +14,7 @@
 #include "injector/daemon/ledger.h"
 #include "injector/daemon/state_dir.h"
 #include "tests/support/eventually.h"
+#include "tests/support/faults.h"
 #include "tests/support/namespace.h"
 #include "tests/unit/injector/daemon/squalld.h"
 
@@ -344,6 +345,30 @@ TEST_CASE("a preflight looks and changes nothing") {
   CHECK(reply->faults(1).code() == static_cast<int>(StatusCode::kNotFound));
   request.mutable_faults(0)->mutable_cpu()->set_load(0.5);
   CHECK(daemon.preflight(request).status().code() == StatusCode::kInvalidArgument);
+}
+
+TEST_CASE("a preflight refuses faults that would meet and lets pass those that follow each other") {
+  const support::Namespace where;
+  Squalld daemon;
+  daemon.start({}, &where);
+  v1::PreflightRequest request;
+  for (int n = 0; n < 2; ++n) {
+    *request.add_faults() = support::delay_fault(7000, seconds(1));
+    request.mutable_faults(n)->mutable_network()->set_interface("lo");
+    request.add_together(1);
+  }
+  const auto code_of_both = [&] {
+    const auto reply = daemon.preflight(request);
+    REQUIRE(reply.ok());
+    REQUIRE(reply->faults_size() == 2);
+    CHECK(reply->faults(0).code() == reply->faults(1).code());
+    return static_cast<StatusCode>(reply->faults(0).code());
+  };
+  CHECK(code_of_both() == StatusCode::kFailedPrecondition);
+  request.set_together(1, 2);
+  CHECK(code_of_both() == StatusCode::kOk);
+  request.clear_together();
+  CHECK(code_of_both() == StatusCode::kOk);
 }
 
 TEST_CASE("a holder that is killed is told at once, and its fault is gone") {

@@ -133,12 +133,14 @@ inline std::vector<std::string> settled_fingerprint(const Namespace& where) {
 }
 
 /// What `squall plan` would be told.
+inline v1::Looked look(const Namespace& where, const v1::Look& request) {
+  return where.run([&] { return hold::find_kind(request.fault())->look(request); });
+}
+
 inline v1::Looked look(const Namespace& where, const v1::Fault& fault) {
-  return where.run([&] {
-    v1::Look look;
-    *look.mutable_fault() = fault;
-    return hold::find_kind(fault)->look(look);
-  });
+  v1::Look request;
+  *request.mutable_fault() = fault;
+  return look(where, request);
 }
 
 }  // namespace squall::support

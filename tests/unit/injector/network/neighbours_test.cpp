@@ -108,6 +108,44 @@ TEST_CASE("a fault that may match what another one matches is refused, and the o
   CHECK(look(hosts.node, delay_fault(kPort, kAsked, v1::INGRESS)).code() == 0);
 }
 
+TEST_CASE(
+    "faults of one time that may match the same packets are refused before any of them acts") {
+  TwoHosts hosts;
+  const auto look_beside = [&](const v1::Fault& fault, const v1::Fault& other) {
+    v1::Look request;
+    *request.mutable_fault() = fault;
+    *request.add_beside() = other;
+    return look(hosts.node, request);
+  };
+  const v1::Looked met = look_beside(delay_fault(kPort, kAsked), loss_fault(kPort, 10));
+  CHECK(met.code() == static_cast<int>(StatusCode::kFailedPrecondition));
+  CHECK(met.message() ==
+        "another network fault of the same time may match the same packets on eth0, and only one "
+        "of them would act; write them as one fault, or give them different addresses, ports or "
+        "protocols");
+  v1::Fault everything = loss_fault(kPort, 10, v1::BOTH);
+  everything.mutable_network()->clear_to();
+  CHECK(look_beside(delay_fault(kPort, kAsked), everything).message() == met.message());
+  v1::Fault named = loss_fault(kPort, 10);
+  named.mutable_network()->mutable_to()->clear_ports();
+  named.mutable_network()->mutable_to()->add_hosts("db.internal");
+  v1::Look by_name;
+  *by_name.mutable_fault() = delay_fault(kPort, kAsked);
+  *by_name.add_beside() = named;
+  v1::HostAddresses& host = *by_name.add_hosts();
+  host.set_host("db.internal");
+  host.add_addresses(std::string("\x0a\x4d\x00\x01", 4));
+  CHECK(look(hosts.node, by_name).message() == met.message());
+
+  CHECK(look_beside(delay_fault(kPort, kAsked), loss_fault(kOtherPort, 10)).code() == 0);
+  CHECK(look_beside(delay_fault(kPort, kAsked), loss_fault(kPort, 10, v1::INGRESS)).code() == 0);
+  const v1::Fault elsewhere = with_interface(loss_fault(kPort, 10, v1::EGRESS), "lo");
+  CHECK(look_beside(delay_fault(kPort, kAsked), elsewhere).code() == 0);
+  v1::Fault other_kind;
+  other_kind.mutable_cpu()->set_load(10);
+  CHECK(look_beside(delay_fault(kPort, kAsked), other_kind).code() == 0);
+}
+
 TEST_CASE("a look says the engine, why, and where, and changes nothing") {
   ThreeHosts hosts;
   const std::vector<std::string> before = settled_fingerprint(hosts.node);
