@@ -21,10 +21,10 @@
 #include <thread>
 #include <vector>
 
-#include "certificates.h"
 #include "controller/fleet/grpc_node.h"
 #include "controller/fleet/wake.h"
 #include "squall/v1/node.grpc.pb.h"
+#include "tests/support/certificates.h"
 
 namespace squall::fleet {
 namespace {
@@ -183,8 +183,8 @@ std::string at_port(int port, const std::string& host = "127.0.0.1") {
   return host + ":" + std::to_string(port);
 }
 
-std::shared_ptr<grpc::ServerCredentials> mutual_tls(const test::Authority& authority,
-                                                    const test::Pair& pair) {
+std::shared_ptr<grpc::ServerCredentials> mutual_tls(const support::Authority& authority,
+                                                    const support::Pair& pair) {
   grpc::SslServerCredentialsOptions options(
       GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
   options.pem_root_certs = authority.pem();
@@ -192,15 +192,15 @@ std::shared_ptr<grpc::ServerCredentials> mutual_tls(const test::Authority& autho
   return grpc::SslServerCredentials(options);
 }
 
-Credentials client_of(const test::Authority& ours, const test::Authority& trusted) {
-  const test::Pair pair = ours.issue("controller", "127.0.0.1");
+Credentials client_of(const support::Authority& ours, const support::Authority& trusted) {
+  const support::Pair pair = ours.issue("controller", "127.0.0.1");
   return {trusted.pem(), pair.certificate, pair.key};
 }
 
 }  // namespace
 
 TEST_CASE("a node where nobody listens cannot be reached, and is told so at once") {
-  const test::Authority authority;
+  const support::Authority authority;
   const Port port(false);
   const auto node = make_grpc_node("db-1", at_port(port.number), client_of(authority, authority));
   const MonotonicTime before = monotonic_now();
@@ -212,7 +212,7 @@ TEST_CASE("a node where nobody listens cannot be reached, and is told so at once
 }
 
 TEST_CASE("a node that never answers is given up after three seconds") {
-  const test::Authority authority;
+  const support::Authority authority;
   const Port port(true);
   const auto node = make_grpc_node("db-1", at_port(port.number), client_of(authority, authority));
   const MonotonicTime before = monotonic_now();
@@ -229,18 +229,18 @@ TEST_CASE("a unix socket that is not there is told so") {
 }
 
 TEST_CASE("over mTLS a node answers those whom its ca.pem signed") {
-  const test::Authority authority;
+  const support::Authority authority;
   Daemon daemon("127.0.0.1:0", mutual_tls(authority, authority.issue("db-1", "127.0.0.1")));
   const auto node = make_grpc_node("db-1", at_port(daemon.port), client_of(authority, authority));
   CHECK(message_of(reach(*node)) == "");
 }
 
 TEST_CASE("what TLS refuses is told in words") {
-  const test::Authority authority;
-  const test::Authority stranger("a stranger");
-  const test::Authority renewed;  // of the same name, with another key
+  const support::Authority authority;
+  const support::Authority stranger("a stranger");
+  const support::Authority renewed;  // of the same name, with another key
   SUBCASE("a node that we do not trust") {
-    for (const test::Authority* trusted : {&stranger, &renewed}) {
+    for (const support::Authority* trusted : {&stranger, &renewed}) {
       Daemon daemon("127.0.0.1:0", mutual_tls(authority, authority.issue("db-1", "127.0.0.1")));
       const auto node =
           make_grpc_node("db-1", at_port(daemon.port), client_of(authority, *trusted));

@@ -345,7 +345,7 @@ TEST_CASE("a fault that cannot be applied leaves nothing behind") {
   CHECK(difference(before, settled_fingerprint(hosts.node)) == "");
 }
 
-TEST_CASE("an interface that goes in mid-fault ends it without residue") {
+TEST_CASE("S27: an interface that goes in mid-fault ends it without residue") {
   ThreeHosts hosts;
   v1::Fault fault = delay_fault(kPort, kBrief, v1::BOTH);
   fault.mutable_network()->set_interface("eth1");
@@ -354,6 +354,45 @@ TEST_CASE("an interface that goes in mid-fault ends it without residue") {
   CHECK(held->end().ok());
   CHECK(held->clean_up() == std::vector<std::string>());
   CHECK(tagged(hosts.node, "").empty());
+}
+
+TEST_CASE("S27: whatever becomes of an interface, its fault goes and no other device is touched") {
+  ThreeHosts hosts;
+  const Namespace away("squall-away");
+  const auto ip = [&](const std::vector<std::string>& words) {
+    std::vector<std::string> argv = {"ip"};
+    argv.insert(argv.end(), words.begin(), words.end());
+    run_in(hosts.node, argv);
+  };
+  const std::vector<std::string> clsact = {"tc", "qdisc", "add", "dev", "eth1", "clsact"};
+  v1::Fault fault = delay_fault(kPort, kBrief, v1::BOTH);
+  fault.mutable_network()->set_interface("eth1");
+  const auto held = inject(hosts.node, fault);
+  SUBCASE("set down") { ip({"link", "set", "eth1", "down"}); }
+  SUBCASE("renamed, and another takes its name") {
+    ip({"link", "set", "eth1", "down"});
+    ip({"link", "set", "eth1", "name", "old1"});
+    ip({"link", "set", "old1", "up"});
+    ip({"link", "add", "eth1", "type", "veth", "peer", "name", "peer1"});
+    run_in(hosts.node, clsact);
+  }
+  SUBCASE("deleted, and another takes its name") {
+    ip({"link", "del", "eth1"});
+    ip({"link", "add", "eth1", "type", "veth", "peer", "name", "peer1"});
+    run_in(hosts.node, clsact);
+  }
+  SUBCASE("moved into another namespace") { ip({"link", "set", "eth1", "netns", "squall-away"}); }
+  CHECK(held->end().ok());
+  CHECK(held->clean_up() == std::vector<std::string>());
+  CHECK(tagged(hosts.node, "").empty());
+  CHECK(tagged(away, "").empty());
+  // The owner's new one, which nobody may have taken for the old one.
+  const auto lines_with = [left = settled_fingerprint(hosts.node)](const std::string& word) {
+    return std::count_if(left.begin(), left.end(), [&](const std::string& line) {
+      return line.find(word) != std::string::npos;
+    });
+  };
+  CHECK((lines_with("clsact") > 0) == (lines_with("peer1") > 0));
 }
 
 }  // namespace squall::support

@@ -63,7 +63,7 @@ TEST_CASE("a random loss takes its share, and the evidence says which packets ar
   }
 }
 
-TEST_CASE("a fault that matches nothing shows no effect") {
+TEST_CASE("S30: a fault that matches nothing shows no effect") {
   TwoHosts hosts;
   const Echo echo(hosts.node, kPort);
   const auto held = inject(hosts.node, loss_fault(kOtherPort, 100));

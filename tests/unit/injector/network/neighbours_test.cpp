@@ -23,7 +23,7 @@ v1::Fault with_interface(v1::Fault fault, const std::string& name) {
 
 }  // namespace
 
-TEST_CASE("the owner's own queues and filters work beside a fault and are the same after it") {
+TEST_CASE("S26: the owner's own queues and filters work beside a fault and are the same after it") {
   TwoHosts hosts;
   const Echo echo(hosts.node, kPort);
   const Echo other(hosts.node, kOtherPort);
@@ -52,7 +52,28 @@ TEST_CASE("the owner's own queues and filters work beside a fault and are the sa
   }
 }
 
-TEST_CASE("of two faults on one interface each ends alone, whichever goes first") {
+TEST_CASE("S26: a root that its owner has tuned is the same beside a fault and after it") {
+  TwoHosts hosts;
+  const Echo echo(hosts.node, kPort);
+  std::vector<std::string> root = {"qdisc", "replace", "dev", "eth0", "root", "handle", "9:"};
+  SUBCASE("fq") { root.insert(root.end(), {"fq", "limit", "5000", "flow_limit", "70"}); }
+  SUBCASE("fq_codel") { root.insert(root.end(), {"fq_codel", "target", "7ms", "quantum", "600"}); }
+  SUBCASE("sfq") { root.insert(root.end(), {"sfq", "perturb", "10", "quantum", "3000"}); }
+  try {
+    tc(hosts.node, root);
+  } catch (const std::runtime_error&) {
+    MESSAGE("SKIPPED: this kernel has no such qdisc");
+    return;
+  }
+  const std::vector<std::string> before = settled_fingerprint(hosts.node);
+  const auto held = inject(hosts.node, delay_fault(kPort, kAsked, v1::BOTH));
+  CHECK(quickest_ms(measure(hosts.client, TwoHosts::kNode4, kPort, 11)) > 2 * to_ms(kAsked) - 3);
+  CHECK(held->end().ok());
+  CHECK(held->clean_up() == std::vector<std::string>());
+  CHECK(difference(before, settled_fingerprint(hosts.node)) == "");
+}
+
+TEST_CASE("S29: of two faults on one interface each ends alone, whichever goes first") {
   TwoHosts hosts;
   const Echo echo(hosts.node, kPort);
   const Echo other(hosts.node, kOtherPort);

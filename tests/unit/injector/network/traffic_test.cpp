@@ -254,7 +254,7 @@ TEST_CASE(
   CHECK(held->evidence().network().matched_packets() == 5);
 }
 
-TEST_CASE("a second of delay at ten thousand packets a second loses none of them") {
+TEST_CASE("S31: a second of delay at ten thousand packets a second loses none of them") {
   TwoHosts hosts;
   constexpr std::size_t kCount = 10'000;
   const auto held = inject(hosts.node, delay_fault(kPort, std::chrono::seconds(1)));

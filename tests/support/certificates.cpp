@@ -1,4 +1,4 @@
-#include "certificates.h"
+#include "tests/support/certificates.h"
 
 #include <openssl/ec.h>
 #include <openssl/evp.h>
@@ -7,7 +7,7 @@
 
 #include <stdexcept>
 
-namespace squall::test {
+namespace squall::support {
 namespace {
 
 template <typename T, void (*Free)(T*)>
@@ -89,4 +89,4 @@ Pair Authority::issue(const std::string& name, const std::string& address) const
           })};
 }
 
-}  // namespace squall::test
+}  // namespace squall::support

@@ -5,7 +5,7 @@
 #include <memory>
 #include <string>
 
-namespace squall::test {
+namespace squall::support {
 
 struct Pair {
   std::string certificate;  ///< PEM, as is the key.
@@ -29,4 +29,4 @@ class Authority {
   std::unique_ptr<State> state_;
 };
 
-}  // namespace squall::test
+}  // namespace squall::support
