@@ -9,6 +9,7 @@ namespace squall::hold {
 
 extern const FaultKind kCpu;
 extern const FaultKind kDns;
+extern const FaultKind kFiles;
 extern const FaultKind kKill;
 extern const FaultKind kNetwork;
 
@@ -18,6 +19,7 @@ std::span<const FaultKind> fault_kinds() {
       kKill,
       kCpu,
       kDns,
+      kFiles,
   };
   return kinds;
 }
@@ -25,7 +27,9 @@ std::span<const FaultKind> fault_kinds() {
 extern const UndoKind kRemoveClsact;
 extern const UndoKind kRemoveFilter;
 extern const UndoKind kRemoveLink;
+extern const UndoKind kRenameBack;
 extern const UndoKind kSetSysctl;
+extern const UndoKind kUnmount;
 
 std::span<const UndoKind> undo_kinds() {
   static const UndoKind kinds[] = {
@@ -33,6 +37,8 @@ std::span<const UndoKind> undo_kinds() {
       kRemoveLink,
       kRemoveClsact,
       kSetSysctl,
+      kUnmount,
+      kRenameBack,
   };
   return kinds;
 }
