@@ -602,6 +602,11 @@ void Node::heard(const std::shared_ptr<HeldFault>& fault, const v1::FromHolder& 
       log(LogLevel::kInfo,
           fmt::format("event=applied run={} fault={} pid={} took_ms={:.3f}", lease->run, fault->id,
                       fault->holder->pid(), to_ms(now - fault->arrived)));
+      if (message.applied().evidence().has_script()) {
+        const v1::ScriptEvidence& script = message.applied().evidence().script();
+        log(LogLevel::kInfo, fmt::format("event=script fault={} exit={} output={}", fault->id,
+                                         script.exit(), quoted(script.output())));
+      }
       fault->answers.push_back(event);
       tell(*lease, std::move(event));
       if (fault->state == State::kApplying) {

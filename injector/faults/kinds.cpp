@@ -7,11 +7,13 @@
 
 namespace squall::hold {
 
+extern const FaultKind kClock;
 extern const FaultKind kCpu;
 extern const FaultKind kDns;
 extern const FaultKind kFiles;
 extern const FaultKind kKill;
 extern const FaultKind kNetwork;
+extern const FaultKind kScript;
 
 std::span<const FaultKind> fault_kinds() {
   static const FaultKind kinds[] = {
@@ -20,6 +22,8 @@ std::span<const FaultKind> fault_kinds() {
       kCpu,
       kDns,
       kFiles,
+      kScript,
+      kClock,
   };
   return kinds;
 }
@@ -28,7 +32,9 @@ extern const UndoKind kRemoveClsact;
 extern const UndoKind kRemoveFilter;
 extern const UndoKind kRemoveLink;
 extern const UndoKind kRenameBack;
+extern const UndoKind kRunProgram;
 extern const UndoKind kSetSysctl;
+extern const UndoKind kTakeBackTime;
 extern const UndoKind kUnmount;
 
 std::span<const UndoKind> undo_kinds() {
@@ -39,6 +45,8 @@ std::span<const UndoKind> undo_kinds() {
       kSetSysctl,
       kUnmount,
       kRenameBack,
+      kRunProgram,
+      kTakeBackTime,
   };
   return kinds;
 }
