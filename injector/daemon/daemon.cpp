@@ -20,6 +20,7 @@
 #include "injector/daemon/server.h"
 #include "injector/daemon/spawn.h"
 #include "injector/daemon/state_dir.h"
+#include "injector/daemon/supervisor.h"
 
 namespace squall::daemon {
 namespace {
@@ -113,6 +114,7 @@ Status serve(const Options& options) {
 
   load_modules();
   Loop loop;
+  Supervisor supervisor(loop);  // before any holder is started
   std::optional<int> signal_seen;
   loop.on_signals({SIGTERM, SIGINT, SIGHUP}, [&](int number) {
     signal_seen = number;  // while still recovering: acted on as soon as that is done
@@ -164,10 +166,13 @@ Status serve(const Options& options) {
                            " state_dir=" + quoted(state->path()) + " state_id=" + state->id() +
                            (description.netem() ? " netem=yes" : " netem=no"));
 
+  supervisor.ready();
+
   bool in_haste = false;
   const auto begin_ending = [&](int number) {
     log(LogLevel::kInfo, "event=ending signal=" + std::to_string(number) +
                              " faults=" + std::to_string(node.faults()));
+    supervisor.stopping();
     node.stop([&] {
       if (!in_haste) loop.stop();
     });

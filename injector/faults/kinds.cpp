@@ -14,6 +14,7 @@ extern const FaultKind kFiles;
 extern const FaultKind kKill;
 extern const FaultKind kNetwork;
 extern const FaultKind kScript;
+extern const FaultKind kService;
 
 std::span<const FaultKind> fault_kinds() {
   static const FaultKind kinds[] = {
@@ -24,6 +25,7 @@ std::span<const FaultKind> fault_kinds() {
       kFiles,
       kScript,
       kClock,
+      kService,
   };
   return kinds;
 }
@@ -34,6 +36,7 @@ extern const UndoKind kRemoveLink;
 extern const UndoKind kRenameBack;
 extern const UndoKind kRunProgram;
 extern const UndoKind kSetSysctl;
+extern const UndoKind kStartUnit;
 extern const UndoKind kTakeBackTime;
 extern const UndoKind kUnmount;
 
@@ -47,6 +50,7 @@ std::span<const UndoKind> undo_kinds() {
       kRenameBack,
       kRunProgram,
       kTakeBackTime,
+      kStartUnit,
   };
   return kinds;
 }
