@@ -120,7 +120,7 @@ class Clock final : public Fault {
 
   Status apply(MonotonicTime) override {
     const v1::TakeBackTime& ours = undo_.take_back_time();
-    if (const Status shifted = shift_clock(offset_); !shifted.ok()) return shifted;
+    if (Status shifted = shift_clock(offset_); !shifted.ok()) return shifted;
     acted_ = has_offset(ours, wall_minus_boot());
     if (acted_) return ok();
     return error(StatusCode::kInternal, "the clock was set, and does not show it");

@@ -157,7 +157,7 @@ class Files final : public Fault {
   Status apply(MonotonicTime) override {
     const Status made = make();
     if (!made.ok()) return in_context("files", made);
-    if (const Status acts = look_whether_it_acts(); !acts.ok()) return acts;
+    if (Status acts = look_whether_it_acts(); !acts.ok()) return acts;
     acted_ = true;
     return ok();
   }

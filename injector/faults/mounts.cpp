@@ -286,7 +286,7 @@ Status cover_unreadable(const FoundPath& found, const std::string& tag) {
       {"source", tag},
   };
   for (const auto& [key, value] : options) {
-    if (const Status set = set_option(context, key, value); !set.ok()) return set;
+    if (Status set = set_option(context, key, value); !set.ok()) return set;
   }
   if (::fsconfig(context.number(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0) {
     return from_errno("making a fuse file system", errno);
@@ -332,7 +332,7 @@ Status unmount(const v1::Unmount& undo) {
   // Twice, for a namespace that took its copy while the first look was under way.
   for (int look = 0; look < 2; ++look) {
     for (const MountNamespace& where : *all) {
-      if (const Status done = unmount_in(where, undo); !done.ok()) return done;
+      if (Status done = unmount_in(where, undo); !done.ok()) return done;
     }
     all = mount_namespaces();
     if (!all.ok()) return all.status();

@@ -73,7 +73,7 @@ class Script final : public Fault {
     begun_ = true;
     const Duration timeout = std::min(Duration(wanted_.timeout()), deadline - monotonic_now());
     StatusOr<ProgramEnd> end = run_program("script.run", words_in(wanted_.run()), timeout, tag_);
-    const Status judged = judge("script.run", end, timeout);
+    Status judged = judge("script.run", end, timeout);
     if (end.ok()) end_ = *std::move(end);
     return judged;
   }
