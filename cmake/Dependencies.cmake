@@ -19,6 +19,7 @@ find_package(CURL REQUIRED)
 find_package(OpenSSL REQUIRED)
 pkg_check_modules(yaml REQUIRED IMPORTED_TARGET yaml-0.1)
 pkg_check_modules(nl REQUIRED IMPORTED_TARGET libnl-3.0 libnl-route-3.0)
+pkg_check_modules(dbus REQUIRED IMPORTED_TARGET dbus-1)
 find_program(CLANG clang REQUIRED)
 find_program(BPFTOOL bpftool PATHS /usr/sbin /sbin REQUIRED)
 
@@ -46,7 +47,7 @@ target_link_libraries(squall_shared INTERFACE
 
 # What the network's faults stand on, for the tests, which are linked dynamically.
 add_library(squall_kernel INTERFACE)
-target_link_libraries(squall_kernel INTERFACE PkgConfig::nl bpf z)
+target_link_libraries(squall_kernel INTERFACE PkgConfig::nl PkgConfig::dbus bpf z)
 
 pkg_check_modules(static_closure REQUIRED absl_status absl_statusor libnl-route-3.0 libnl-3.0 libbpf zlib)
 add_library(squall_static INTERFACE)
@@ -62,5 +63,5 @@ else()
   target_link_options(squall_static INTERFACE -static)
 endif()
 target_link_libraries(squall_static INTERFACE
-  -Wl,--start-group -lprotobuf ${static_closure_STATIC_LIBRARIES} -Wl,--end-group)
+  -Wl,--start-group -lprotobuf -ldbus-1 ${static_closure_STATIC_LIBRARIES} -Wl,--end-group)
 target_link_directories(squall_static INTERFACE ${static_closure_STATIC_LIBRARY_DIRS})

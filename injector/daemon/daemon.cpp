@@ -6,8 +6,11 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <cstring>
+#include <fstream>
 #include <memory>
 #include <optional>
+#include <set>
 #include <utility>
 
 #include "experiments/base/units.h"
@@ -17,6 +20,7 @@
 #include "injector/daemon/server.h"
 #include "injector/daemon/spawn.h"
 #include "injector/daemon/state_dir.h"
+#include "injector/daemon/supervisor.h"
 
 namespace squall::daemon {
 namespace {
@@ -65,6 +69,26 @@ void look_for_netem(Holders& holders, std::function<void(bool)> found) {
   });
 }
 
+/// What squalld and its holders stand on: their programs and libraries, the state, the socket.
+std::vector<std::string> needed_paths(const Options& options, const std::string& state_dir,
+                                      const std::string& address) {
+  std::set<std::string> paths{state_dir, options.hold};
+  if (address.starts_with("unix:")) paths.insert(address.substr(std::strlen("unix:")));
+  if (!options.tls_dir.empty()) paths.insert(options.tls_dir);
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);) {
+    const std::size_t slash = line.find('/');
+    if (slash != std::string::npos) paths.insert(line.substr(slash));
+  }
+  std::vector<std::string> real;
+  for (const std::string& path : paths) {
+    const std::unique_ptr<char, decltype(&std::free)> whole(::realpath(path.c_str(), nullptr),
+                                                            &std::free);
+    real.push_back(whole ? whole.get() : path);
+  }
+  return real;
+}
+
 }  // namespace
 
 Status serve(const Options& options) {
@@ -90,6 +114,7 @@ Status serve(const Options& options) {
 
   load_modules();
   Loop loop;
+  Supervisor supervisor(loop);  // before any holder is started
   std::optional<int> signal_seen;
   loop.on_signals({SIGTERM, SIGINT, SIGHUP}, [&](int number) {
     signal_seen = number;  // while still recovering: acted on as soon as that is done
@@ -110,6 +135,8 @@ Status serve(const Options& options) {
   facts.boot_id = boot_id();
   facts.environment = options.environment;
   if (*port != 0) facts.spared_ports.push_back(*port);
+  facts.spared_paths = needed_paths(options, state->path(), listen.address);
+  facts.scripts = options.scripts;
   facts.recovered = recover(loop, holders, *ledger, facts.state_id, facts.boot_id);
   facts.epochs = ledger->content().epochs;
   for (const std::string& line : facts.recovered) {
@@ -139,10 +166,13 @@ Status serve(const Options& options) {
                            " state_dir=" + quoted(state->path()) + " state_id=" + state->id() +
                            (description.netem() ? " netem=yes" : " netem=no"));
 
+  supervisor.ready();
+
   bool in_haste = false;
   const auto begin_ending = [&](int number) {
     log(LogLevel::kInfo, "event=ending signal=" + std::to_string(number) +
                              " faults=" + std::to_string(node.faults()));
+    supervisor.stopping();
     node.stop([&] {
       if (!in_haste) loop.stop();
     });

@@ -19,6 +19,7 @@ struct Options {
   std::string hold;  ///< The holder's program.
   std::string environment;
   std::string version;
+  bool scripts = false;  ///< Whether script faults are allowed.
 };
 
 /// Serves until SIGTERM, SIGINT or SIGHUP, reverts everything and returns. A second signal returns

@@ -126,6 +126,8 @@ StatusOr<std::vector<std::string>> sweep(const Options& options, std::vector<std
   for (const Object& object : after->objects) {
     if (object.ours && object.owner.empty()) left.push_back(object.words);
   }
+  // What is no object, a hidden file say, is known to the ledger alone.
+  left.insert(left.end(), after->orphans.begin(), after->orphans.end());
   return done;
 }
 

@@ -32,7 +32,10 @@ Duration patience_for(const google::protobuf::RepeatedPtrField<v1::Undo>& undos)
   constexpr Duration kReadPatience = std::chrono::seconds(10);
   constexpr Duration kLongestDrain = std::chrono::minutes(10);
   std::int64_t longest = 0;
-  for (const v1::Undo& undo : undos) longest = std::max(longest, undo.remove_link().drain());
+  for (const v1::Undo& undo : undos) {
+    longest = std::max({longest, undo.remove_link().drain(), undo.run_program().timeout(),
+                        undo.start_unit().timeout()});
+  }
   return std::clamp(Duration(longest), Duration::zero(), kLongestDrain) + kReadPatience;
 }
 

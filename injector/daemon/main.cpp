@@ -104,6 +104,9 @@ int run(int argc, char** argv) {
   app.add_option("--environment", options.environment,
                  "a plan must name this environment, or it is refused")
       ->envname("SQUALL_ENVIRONMENT");
+  app.add_flag("--allow-scripts", options.scripts,
+               "takes script faults too, which run programs of the plan's choice as root")
+      ->envname("SQUALL_ALLOW_SCRIPTS");
   app.add_subcommand("doctor",
                      "lists every object of Squall's on this node and who answers for it; exits 5 "
                      "if there is one that nobody does")

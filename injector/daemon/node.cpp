@@ -22,6 +22,8 @@ constexpr Duration kLongestLease = std::chrono::seconds(60);
 constexpr std::size_t kMostFaults = 256;
 /// For everything a holder does before its fault lives.
 constexpr Duration kApplyPatience = std::chrono::seconds(10);
+/// For a service to stop or to start.
+constexpr Duration kServicePatience = std::chrono::seconds(60);
 /// For reading the node.
 constexpr Duration kReadPatience = std::chrono::seconds(10);
 /// How soon a fault follows a name that stands for something else.
@@ -55,6 +57,19 @@ v1::ToHolder read_request() {
   v1::ToHolder message;
   message.mutable_read();
   return message;
+}
+
+/// Errors: kPermissionDenied for a kind that this node does not take.
+Status allowed_here(const v1::Fault& fault, const NodeFacts& facts) {
+  if (!fault.has_script() || facts.scripts) return ok();
+  return error(StatusCode::kPermissionDenied,
+               "this node takes no script faults; squalld --allow-scripts turns them on");
+}
+
+/// How long somebody else's part of it may take, each way: a program's or a service's.
+Duration others_part(const v1::Fault& fault) {
+  if (fault.has_script()) return Duration(fault.script().timeout());
+  return fault.has_service() ? kServicePatience : Duration::zero();
 }
 
 }  // namespace
@@ -316,6 +331,9 @@ void Node::inject(const std::shared_ptr<Lease>& lease, const v1::Inject& request
   if (const Status bounds = plan::check_bounds(request); !bounds.ok()) {
     return refuse(*lease, wanted.id(), bounds);
   }
+  if (const Status allowed = allowed_here(wanted, facts_); !allowed.ok()) {
+    return refuse(*lease, wanted.id(), allowed);
+  }
   for (const auto& other : leases_) {
     if (other->faults.contains(wanted.id())) {
       return refuse(*lease, wanted.id(),
@@ -553,6 +571,7 @@ void Node::start(const std::shared_ptr<HeldFault>& fault) {
     start.mutable_spared_ports()->Assign(facts_.spared_ports.begin(), facts_.spared_ports.end());
     start.mutable_spared_ports()->MergeFrom(lease->control_ports);
     *start.mutable_hosts() = fault->hosts;
+    start.mutable_spared_paths()->Assign(facts_.spared_paths.begin(), facts_.spared_paths.end());
     start.set_lease_end(to_ns(lease->end));
     fault->state = HeldFault::State::kPreparing;
     expect(fault, kApplyPatience, "did not say what it would change");
@@ -595,6 +614,11 @@ void Node::heard(const std::shared_ptr<HeldFault>& fault, const v1::FromHolder& 
       log(LogLevel::kInfo,
           fmt::format("event=applied run={} fault={} pid={} took_ms={:.3f}", lease->run, fault->id,
                       fault->holder->pid(), to_ms(now - fault->arrived)));
+      if (message.applied().evidence().has_script()) {
+        const v1::ScriptEvidence& script = message.applied().evidence().script();
+        log(LogLevel::kInfo, fmt::format("event=script fault={} exit={} output={}", fault->id,
+                                         script.exit(), quoted(script.output())));
+      }
       fault->answers.push_back(event);
       tell(*lease, std::move(event));
       if (fault->state == State::kApplying) {
@@ -654,7 +678,7 @@ void Node::journaled(const std::shared_ptr<HeldFault>& fault, const Status& stat
   } else {
     fault->state = HeldFault::State::kApplying;
     message.mutable_go();
-    expect(fault, kApplyPatience, "did not finish applying");
+    expect(fault, kApplyPatience + others_part(fault->fault), "did not finish applying");
   }
   if (const Status sent = fault->holder->send(message); !sent.ok()) lost(fault, message_of(sent));
 }
@@ -681,8 +705,10 @@ void Node::revert(const std::shared_ptr<HeldFault>& fault, MonotonicTime asked) 
   if (state != State::kPreparing && state != State::kApplying && state != State::kHeld) return;
   fault->state = State::kEnding;
   const auto lease = fault->lease.lock();
-  expect(fault, std::max(kEndPatience, lease ? lease->length / 3 : kEndPatience),
-         "did not end its effect when told to");
+  expect(
+      fault,
+      std::max(kEndPatience, lease ? lease->length / 3 : kEndPatience) + others_part(fault->fault),
+      "did not end its effect when told to");
   const Status sent = fault->holder->send(release());
   if (sent.code() == StatusCode::kResourceExhausted) {
     fault->late = "does not read what it is told";
@@ -809,6 +835,8 @@ void Node::preflight(const v1::PreflightRequest& request,
       looking->next();
     };
     const v1::Look look = look_of(looking->request, done);
+    if (const Status allowed = allowed_here(look.fault(), facts_); !allowed.ok())
+      return refused(allowed);
     resolver_.resolve(
         host_names(look), [this, looking, look, refused](const StatusOr<Hosts>& hosts) {
           if (!hosts.ok()) return refused(hosts.status());
@@ -817,6 +845,8 @@ void Node::preflight(const v1::PreflightRequest& request,
           *message.mutable_look()->mutable_hosts() = *hosts;
           message.mutable_look()->mutable_spared_ports()->Assign(facts_.spared_ports.begin(),
                                                                  facts_.spared_ports.end());
+          message.mutable_look()->mutable_spared_paths()->Assign(facts_.spared_paths.begin(),
+                                                                 facts_.spared_paths.end());
           holders_.ask(message, kReadPatience, [looking, refused](StatusOr<v1::FromHolder> looked) {
             if (!looked.ok()) return refused(looked.status());
             *looking->reply.add_faults() = looked->looked();

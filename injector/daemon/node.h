@@ -40,6 +40,8 @@ struct NodeFacts {
   std::string boot_id;
   std::string environment;                  ///< Label that a plan must name; empty: none.
   std::vector<std::uint32_t> spared_ports;  ///< TCP ports no fault may match: the daemon's own.
+  std::vector<std::string> spared_paths;    ///< No fault may touch them: what squalld needs.
+  bool scripts = false;                     ///< Whether script faults are allowed.
   std::vector<std::string> recovered;  ///< What was swept at the start; told to the first lease.
   std::map<std::string, std::uint64_t> epochs;  ///< Over for ever, from the ledger.
 };

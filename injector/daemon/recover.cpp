@@ -75,7 +75,9 @@ std::vector<std::string> recover(Loop& loop, Holders& holders, Ledger& ledger,
   }
   wait_for_holders(open, boot_id);
   Duration longest = patience_for({});
-  for (const v1::LedgerOpened& opened : open) {
+  // The newest first: what it was laid over is as it was when the older one was made.
+  for (auto entry = open.rbegin(); entry != open.rend(); ++entry) {
+    const v1::LedgerOpened& opened = *entry;
     const std::string name =
         fmt::format("{} fault {} of run {}", opened.kind(), opened.fault(), opened.run());
     v1::ToHolder request;

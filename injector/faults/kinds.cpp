@@ -7,10 +7,14 @@
 
 namespace squall::hold {
 
+extern const FaultKind kClock;
 extern const FaultKind kCpu;
 extern const FaultKind kDns;
+extern const FaultKind kFiles;
 extern const FaultKind kKill;
 extern const FaultKind kNetwork;
+extern const FaultKind kScript;
+extern const FaultKind kService;
 
 std::span<const FaultKind> fault_kinds() {
   static const FaultKind kinds[] = {
@@ -18,6 +22,10 @@ std::span<const FaultKind> fault_kinds() {
       kKill,
       kCpu,
       kDns,
+      kFiles,
+      kScript,
+      kClock,
+      kService,
   };
   return kinds;
 }
@@ -25,7 +33,12 @@ std::span<const FaultKind> fault_kinds() {
 extern const UndoKind kRemoveClsact;
 extern const UndoKind kRemoveFilter;
 extern const UndoKind kRemoveLink;
+extern const UndoKind kRenameBack;
+extern const UndoKind kRunProgram;
 extern const UndoKind kSetSysctl;
+extern const UndoKind kStartUnit;
+extern const UndoKind kTakeBackTime;
+extern const UndoKind kUnmount;
 
 std::span<const UndoKind> undo_kinds() {
   static const UndoKind kinds[] = {
@@ -33,6 +46,11 @@ std::span<const UndoKind> undo_kinds() {
       kRemoveLink,
       kRemoveClsact,
       kSetSysctl,
+      kUnmount,
+      kRenameBack,
+      kRunProgram,
+      kTakeBackTime,
+      kStartUnit,
   };
   return kinds;
 }

@@ -1,11 +1,12 @@
-# squall_lab_test(NAME SOURCES… [LINKS…] [TIMEOUT s] [CASE_TIMEOUT s]): a doctest binary whose cases run on the lab's
-# kernel. The kernel boots once for all of them; every case is a ctest entry of its own, labelled lab.
+# squall_lab_test(NAME SOURCES… [LINKS…] [TIMEOUT s] [CASE_TIMEOUT s] [INIT PATH]): a doctest binary whose cases run on the lab's
+# kernel, under INIT as process 1 if there is one. The kernel boots once for all of them; every case is a ctest entry of
+# its own, labelled lab.
 function(squall_lab_test name)
   # The lab's kernel has too little address space for a sanitizer's shadow memory.
   if(SQUALL_SANITIZE)
     return()
   endif()
-  cmake_parse_arguments(PARSE_ARGV 1 arg "" "TIMEOUT;CASE_TIMEOUT" "SOURCES;LINKS")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "TIMEOUT;CASE_TIMEOUT;INIT" "SOURCES;LINKS")
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 240)
   endif()
@@ -22,8 +23,12 @@ function(squall_lab_test name)
   target_link_libraries(${name} PRIVATE squall_warnings ${arg_LINKS} squall_shared doctest::doctest)
   add_dependencies(${name} squall-lab)
 
+  set(how run)
+  if(arg_INIT)
+    set(how run-under ${arg_INIT})
+  endif()
   add_test(NAME ${name}.boot
-    COMMAND squall-lab run ${results} ${arg_TIMEOUT} ${arg_CASE_TIMEOUT} $<TARGET_FILE:${name}>)
+    COMMAND squall-lab ${how} ${results} ${arg_TIMEOUT} ${arg_CASE_TIMEOUT} $<TARGET_FILE:${name}>)
   set_tests_properties(${name}.boot PROPERTIES
     LABELS lab FIXTURES_SETUP ${name} TIMEOUT ${boot_timeout})
   doctest_discover_tests(${name} TEST_PREFIX "lab:"

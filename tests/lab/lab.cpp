@@ -4,6 +4,7 @@
 /// same program as process 1.
 ///
 ///   squall-lab run RESULTS SECONDS SECONDS_PER_CASE PROGRAM   boots once and runs every case
+///   squall-lab run-under INIT RESULTS SECONDS SECONDS_PER_CASE PROGRAM   with INIT as process 1
 ///   squall-lab case RESULTS PROGRAM --test-case=NAME          shows one case's output, exits with
 ///   its status squall-lab case RESULTS PROGRAM --list-test-cases         asks the program itself,
 ///   here
@@ -93,23 +94,24 @@ std::vector<std::string> list_cases(const fs::path& program) {
 /// The kernel and all its helpers, in a process namespace of their own, so that they end together
 /// whatever happens to us. Where that is not allowed, as without privileges, they end with the
 /// kernel's main process.
-pid_t boot(const fs::path& results) {
+pid_t boot(const fs::path& results, const std::string& init) {
   const fs::path self = fs::read_symlink("/proc/self/exe");
   const int console =
       open((results / "console").c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  const std::vector<std::string> argv{kKernel,
-                                      std::string("mem=") + kMemory,
-                                      "root=/dev/root",
-                                      "rootfstype=hostfs",
-                                      "rootflags=/",
-                                      "ro",
-                                      "init=" + self.native(),
-                                      "con=null",
-                                      "con0=null,fd:1",
-                                      "quiet",
-                                      "uml_dir=" + results.native() + "/uml",
-                                      "umid=lab",
-                                      std::string(kResultsVariable) + "=" + results.native()};
+  std::vector<std::string> argv{kKernel,
+                                std::string("mem=") + kMemory,
+                                "root=/dev/root",
+                                "rootfstype=hostfs",
+                                "rootflags=/",
+                                "ro",
+                                "init=" + self.native(),
+                                "con=null",
+                                "con0=null,fd:1",
+                                "quiet",
+                                "uml_dir=" + results.native() + "/uml",
+                                "umid=lab",
+                                std::string(kResultsVariable) + "=" + results.native()};
+  if (!init.empty()) argv.push_back(std::string(kInitVariable) + "=" + init);
   const auto become_kernel = [&] {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     setsid();
@@ -162,8 +164,8 @@ bool wait_for(pid_t child, std::chrono::seconds limit) {
   return ready > 0;
 }
 
-int run(const fs::path& results, std::chrono::seconds limit, int seconds_per_case,
-        const fs::path& program) {
+int run(const std::string& init, const fs::path& results, std::chrono::seconds limit,
+        int seconds_per_case, const fs::path& program) {
   check_machine();
   std::error_code ignored;
   fs::remove_all(results, ignored);
@@ -175,7 +177,7 @@ int run(const fs::path& results, std::chrono::seconds limit, int seconds_per_cas
   write_job(results, job);
 
   const auto start = std::chrono::steady_clock::now();
-  const bool in_time = wait_for(boot(fs::absolute(results)), limit);
+  const bool in_time = wait_for(boot(fs::absolute(results), init), limit);
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
   fs::remove_all(results / "uml", ignored);
 
@@ -213,13 +215,19 @@ int show(const fs::path& results, const fs::path& program, const std::string& as
 
 int main_of(const std::vector<std::string>& arguments) {
   if (getpid() == 1 && std::getenv(kResultsVariable) != nullptr) run_guest();
+  if (arguments.size() == 2 && arguments[1] == "cases") run_cases();
   if (arguments.size() == 6 && arguments[1] == "run") {
-    return run(arguments[2], std::chrono::seconds(std::stoi(arguments[3])), std::stoi(arguments[4]),
-               arguments[5]);
+    return run("", arguments[2], std::chrono::seconds(std::stoi(arguments[3])),
+               std::stoi(arguments[4]), arguments[5]);
+  }
+  if (arguments.size() == 7 && arguments[1] == "run-under") {
+    return run(arguments[2], arguments[3], std::chrono::seconds(std::stoi(arguments[4])),
+               std::stoi(arguments[5]), arguments[6]);
   }
   if (arguments.size() >= 5 && arguments[1] == "case")
     return show(arguments[2], arguments[3], arguments[4]);
   std::cerr << "usage: squall-lab run RESULTS SECONDS SECONDS_PER_CASE PROGRAM\n"
+               "       squall-lab run-under INIT RESULTS SECONDS SECONDS_PER_CASE PROGRAM\n"
                "       squall-lab case RESULTS PROGRAM --test-case=NAME\n";
   return 2;
 }

@@ -549,6 +549,41 @@ TEST_CASE("a holder inherits nothing but its own end of the socket") {
   }
 }
 
+TEST_CASE("what was changed on disk is undone after a reboot too, the newest change first") {
+  const support::Namespace node;
+  Squalld daemon;
+  const std::filesystem::path folder = daemon.state_dir() + "-shop";
+  std::filesystem::create_directory(folder);
+  // One file that was hidden twice: only in this order can it have its first name back.
+  std::ofstream(folder / ".squall-newer") << "price = 3";
+  struct stat seen {};
+  REQUIRE(::stat((folder / ".squall-newer").c_str(), &seen) == 0);
+  std::string ledger = ledger_header();
+  const auto add = [&](const std::string& name, const std::string& hidden) {
+    v1::LedgerRecord record;
+    v1::LedgerOpened& opened = *record.mutable_opened();
+    opened.set_fault(new_fault_id());
+    opened.set_run("run-1");
+    opened.set_kind("files");
+    opened.set_boot_id("another");
+    v1::RenameBack& undo = *opened.add_undos()->mutable_rename_back();
+    undo.set_folder(folder);
+    undo.set_name(name);
+    undo.set_hidden(hidden);
+    undo.set_inode(seen.st_ino);
+    ledger += ledger_frame(record);
+  };
+  add("shop.conf", ".squall-older");
+  add(".squall-older", ".squall-newer");
+  std::ofstream(daemon.state_dir() + "/ledger", std::ios::binary) << ledger;
+  daemon.start({}, &node);
+  std::string text;
+  std::getline(std::ifstream(folder / "shop.conf"), text);
+  CHECK(text == "price = 3");
+  CHECK_FALSE(std::filesystem::exists(folder / ".squall-newer"));
+  std::filesystem::remove_all(folder);
+}
+
 TEST_CASE("what a dead daemon left in its ledger is undone before the next one serves") {
   const support::Namespace node;
   const std::string knob = "net/ipv4/conf/lo/route_localnet";
