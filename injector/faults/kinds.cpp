@@ -11,13 +11,11 @@ extern const FaultKind kCpu;
 extern const FaultKind kDns;
 extern const FaultKind kKill;
 extern const FaultKind kNetwork;
+extern const FaultKind kPause;
 
 std::span<const FaultKind> fault_kinds() {
   static const FaultKind kinds[] = {
-      kNetwork,
-      kKill,
-      kCpu,
-      kDns,
+      kNetwork, kKill, kCpu, kDns, kPause,
   };
   return kinds;
 }
@@ -26,13 +24,11 @@ extern const UndoKind kRemoveClsact;
 extern const UndoKind kRemoveFilter;
 extern const UndoKind kRemoveLink;
 extern const UndoKind kSetSysctl;
+extern const UndoKind kThawCgroup;
 
 std::span<const UndoKind> undo_kinds() {
   static const UndoKind kinds[] = {
-      kRemoveFilter,
-      kRemoveLink,
-      kRemoveClsact,
-      kSetSysctl,
+      kRemoveFilter, kRemoveLink, kRemoveClsact, kSetSysctl, kThawCgroup,
   };
   return kinds;
 }
