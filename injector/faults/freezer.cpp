@@ -112,6 +112,14 @@ Status collect(const Fd& folder, const char* file, std::vector<std::uint32_t>& n
 }  // namespace
 
 StatusOr<Freezer> Freezer::open(const v1::Pause& wanted) {
+  StatusOr<Freezer> found = find(wanted);
+  if (!found.ok()) return found;
+  if (::faccessat(found->folder_.number(), found->file(), W_OK, 0) == 0) return found;
+  return error(StatusCode::kFailedPrecondition,
+               found->in_words() + " cannot be frozen: its hierarchy is mounted to be read only");
+}
+
+StatusOr<Freezer> Freezer::find(const v1::Pause& wanted) {
   v1::Scope scope;
   if (!wanted.unit().empty()) scope.set_unit(wanted.unit());
   if (!wanted.cgroup().empty()) scope.set_cgroup(wanted.cgroup());
@@ -159,7 +167,7 @@ StatusOr<Freezer> Freezer::open(const v1::ThawCgroup& undo) {
 std::string Freezer::in_words() const { return "control group " + path_ + (v1_ ? " (v1)" : ""); }
 
 StatusOr<std::string> Freezer::state() const {
-  StatusOr<std::string> text = read_file(folder_, v1_ ? "freezer.state" : "cgroup.freeze");
+  StatusOr<std::string> text = read_file(folder_, file());
   if (!text.ok()) return in_context(in_words(), text.status());
   while (!text->empty() && text->back() == '\n') text->pop_back();
   return text;
@@ -177,7 +185,7 @@ StatusOr<bool> Freezer::is_frozen() const {
 }
 
 Status Freezer::write(const std::string& wanted) const {
-  const char* name = v1_ ? "freezer.state" : "cgroup.freeze";
+  const char* name = file();
   const Fd file = open_below(folder_.number(), name, O_WRONLY);
   if (!file.is_open() ||
       ::write(file.number(), wanted.data(), wanted.size()) != std::ssize(wanted)) {
@@ -217,9 +225,9 @@ v1::ThawCgroup Freezer::undo(const std::string& before) const {
   return undo;
 }
 
-StatusOr<std::vector<std::uint32_t>> Freezer::members(const char* file) const {
+StatusOr<std::vector<std::uint32_t>> Freezer::members(const char* name) const {
   std::vector<std::uint32_t> numbers;
-  if (Status collected = collect(folder_, file, numbers); !collected.ok()) {
+  if (Status collected = collect(folder_, name, numbers); !collected.ok()) {
     return in_context(in_words(), collected);
   }
   std::sort(numbers.begin(), numbers.end());

@@ -21,7 +21,7 @@ class Freezer {
  public:
   /// That of the group which the fault names, in v2 or, where v2 has no such group, in v1's
   /// freezer. Errors: kNotFound for a group that is not there; kUnimplemented for a kernel without
-  /// a freezer, kFailedPrecondition for the root, which has none.
+  /// a freezer; kFailedPrecondition for the root, which has none, and for what cannot be written.
   static StatusOr<Freezer> open(const v1::Pause& wanted);
 
   /// That of an undo. Errors: kNotFound if the group is gone, or another bears its path.
@@ -68,7 +68,10 @@ class Freezer {
   Freezer(std::string path, bool v1, Fd folder)
       : path_(std::move(path)), v1_(v1), folder_(std::move(folder)) {}
 
-  StatusOr<std::vector<std::uint32_t>> members(const char* file) const;
+  static StatusOr<Freezer> find(const v1::Pause& wanted);
+
+  const char* file() const { return v1_ ? "freezer.state" : "cgroup.freeze"; }
+  StatusOr<std::vector<std::uint32_t>> members(const char* name) const;
   std::uint64_t inode() const;
   StatusOr<std::string> events() const;
 

@@ -159,10 +159,11 @@ class Conditions {
   /// Its stat, if it lives and all that is given holds.
   std::optional<Stat> fits(const ProcFolder& process) {
     if (!wanted_.name().empty() && process.name() != wanted_.name()) return std::nullopt;
+    if (!is_users(process) || !is_in_groups(process) || !has_arguments(process))
+      return std::nullopt;
     auto stat = process.stat();
     if (!stat || stat->is_dead()) return std::nullopt;
-    const bool all = is_child(*stat) && is_users(process) && is_in_groups(process) &&
-                     is_here(process) && has_arguments(process) && listens(process);
+    const bool all = is_child(*stat) && is_here(process) && listens(process);
     return all ? stat : std::nullopt;
   }
 

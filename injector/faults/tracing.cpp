@@ -155,6 +155,8 @@ Status Tracing::seize(const ProcFolder& process, std::uint32_t tid) {
       return ok();
     }
     if (tracer != 0) return refused(process.pid(), "is traced by process " + name_of(tracer));
+    const auto now = process.stat_of_thread(tid);
+    if (!now || now->is_dead()) return ok();  // one that is ending may not be traced any more
     return in_context("process " + name_of(process.pid()), from_errno("PTRACE_SEIZE", problem));
   }
   // Between the list and the seizing the number may have gone to a thread of another process. What

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <filesystem>
+#include <thread>
 
 #include "injector/faults/undo.h"
 #include "tests/support/holder.h"
@@ -322,7 +323,47 @@ TEST_CASE("a paused group may be killed and emptied and removed without residue"
   CHECK(fault->clean_up().empty());
 }
 
-/// A group of v1's freezer, mounted for this test.
+/// Freezes and thaws the group, with the mounts as `arrange` leaves them. Returns what went wrong.
+std::string freeze_elsewhere(const std::string& path, const std::function<bool()>& arrange) {
+  Status status;
+  // Mounts are a thread's own, if it says so.
+  std::thread([&] {
+    const bool arranged = ::unshare(CLONE_NEWNS) == 0 &&
+                          ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+                          arrange();
+    const auto fault = make_fault(freeze(path));
+    status = arranged ? fault->prepare().status() : error(StatusCode::kInternal, "mount");
+    if (!status.ok()) return;
+    status = fault->apply(MonotonicTime::max());
+    if (status.ok() && !fault->evidence().effect()) status = error(StatusCode::kInternal, "no");
+    status.Update(fault->end_effect());
+    for (const std::string& left : fault->clean_up()) {
+      status.Update(error(StatusCode::kInternal, left));
+    }
+  }).join();
+  return message_of(status);
+}
+
+TEST_CASE("where cgroup v2 is mounted nowhere a group is frozen all the same") {
+  const Scene scene;
+  CHECK(freeze_elsewhere(scene.group.path(),
+                         [] { return ::mount("tmpfs", "/sys", "tmpfs", 0, nullptr) == 0; }) == "");
+  scene.check_as_before();
+}
+
+TEST_CASE("where cgroup v2 is mounted to be read only a group is refused before it is tried") {
+  const Scene scene;
+  const std::string mount = scene.group.mount();
+  CHECK(freeze_elsewhere(scene.group.path(),
+                         [&] {
+                           return ::mount(nullptr, mount.c_str(), nullptr,
+                                          MS_REMOUNT | MS_BIND | MS_RDONLY, nullptr) == 0;
+                         }) == "control group " + scene.group.path() +
+                                   " cannot be frozen: its hierarchy is mounted to be read only");
+  scene.check_as_before();
+}
+
+/// A group of v1's freezer.
 class OldGroup {
  public:
   OldGroup() {

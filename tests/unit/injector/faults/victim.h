@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <memory>
@@ -155,6 +156,11 @@ class Group {
   }
 
   const std::string& path() const { return path_; }
+
+  /// Where its hierarchy is mounted.
+  std::string mount() const {
+    return std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(root_.number()));
+  }
 
   void take(std::uint32_t pid) const { REQUIRE(write("cgroup.procs", std::to_string(pid))); }
 
