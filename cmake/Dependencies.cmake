@@ -45,11 +45,11 @@ add_library(squall_shared INTERFACE)
 target_link_libraries(squall_shared INTERFACE
   -Wl,--push-state,--as-needed -Wl,--start-group ${grpc_libraries} -Wl,--end-group -Wl,--pop-state Threads::Threads)
 
-# What the network's faults stand on, for the tests, which are linked dynamically.
+# What the faults stand on, for the tests, which are linked dynamically.
 add_library(squall_kernel INTERFACE)
-target_link_libraries(squall_kernel INTERFACE PkgConfig::nl PkgConfig::dbus bpf z)
+target_link_libraries(squall_kernel INTERFACE PkgConfig::nl PkgConfig::dbus bpf z re2::re2)
 
-pkg_check_modules(static_closure REQUIRED absl_status absl_statusor libnl-route-3.0 libnl-3.0 libbpf zlib)
+pkg_check_modules(static_closure REQUIRED absl_status absl_statusor re2 libnl-route-3.0 libnl-3.0 libbpf zlib)
 add_library(squall_static INTERFACE)
 if(SQUALL_SANITIZE)
   # A sanitizer's runtime cannot be linked statically.

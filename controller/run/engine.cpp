@@ -22,6 +22,7 @@
 #include "controller/run/verdict.h"
 #include "experiments/base/units.h"
 #include "experiments/checks/judge.h"
+#include "experiments/plan/declared.h"
 #include "experiments/plan/explain.h"
 #include "experiments/plan/forms.h"
 
@@ -31,6 +32,8 @@ namespace {
 
 /// How long a node may take to say that a fault is applied.
 constexpr Duration kAnswerWithin = std::chrono::seconds(10);
+/// What a fault that waits for its targets' ends may take beyond that.
+constexpr Duration kDoneWithin = std::chrono::seconds(2);
 /// How long beyond the lease, and beyond what a fault still has queued, a node may take to end it.
 constexpr Duration kSettleWithin = std::chrono::seconds(5);
 /// Between two attempts to reach a node that was lost.
@@ -556,7 +559,10 @@ class Engine::Run {
         unmet(silent(step, "was not applied", kAnswerWithin));
       }
     }
-    const MonotonicTime end = monotonic_now() + step.lasts;
+    const Duration until_done = plan::time_until_done(step.targets.front().fault);
+    const MonotonicTime end =
+        monotonic_now() + step.lasts +
+        (until_done > Duration::zero() ? until_done + kDoneWithin : Duration::zero());
     while (progress->acting > 0 && !decision_ && monotonic_now() < end) {
       const bool going = co_await progress->changed.wait(end);
       if (!going) co_return false;

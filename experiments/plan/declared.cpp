@@ -492,6 +492,22 @@ double number_in(const Message& message, const FieldDescriptor& field) {
   }
 }
 
+Duration time_until_done(const v1::Fault& fault) {
+  const auto& reflection = *fault.GetReflection();
+  const FieldDescriptor* kind =
+      reflection.GetOneofFieldDescriptor(fault, fault.GetDescriptor()->FindOneofByName("kind"));
+  if (kind == nullptr || fault.has_for_()) return Duration::zero();
+  const Message& asked = reflection.GetMessage(fault, kind);
+  std::vector<const FieldDescriptor*> given;
+  asked.GetReflection()->ListFields(asked, &given);
+  Duration longest = Duration::zero();
+  for (const FieldDescriptor* field : given) {
+    if (!rules_of(*field).takes_time()) continue;
+    longest = std::max(longest, Duration(asked.GetReflection()->GetInt64(asked, field)));
+  }
+  return longest;
+}
+
 std::string noun_of(const Descriptor& message) {
   std::string noun;
   for (const char c : message.name()) {

@@ -11,7 +11,9 @@
 #include <string_view>
 #include <vector>
 
+#include "experiments/base/clock.h"
 #include "experiments/base/status.h"
+#include "squall/v1/faults.pb.h"
 #include "squall/v1/options.pb.h"
 
 namespace squall::plan {
@@ -92,6 +94,10 @@ struct Finding {
 /// the wire alike.
 /// `called` is what the message is called where it stands.
 std::vector<Finding> contradictions(const Message& message, std::string_view called);
+
+/// How long a fault that is done at once may take until it is; 0 for one that lasts, whose end is
+/// said by `for`.
+Duration time_until_done(const v1::Fault& fault);
 
 /// What a message is called where no field's name says it better: its type's name in lower case.
 std::string noun_of(const Descriptor& message);

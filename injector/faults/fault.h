@@ -53,6 +53,10 @@ class Fault {
   /// kind that knows names.
   virtual Status resolved(const Hosts& /*hosts*/) { return squall::ok(); }
 
+  /// Of a kind that is at_once, after apply(): whether nothing is left to do. Until then it is
+  /// held, as those that last are.
+  virtual bool is_done() const { return true; }
+
   /// What it has done so far, read from the kernel.
   virtual v1::Evidence evidence() = 0;
 
@@ -86,7 +90,7 @@ struct FaultKind {
   /// on the node. May be null.
   void (*warm_up)() = nullptr;
 
-  /// Done when apply() returns, unless it has a duration: then it is held like every other.
+  /// Ends when it is_done(), unless it has a duration: then it is held like every other.
   bool at_once = false;
 };
 

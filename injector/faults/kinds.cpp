@@ -13,19 +13,13 @@ extern const FaultKind kDns;
 extern const FaultKind kFiles;
 extern const FaultKind kKill;
 extern const FaultKind kNetwork;
+extern const FaultKind kPause;
 extern const FaultKind kScript;
 extern const FaultKind kService;
 
 std::span<const FaultKind> fault_kinds() {
   static const FaultKind kinds[] = {
-      kNetwork,
-      kKill,
-      kCpu,
-      kDns,
-      kFiles,
-      kScript,
-      kClock,
-      kService,
+      kNetwork, kDns, kKill, kPause, kCpu, kFiles, kService, kClock, kScript,
   };
   return kinds;
 }
@@ -38,19 +32,13 @@ extern const UndoKind kRunProgram;
 extern const UndoKind kSetSysctl;
 extern const UndoKind kStartUnit;
 extern const UndoKind kTakeBackTime;
+extern const UndoKind kThawCgroup;
 extern const UndoKind kUnmount;
 
 std::span<const UndoKind> undo_kinds() {
   static const UndoKind kinds[] = {
-      kRemoveFilter,
-      kRemoveLink,
-      kRemoveClsact,
-      kSetSysctl,
-      kUnmount,
-      kRenameBack,
-      kRunProgram,
-      kTakeBackTime,
-      kStartUnit,
+      kRemoveFilter, kRemoveLink, kRemoveClsact, kSetSysctl,    kThawCgroup,
+      kUnmount,      kRenameBack, kRunProgram,   kTakeBackTime, kStartUnit,
   };
   return kinds;
 }

@@ -134,9 +134,8 @@ class Holder {
     *told.mutable_applied()->mutable_evidence() = fault->evidence();
     say(told);
 
-    const v1::EndReason reason = !standing.ok() ? v1::OBJECTS_GONE
-                                 : at_once      ? v1::DURATION_OVER
-                                                : hold_on(*fault, standing);
+    const v1::EndReason reason =
+        !standing.ok() ? v1::OBJECTS_GONE : hold_on(*fault, at_once, standing);
     // Before the effect ends: what the kernel counted goes with the objects that counted it.
     const v1::Evidence last = fault->evidence();
     const Status ended = fault->end_effect();
@@ -152,8 +151,9 @@ class Holder {
   }
 
   /// Pulses until the fault must end. `standing`: what a pulse found wrong, if that is why.
-  v1::EndReason hold_on(Fault& fault, Status& standing) {
+  v1::EndReason hold_on(Fault& fault, bool at_once, Status& standing) {
     for (;;) {
+      if (at_once && fault.is_done()) return v1::DURATION_OVER;
       v1::ToHolder request;
       const Wake wake = wait(deadline(), request, fault.watched());
       if (wake == Wake::kWatched) {

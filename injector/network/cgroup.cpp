@@ -66,7 +66,7 @@ StatusOr<Fd> open_cgroup_root() {
       ::fsconfig(context.number(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0) {
     return from_errno("cgroup v2 is mounted nowhere and cannot be reached", errno);
   }
-  const Fd mount(::fsmount(context.number(), FSMOUNT_CLOEXEC, MOUNT_ATTR_RDONLY));
+  const Fd mount(::fsmount(context.number(), FSMOUNT_CLOEXEC, 0));
   if (!mount.is_open()) return from_errno("cannot reach cgroup v2", errno);
   Fd folder(::openat(mount.number(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!folder.is_open()) return from_errno("cannot open cgroup v2", errno);

@@ -76,6 +76,18 @@ TEST_CASE("a run takes no longer than its own waits and a few milliseconds") {
   CHECK(ended.duration_ms() < 800);
 }
 
+TEST_CASE("a kill that waits for its targets' ends is not told to end before they had their time") {
+  World world(1);
+  world.add_check("shop");
+  v1::Step& step = world.add_kill();
+  step.mutable_fault()->mutable_kill()->set_signal(v1::SIGNAL_TERM);
+  step.mutable_fault()->mutable_kill()->set_grace(Duration(milliseconds(60)).count());
+  const v1::RunEnded ended = world.run();
+  CHECK(ended.exit_code() == 0);
+  CHECK(count(world.told(), "revert") == 0);
+  CHECK(ended.duration_ms() >= 60);
+}
+
 TEST_CASE("a step lasts as long as its fault") {
   World world(1);
   world.add_check("shop");

@@ -74,8 +74,9 @@ void FakeNode::inject(const v1::Fault& fault) {
     held.applied = true;
     event.mutable_applied()->mutable_evidence()->set_effect(shows_effect);
     say(event);
-    if (!fault.has_for_()) return;
-    after(Duration(fault.for_()), [this, id = fault.id()] { end(id, v1::DURATION_OVER); });
+    const std::int64_t lasts = fault.has_for_() ? fault.for_() : fault.kill().grace();
+    if (lasts == 0) return;
+    after(Duration(lasts), [this, id = fault.id()] { end(id, v1::DURATION_OVER); });
   });
 }
 

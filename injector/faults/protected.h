@@ -1,0 +1,32 @@
+/// \file
+/// Which processes must live, whatever a plan says: those on which a node, and the promise that
+/// every fault ends, stand.
+#pragma once
+
+#include <cstdint>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "injector/faults/proc.h"
+
+namespace squall::hold {
+
+/// The rules, with what they need to know of this process read once.
+class Protection {
+ public:
+  Protection();
+
+  /// Why it must live: "sshd"; empty if it need not. A process is known by its name, by its
+  /// program's and, where the program is one of Squall's, by the file: another name hides nobody.
+  std::string why(const ProcFolder& process, const Stat& stat) const;
+
+ private:
+  bool is_squalls_file(const ProcFolder::Program& program) const;
+  bool is_started_here(std::uint32_t pid) const;
+
+  std::set<std::uint32_t> line_;  // this process and its ancestors
+  std::vector<ProcFolder::Program> programs_;
+};
+
+}  // namespace squall::hold
