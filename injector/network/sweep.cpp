@@ -178,7 +178,7 @@ std::uint64_t netns_of(const v1::Undo& undo) {
       return undo.remove_clsact().netns_inode();
     case v1::Undo::kSetSysctl:
       return undo.set_sysctl().netns_inode();
-    case v1::Undo::WHAT_NOT_SET:
+    default:  // of another kind's making
       break;
   }
   return 0;
@@ -202,7 +202,7 @@ Status run_here(const v1::Undo& undo) {
       const StatusOr<Fd> lock = lock_namespace(kLockWithin);
       return set_sysctl(*netlink, undo.set_sysctl());
     }
-    case v1::Undo::WHAT_NOT_SET:
+    default:  // of another kind's making
       break;
   }
   return error(StatusCode::kUnimplemented, "an undo of another version");
