@@ -10,14 +10,12 @@ namespace squall::hold {
 extern const FaultKind kCpu;
 extern const FaultKind kDns;
 extern const FaultKind kKill;
+extern const FaultKind kMemory;
 extern const FaultKind kNetwork;
 
 std::span<const FaultKind> fault_kinds() {
   static const FaultKind kinds[] = {
-      kNetwork,
-      kKill,
-      kCpu,
-      kDns,
+      kNetwork, kKill, kCpu, kDns, kMemory,
   };
   return kinds;
 }
