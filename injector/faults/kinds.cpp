@@ -8,29 +8,32 @@
 namespace squall::hold {
 
 extern const FaultKind kCpu;
+extern const FaultKind kDisk;
 extern const FaultKind kDns;
+extern const FaultKind kExhaust;
 extern const FaultKind kKill;
 extern const FaultKind kMemory;
 extern const FaultKind kNetwork;
 
 std::span<const FaultKind> fault_kinds() {
   static const FaultKind kinds[] = {
-      kNetwork, kKill, kCpu, kDns, kMemory,
+      kNetwork, kKill, kCpu, kDns, kMemory, kDisk, kExhaust,
   };
   return kinds;
 }
 
 extern const UndoKind kRemoveClsact;
+extern const UndoKind kRemoveFile;
 extern const UndoKind kRemoveFilter;
 extern const UndoKind kRemoveLink;
+extern const UndoKind kSetDescriptorLimit;
+extern const UndoKind kSetPidsMax;
 extern const UndoKind kSetSysctl;
 
 std::span<const UndoKind> undo_kinds() {
   static const UndoKind kinds[] = {
-      kRemoveFilter,
-      kRemoveLink,
-      kRemoveClsact,
-      kSetSysctl,
+      kRemoveFilter,       kRemoveLink, kRemoveClsact, kSetSysctl,
+      kSetDescriptorLimit, kSetPidsMax, kRemoveFile,
   };
   return kinds;
 }

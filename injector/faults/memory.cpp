@@ -31,8 +31,10 @@
 namespace squall::hold {
 namespace {
 
-/// What is taken between two looks at what is available: milliseconds' worth.
-constexpr std::uint64_t kStep = 16U << 20U;
+/// What is taken between two looks at what is available: as much as takes about this long.
+constexpr Duration kStepTime = std::chrono::milliseconds(10);
+constexpr std::uint64_t kLeastStep = 256U << 10U;
+constexpr std::uint64_t kMostStep = 64U << 20U;
 constexpr Duration kLookEvery = std::chrono::milliseconds(20);
 /// How much more than the reserve needs is given back, as a share of it, and left when something is
 /// taken anew. Else the two would chase each other.
@@ -202,7 +204,7 @@ class Taker {
     const std::uint64_t room = less(stock->free, left);
     const std::uint64_t missing = std::min(still_wanted(wanted_, *stock, held_), most_ - held_);
     board_.kept_back.store(less(missing, room), std::memory_order_relaxed);
-    std::uint64_t next = std::min({missing, room, kStep});
+    std::uint64_t next = std::min({missing, room, step_});
     if (wanted_.has_rate()) {
       const double due =
           static_cast<double>(wanted_.rate()) * static_cast<double>(since.count()) / 1e9;
@@ -214,6 +216,7 @@ class Taker {
   }
 
   bool take(std::uint64_t size) {
+    const MonotonicTime begun = monotonic_now();
     std::byte* const from = start_ + held_;
     // Refused where the node promises no more memory than it has.
     if (::mprotect(from, size, PROT_READ | PROT_WRITE) != 0) return false;
@@ -229,6 +232,8 @@ class Taker {
     ::mlock(from, size);
     held_ += size;
     board_.held.store(held_, std::memory_order_relaxed);
+    const bool was_quick = monotonic_now() - begun < kStepTime;
+    step_ = std::clamp(was_quick ? step_ * 2 : step_ / 2, kLeastStep, kMostStep);
     return true;
   }
 
@@ -249,6 +254,7 @@ class Taker {
   std::uint64_t page_ = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
   std::byte* start_ = nullptr;
   std::uint64_t held_ = 0;
+  std::uint64_t step_ = kLeastStep;
   std::uint64_t chance_ = static_cast<std::uint64_t>(to_ns(monotonic_now())) | 1U;
   bool gave_back_ = false;
 };
@@ -306,7 +312,8 @@ class Memory final : public Fault {
     shared_.emplace(*std::move(shared));
     board_ = new (shared_->start()) Board();
     // Rounded up to whole pages; a share can never be more than what there is.
-    most_ = (wanted_.has_size() ? wanted_.size() + kStep - 1 : stock->total) / kStep * kStep;
+    most_ = (wanted_.has_size() ? wanted_.size() + kLeastStep - 1 : stock->total) / kLeastStep *
+            kLeastStep;
     return std::vector<v1::Undo>();
   }
 

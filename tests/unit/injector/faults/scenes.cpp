@@ -14,7 +14,9 @@
 #include <stdexcept>
 
 #include "experiments/base/ids.h"
+#include "injector/faults/fault.h"
 #include "tests/support/eventually.h"
+#include "tests/support/holder.h"
 
 namespace squall::support {
 namespace {
@@ -44,6 +46,11 @@ std::string read_whole(const std::string& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
+std::string without_digits(std::string text) {
+  std::erase_if(text, [](char c) { return c >= '0' && c <= '9'; });
+  return text;
+}
+
 }  // namespace
 
 const Duration kLease = std::getenv("SQUALL_LAB") != nullptr ? 3s : 1s;
@@ -68,9 +75,9 @@ std::string_view in_words(Blow blow) {
   return "";
 }
 
-MidFault::MidFault(const v1::Fault& fault) : fault_(fault) {
+MidFault::MidFault(const v1::Fault& fault, const Namespace& where) : fault_(fault) {
   fault_.set_id(new_fault_id());
-  daemon_.emplace(node_, state_.path());
+  daemon_.emplace(where, state_.path());
   controller_.emplace(daemon_->address(), "resources", 1, kLease);
   try {
     controller_->inject(fault_);
@@ -112,17 +119,34 @@ void MidFault::strike(Blow blow) {
   }
 }
 
-void check_ends(const v1::Fault& fault, const std::function<void(pid_t)>& begin,
-                const std::function<bool()>& in_effect, bool when_all_are_frozen) {
+void check_ends(const v1::Fault& fault, const Namespace& where,
+                const std::function<void(pid_t)>& begin, const std::function<bool()>& in_effect,
+                bool when_all_are_frozen) {
   for (const Blow blow : kBlows) {
     if (blow == Blow::kAllFrozen && !when_all_are_frozen) continue;
     CAPTURE(in_words(blow));
-    MidFault scene(fault);
+    MidFault scene(fault, where);
     begin(scene.holder());
     REQUIRE(eventually(in_effect, kBound));
     scene.strike(blow);
     CHECK(eventually([&] { return !in_effect(); }, kLease + kSlack));
   }
+}
+
+std::string why_refused(const v1::Fault& fault, const Namespace& where) {
+  v1::Look look;
+  *look.mutable_fault() = fault;
+  const v1::Looked looked = where.run([&] { return hold::find_kind(fault)->look(look); });
+  CHECK(looked.code() != 0);
+  Holder holder(where);
+  std::string said;
+  try {
+    holder.inject(fault, kBound);
+  } catch (const std::runtime_error& refused) {
+    said = refused.what();
+  }
+  CHECK(without_digits(said) == without_digits(looked.message()));
+  return said;
 }
 
 std::optional<Duration> processor_time(pid_t pid) {

@@ -37,7 +37,7 @@ extern const Duration kLease;
 class MidFault {
  public:
   /// Returns when it is applied. Throws std::runtime_error with the reason when it is not.
-  explicit MidFault(const v1::Fault& fault);
+  MidFault(const v1::Fault& fault, const Namespace& where);
   MidFault(const MidFault&) = delete;
   MidFault& operator=(const MidFault&) = delete;
   ~MidFault();
@@ -50,7 +50,6 @@ class MidFault {
 
  private:
   v1::Fault fault_;
-  Namespace node_;
   TemporaryFolder state_;
   std::optional<Daemon> daemon_;
   std::optional<Controller> controller_;
@@ -59,8 +58,13 @@ class MidFault {
 
 /// Injects the fault once for each of the blows, waits until it is in effect, strikes, and checks
 /// that it is not any more within a lease. `begin` is called with each holder.
-void check_ends(const v1::Fault& fault, const std::function<void(pid_t)>& begin,
-                const std::function<bool()>& in_effect, bool when_all_are_frozen = true);
+void check_ends(const v1::Fault& fault, const Namespace& where,
+                const std::function<void(pid_t)>& begin, const std::function<bool()>& in_effect,
+                bool when_all_are_frozen = true);
+
+/// Why a look refuses the fault; checks that a holder does so as well, in the same words but for
+/// what is available just then.
+std::string why_refused(const v1::Fault& fault, const Namespace& where);
 
 /// Processor time that a process and its threads have used, by the kernel's account, to the moment;
 /// nothing if it is gone.
