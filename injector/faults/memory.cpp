@@ -220,6 +220,10 @@ class Taker {
     std::byte* const from = start_ + held_;
     // Refused where the node promises no more memory than it has.
     if (::mprotect(from, size, PROT_READ | PROT_WRITE) != 0) return false;
+    // Before it is touched: then it becomes one with the mapping before it, and there is a bound on
+    // how many there may be. Not allowed to all; then the kernel may swap it out, and the evidence
+    // shows that.
+    ::mlock2(from, size, MLOCK_ONFAULT);
     auto* const words = reinterpret_cast<std::uint64_t*>(from);
     for (std::uint64_t i = 0; i < size / sizeof *words; ++i) {
       // Source: Marsaglia, "Xorshift RNGs", 2003; chance enough for what compresses pages.
@@ -228,8 +232,6 @@ class Taker {
       chance_ ^= chance_ << 17U;
       words[i] = chance_;
     }
-    // Not allowed to all; then the kernel may swap it out, and the evidence shows that.
-    ::mlock(from, size);
     held_ += size;
     board_.held.store(held_, std::memory_order_relaxed);
     const bool was_quick = monotonic_now() - begun < kStepTime;

@@ -1,12 +1,15 @@
 /// \file
 /// The exhaust fault as those feel it who run out: processes that open files, and a control group
 /// in which processes are started.
+#include <arpa/inet.h>
 #include <doctest/doctest.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -19,6 +22,7 @@
 #include <string>
 #include <vector>
 
+#include "experiments/base/fd.h"
 #include "experiments/base/ids.h"
 #include "injector/faults/fault.h"
 #include "tests/support/eventually.h"
@@ -265,6 +269,41 @@ TEST_CASE("exhaust of descriptors is undone whatever happens to those who hold i
   check_ends(
       descriptors(unique_name("e"), 2), node, [](pid_t) {}, [&] { return victim.limit() != 300; },
       false);
+}
+
+/// Whether a server on the loopback answers a new connection.
+bool answers(const Namespace& where, std::uint16_t port) {
+  return where.run([&] {
+    const Fd socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    const timeval bound{.tv_sec = 0, .tv_usec = 300'000};
+    ::setsockopt(socket.number(), SOL_SOCKET, SO_RCVTIMEO, &bound, sizeof bound);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(port);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    char byte = 0;
+    return ::connect(socket.number(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 &&
+           ::send(socket.number(), "PING\r\n", 6, MSG_NOSIGNAL) == 6 &&
+           ::recv(socket.number(), &byte, 1, 0) == 1 && byte == '+';
+  });
+}
+
+TEST_CASE("redis without descriptors takes no connection, and takes them again afterwards") {
+  const Namespace node;
+  Command command;
+  command.argv = {"redis-server", "--port", "7379",        "--bind", "127.0.0.1", "--save", "",
+                  "--dir",        "/",      "--daemonize", "no"};
+  command.where = &node;
+  Process redis(command);
+  REQUIRE(eventually([&] { return answers(node, 7379); }, kBound));
+  v1::Fault fault = minute();
+  fault.mutable_exhaust()->mutable_descriptors()->set_port(7379);
+  Holder holder(node);
+  CHECK(holder.inject(fault, 1min).exhaust().processes() == 1);
+  CHECK_FALSE(answers(node, 7379));
+  CHECK_FALSE(answers(node, 7379));
+  CHECK(holder.release().empty());
+  CHECK(eventually([&] { return answers(node, 7379); }, kBound));
 }
 
 TEST_CASE("exhaust refuses processes that have no more left, and none at all") {
