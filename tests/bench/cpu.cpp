@@ -5,8 +5,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <functional>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -36,12 +39,23 @@ Duration burnt_below(pid_t pid) {
   return sum;
 }
 
+/// The one of squalld's holders that burns; the other is the spare.
+pid_t burning_below(pid_t daemon) {
+  const std::vector<pid_t> holders = children(daemon);
+  const auto most = std::max_element(holders.begin(), holders.end(), [](pid_t one, pid_t other) {
+    return burnt_below(one) < burnt_below(other);
+  });
+  if (most == holders.end()) throw std::runtime_error("squalld has no holder");
+  return *most;
+}
+
 struct Shares {
   double mean = 0;       ///< In percent of a core.
   double deviation = 0;  ///< Of the windows, in points.
 };
 
-Shares shares_of(pid_t pid, int windows) {
+/// `beside`: what else is done now and then.
+Shares shares_of(pid_t pid, int windows, const std::function<void()>& beside) {
   std::vector<double> shares;
   const MonotonicTime begun = monotonic_now();
   const Duration burnt_before = burnt_below(pid);
@@ -51,6 +65,7 @@ Shares shares_of(pid_t pid, int windows) {
     const MonotonicTime until = begun + i * std::chrono::milliseconds(kWindowMs);
     const timespec at{.tv_sec = to_ns(until) / 1'000'000'000,
                       .tv_nsec = to_ns(until) % 1'000'000'000};
+    if (i % 10 == 0) beside();
     ::clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, nullptr);
     const Duration burnt_now = burnt_below(pid);
     const MonotonicTime now = monotonic_now();
@@ -84,7 +99,7 @@ void tell(Table& table, const std::string& who, int load, const Shares& shares, 
   table.add(deviation);
 }
 
-/// Long enough for both to have begun, and for squalld to have its next spare holder ready.
+/// Long enough for both to have begun.
 constexpr int kBeginMs = 500;
 
 }  // namespace
@@ -105,8 +120,12 @@ void measure_cpu(Bench& bench) {
       lease.inject(fault);
       lease.until(v1::LeaseEvent::kApplied);
       ::poll(nullptr, 0, kBeginMs);
-      tell(bench.table, "squall", load, shares_of(daemon.pid(), windows), true);
-      lease.renew();
+      const auto live = [&] {
+        lease.renew();
+        lease.until(v1::LeaseEvent::kEvidence);
+      };
+      tell(bench.table, "squall", load, shares_of(burning_below(daemon.pid()), windows, live),
+           true);
       lease.revert(fault.id());
       lease.until(v1::LeaseEvent::kReverted);
     }
@@ -114,7 +133,7 @@ void measure_cpu(Bench& bench) {
     const Process stress(
         {kStressNg, "--quiet", "--taskset", "0", "--cpu", "1", "--cpu-load", std::to_string(load)});
     ::poll(nullptr, 0, kBeginMs);
-    tell(bench.table, "stress-ng", load, shares_of(stress.pid(), windows), false);
+    tell(bench.table, "stress-ng", load, shares_of(stress.pid(), windows, [] {}), false);
   }
 }
 
