@@ -137,6 +137,17 @@ std::optional<Problem> bad_path(std::string_view text) {
                  "write it from the root, without . and .., such as /var/lib/shop"};
 }
 
+std::optional<Problem> bad_data_path(std::string_view text) {
+  if (auto problem = bad_path(text)) return problem;
+  const std::string path = fmt::format("{}/", text);
+  for (const std::string_view kernels : {"/proc", "/sys", "/dev"}) {
+    if (!path.starts_with(fmt::format("{}/", kernels))) continue;
+    return Problem{fmt::format("\"{}\" is the kernel's own: below {} are no files", text, kernels),
+                   "write a directory on a file system, such as /var/lib/shop"};
+  }
+  return std::nullopt;
+}
+
 /// A wrong pattern would only be found out on the node, and one that matches the empty text would
 /// match everything.
 std::optional<Problem> bad_regex(std::string_view text) {
@@ -334,6 +345,8 @@ std::optional<Problem> misshapen(std::string_view text, const FieldDescriptor& f
       return bad_cgroup_path(text);
     case v1::ABSOLUTE_PATH:
       return bad_path(text);
+    case v1::DATA_PATH:
+      return bad_data_path(text);
     case v1::REGEX:
       return bad_regex(text);
     case v1::USER:

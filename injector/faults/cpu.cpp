@@ -1,24 +1,32 @@
 /// \file
-/// cpu: burns a closed-loop share of chosen cores.
+/// cpu: burns a closed-loop share of chosen cores, of each or of all together.
 ///
-/// One thread for each core, pinned to it, measures its own processor time
-/// (CLOCK_THREAD_CPUTIME_ID) and corrects every 5 ms slice by what the slices before it missed, so
-/// the share holds under contention and frequency changes. Held by this process alone: its death is
-/// the undo.
+/// One thread for each core measures its own processor time (CLOCK_THREAD_CPUTIME_ID) and in every
+/// 5 ms slice burns what is still due, so the share holds under contention and frequency changes.
+/// Spinning is the load: it is what a busy program looks like to the scheduler, to a quota and to
+/// the other thread of a core. Held by this process alone, or by a child of it in a control group:
+/// its death is the undo.
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
+#include <sys/prctl.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
 #include <memory>
+#include <new>
 #include <optional>
+#include <span>
 #include <system_error>
 #include <thread>
 
+#include "injector/faults/child.h"
 #include "injector/faults/fault.h"
+#include "injector/faults/groups.h"
 
 namespace squall::hold {
 namespace {
@@ -34,80 +42,137 @@ Duration clock_of(clockid_t clock) {
   return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
 }
 
-/// One core's thread.
-class Burner {
- public:
-  Burner(int core, double share, const std::atomic<std::int64_t>& deadline_ns)
-      : core_(core), share_(share), deadline_ns_(deadline_ns), thread_([this] { burn(); }) {}
-  Burner(const Burner&) = delete;
-  Burner& operator=(const Burner&) = delete;
-  ~Burner() { stop(); }
+/// What a thread burns by, in memory that a child shares with its holder; a cache line for itself.
+struct alignas(64) Meter {
+  std::atomic<std::int64_t> burnt_ns;
+  std::atomic<std::int64_t> forgiven_ns;  ///< Of the group whose first thread this is.
+};
 
-  /// Returns when it burns no more; within one slice.
-  void stop() {
-    ending_.store(true, std::memory_order_relaxed);
-    if (thread_.joinable()) thread_.join();
+/// The same for all threads.
+struct alignas(64) Reins {
+  std::atomic<std::int64_t> deadline_ns;
+  std::atomic<bool> ending;
+};
+
+/// Threads that together burn one share: one thread, or all of them.
+struct Share {
+  double cores;  ///< How many cores' time in all, once it has risen.
+  Duration ramp;
+  std::span<Meter> meters;
+
+  Duration burnt() const {
+    Duration sum = Duration::zero();
+    for (const Meter& meter : meters) {
+      sum += Duration(meter.burnt_ns.load(std::memory_order_relaxed));
+    }
+    return sum;
   }
 
-  Duration burnt() const { return Duration(burnt_ns_.load(std::memory_order_relaxed)); }
+  /// What is to be burnt in all, that long after the beginning.
+  Duration due(Duration since) const {
+    const double rising = static_cast<double>(std::min(since, ramp).count());
+    const double risen = static_cast<double>((since - std::min(since, ramp)).count());
+    const double area =
+        risen +
+        (ramp > Duration::zero() ? rising * rising / 2 / static_cast<double>(ramp.count()) : 0);
+    return Duration(static_cast<std::int64_t>(cores * area));
+  }
+};
+
+/// One thread.
+class Burner {
+ public:
+  Burner(const cpu_set_t& where, const Share& share, Meter& own, const Reins& reins,
+         MonotonicTime begun)
+      : where_(where), share_(share), own_(own), reins_(reins), begun_(begun), thread_([this] {
+          burn();
+        }) {}
+  Burner(const Burner&) = delete;
+  Burner& operator=(const Burner&) = delete;
+
+  /// Returns when it burns no more; within one slice of its being told to end.
+  ~Burner() { thread_.join(); }
 
  private:
   void burn() {
-    cpu_set_t only;
-    CPU_ZERO(&only);
-    CPU_SET(static_cast<unsigned>(core_), &only);
-    // Refused only if the core went offline since it was chosen; the load is then burnt elsewhere.
-    ::pthread_setaffinity_np(::pthread_self(), sizeof only, &only);
-
-    MonotonicTime slice_end = monotonic_now();
-    Duration owed = Duration::zero();  // processor time that should have been burnt by now
-    for (;;) {
-      slice_end += kSlice;
-      const MonotonicTime now = monotonic_now();
-      if (ending_.load(std::memory_order_relaxed) ||
-          to_ns(now) >= deadline_ns_.load(std::memory_order_relaxed)) {
-        return;
+    // Refused only if the cores went offline since they were chosen; the load is then burnt
+    // elsewhere.
+    ::pthread_setaffinity_np(::pthread_self(), sizeof where_, &where_);
+    ::prctl(PR_SET_TIMERSLACK, 1);
+    MonotonicTime slice_end = begun_;
+    while (!reins_.ending.load(std::memory_order_relaxed)) {
+      // One that was late for all of a slice, or stopped for a while, begins a slice of its own.
+      slice_end = std::max(slice_end + kSlice, monotonic_now());
+      const Duration due = share_.due(slice_end - begun_);
+      if (to_ns(slice_end) < reins_.deadline_ns.load(std::memory_order_relaxed)) {
+        burn_until(due, slice_end);
       }
-      // A burner that was stopped for a while (SIGSTOP, a frozen machine) starts afresh.
-      if (now - slice_end > kLargestDebt) slice_end = now + kSlice;
-      owed += std::chrono::duration_cast<Duration>(kSlice * share_);
-      const Duration burnt = burn_until(owed, slice_end);
-      owed = std::min(owed, burnt + kLargestDebt);
-      const std::int64_t wake = to_ns(slice_end);
-      const timespec until{.tv_sec = wake / 1'000'000'000, .tv_nsec = wake % 1'000'000'000};
+      forgive(due);
+      const timespec until{.tv_sec = to_ns(slice_end) / 1'000'000'000,
+                           .tv_nsec = to_ns(slice_end) % 1'000'000'000};
       while (::clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, nullptr) == EINTR) {
       }
     }
   }
 
-  /// Burns until that much is burnt in all, or the slice is over. Returns what is burnt in all.
-  Duration burn_until(Duration owed, MonotonicTime slice_end) {
-    Duration burnt = clock_of(CLOCK_THREAD_CPUTIME_ID);
-    while (burnt < owed && monotonic_now() < slice_end) {
+  void burn_until(Duration due, MonotonicTime slice_end) {
+    while (share_.burnt() + forgiven() < due && monotonic_now() < slice_end) {
       for (volatile int spin = 0; spin < 500;) spin = spin + 1;
-      burnt = clock_of(CLOCK_THREAD_CPUTIME_ID);
+      own_.burnt_ns.store(clock_of(CLOCK_THREAD_CPUTIME_ID).count(), std::memory_order_relaxed);
     }
-    burnt_ns_.store(burnt.count(), std::memory_order_relaxed);
-    return burnt;
   }
 
-  int core_;
-  double share_;
-  const std::atomic<std::int64_t>& deadline_ns_;
-  std::atomic<bool> ending_ = false;
-  std::atomic<std::int64_t> burnt_ns_ = 0;
+  Duration forgiven() const {
+    return Duration(share_.meters.front().forgiven_ns.load(std::memory_order_relaxed));
+  }
+
+  void forgive(Duration due) {
+    const Duration debt = due - share_.burnt() - forgiven();
+    const Duration most = kLargestDebt * share_.meters.size();
+    if (debt <= most) return;
+    share_.meters.front().forgiven_ns.store((forgiven() + debt - most).count(),
+                                            std::memory_order_relaxed);
+  }
+
+  cpu_set_t where_;
+  Share share_;
+  Meter& own_;
+  const Reins& reins_;
+  MonotonicTime begun_;
   std::thread thread_;
 };
 
-StatusOr<std::vector<int>> choose_cores(const v1::Cpu& wanted) {
+std::string in_words(const std::vector<unsigned>& cores) {
+  std::string words;
+  for (const unsigned core : cores) words += (words.empty() ? "" : ", ") + std::to_string(core);
+  return words;
+}
+
+/// Errors: kInvalidArgument for cores that this node has not, or may not use.
+StatusOr<std::vector<unsigned>> choose_cores(const v1::Cpu& wanted) {
   cpu_set_t allowed;
   CPU_ZERO(&allowed);
   if (::sched_getaffinity(0, sizeof allowed, &allowed) != 0) {
     return from_errno("sched_getaffinity", errno);
   }
-  std::vector<int> cores;
-  for (int core = 0; core < CPU_SETSIZE; ++core) {
-    if (CPU_ISSET(static_cast<unsigned>(core), &allowed)) cores.push_back(core);
+  std::vector<unsigned> cores;
+  for (unsigned core = 0; core < CPU_SETSIZE; ++core) {
+    if (CPU_ISSET(core, &allowed)) cores.push_back(core);
+  }
+  if (wanted.on_cores_size() > 0) {
+    std::vector<unsigned> chosen(wanted.on_cores().begin(), wanted.on_cores().end());
+    std::sort(chosen.begin(), chosen.end());
+    if (const auto twice = std::adjacent_find(chosen.begin(), chosen.end());
+        twice != chosen.end()) {
+      return error(StatusCode::kInvalidArgument,
+                   "cpu.on_cores: core " + std::to_string(*twice) + " stands there twice");
+    }
+    for (const unsigned core : chosen) {
+      if (std::binary_search(cores.begin(), cores.end(), core)) continue;
+      return error(StatusCode::kInvalidArgument, "cpu.on_cores: " + std::to_string(core) +
+                                                     ", but this node may use " + in_words(cores));
+    }
+    return chosen;
   }
   if (!wanted.has_cores()) return cores;
   if (wanted.cores() == 0 || wanted.cores() > cores.size()) {
@@ -119,28 +184,47 @@ StatusOr<std::vector<int>> choose_cores(const v1::Cpu& wanted) {
   return cores;
 }
 
+/// The group that it is burnt in; none for the node as a whole. Errors: as find_group.
+StatusOr<std::optional<Group>> choose_group(const v1::Cpu& wanted) {
+  if (!wanted.has_in()) return std::optional<Group>();
+  if (!wanted.in().netns().empty()) {
+    return error(StatusCode::kInvalidArgument,
+                 "cpu.in.netns: processor time is of no network namespace; write a cgroup or a "
+                 "unit");
+  }
+  StatusOr<Group> group = find_group(wanted.in(), "cpu");
+  if (!group.ok()) return in_context("cpu.in", group.status());
+  return std::optional<Group>(*std::move(group));
+}
+
 class Cpu final : public Fault {
  public:
   explicit Cpu(const v1::Cpu& wanted) : wanted_(wanted) {}
+  ~Cpu() override { stop(); }
 
-  /// Errors: kInvalidArgument for more cores than this node may use.
+  /// Errors: as choose_cores and choose_group.
   StatusOr<std::vector<v1::Undo>> prepare() override {
-    StatusOr<std::vector<int>> cores = choose_cores(wanted_);
+    StatusOr<std::vector<unsigned>> cores = choose_cores(wanted_);
     if (!cores.ok()) return cores.status();
+    StatusOr<std::optional<Group>> group = choose_group(wanted_);
+    if (!group.ok()) return group.status();
+    StatusOr<SharedMemory> shared =
+        SharedMemory::map(sizeof(Reins) + cores->size() * sizeof(Meter));
+    if (!shared.ok()) return shared.status();
     cores_ = *std::move(cores);
+    group_ = *std::move(group);
+    shared_.emplace(*std::move(shared));
+    reins_ = new (shared_->start()) Reins();
+    meters_ = {reinterpret_cast<Meter*>(reins_ + 1), cores_.size()};
+    for (Meter& meter : meters_) new (&meter) Meter();
     return std::vector<v1::Undo>();
   }
 
   Status apply(MonotonicTime deadline) override {
-    deadline_ns_.store(to_ns(deadline), std::memory_order_relaxed);
+    reins_->deadline_ns.store(to_ns(deadline), std::memory_order_relaxed);
     applied_ = monotonic_now();
-    try {
-      for (const int core : cores_) {
-        burners_.push_back(std::make_unique<Burner>(core, wanted_.load() / 100.0, deadline_ns_));
-      }
-    } catch (const std::system_error& problem) {
-      return error(StatusCode::kResourceExhausted,
-                   std::string("a thread cannot be started: ") + problem.what());
+    if (const Status started = group_ ? start_child() : start_threads(); !started.ok()) {
+      return started;
     }
     // Read back that it acts; on a crowded node the first slice may be late, and then a pulse will
     // show it.
@@ -153,30 +237,36 @@ class Cpu final : public Fault {
   }
 
   Status pulse(MonotonicTime deadline) override {
-    // The burners look at it themselves: past it they stop, even if this thread never runs again.
-    deadline_ns_.store(to_ns(deadline), std::memory_order_relaxed);
-    return ok();
+    // The burners look at it themselves: past it they burn nothing, even if this thread never runs
+    // again.
+    reins_->deadline_ns.store(to_ns(deadline), std::memory_order_relaxed);
+    return look_again();
+  }
+
+  int watched() const override { return child_ ? child_->ended() : -1; }
+
+  Status look_again() override {
+    if (!child_ || child_->how().empty()) return ok();
+    return error(StatusCode::kFailedPrecondition,
+                 "what burnt in the control group " + group_->path + " " + child_->how());
   }
 
   v1::Evidence evidence() override {
-    Duration burnt = Duration::zero();
-    for (const auto& burner : burners_) burnt += burner->burnt();
+    const Duration burnt = Share{.cores = 0, .ramp = {}, .meters = meters_}.burnt();
     const Duration elapsed = (ended_ ? *ended_ : monotonic_now()) - applied_;
     v1::Evidence evidence;
     evidence.set_effect(burnt > Duration::zero());
-    evidence.mutable_cpu()->set_cores(static_cast<std::uint32_t>(burners_.size()));
-    if (!burners_.empty() && elapsed > Duration::zero()) {
+    evidence.mutable_cpu()->set_cores(static_cast<std::uint32_t>(cores_.size()));
+    if (!cores_.empty() && elapsed > Duration::zero()) {
       evidence.mutable_cpu()->set_achieved(100.0 * static_cast<double>(burnt.count()) /
                                            static_cast<double>(elapsed.count()) /
-                                           static_cast<double>(burners_.size()));
+                                           static_cast<double>(cores_.size()));
     }
     return evidence;
   }
 
   Status end_effect() override {
-    // All of them at once, before waiting for the first.
-    deadline_ns_.store(to_ns(MonotonicTime::min()), std::memory_order_relaxed);
-    for (const auto& burner : burners_) burner->stop();
+    stop();
     if (!ended_) ended_ = monotonic_now();
     return ok();
   }
@@ -184,11 +274,69 @@ class Cpu final : public Fault {
   std::vector<std::string> clean_up() override { return {}; }
 
  private:
+  Status start_threads() {
+    try {
+      start_burners();
+    } catch (const std::system_error& problem) {
+      return error(StatusCode::kResourceExhausted,
+                   std::string("a thread cannot be started: ") + problem.what());
+    }
+    return ok();
+  }
+
+  Status start_child() {
+    StatusOr<Child> child = Child::start([this] {
+      if (start_threads().ok()) ::pause();
+      ::_exit(EXIT_FAILURE);  // the threads cannot all be had, or a signal was meant for another
+    });
+    if (!child.ok()) return child.status();
+    child_.emplace(*std::move(child));
+    if (const Status moved = move_into(*group_, static_cast<std::uint32_t>(child_->pid()));
+        !moved.ok()) {
+      return in_context("cpu.in", moved);
+    }
+    child_->go();
+    return ok();
+  }
+
+  void start_burners() {
+    cpu_set_t all;
+    CPU_ZERO(&all);
+    for (const unsigned core : cores_) CPU_SET(core, &all);
+    const double load = wanted_.load() / 100.0;
+    const Duration ramp(wanted_.ramp());
+    for (std::size_t i = 0; i < cores_.size(); ++i) {
+      if (wanted_.of() == v1::TOTAL) {
+        const Share share{load * static_cast<double>(cores_.size()), ramp, meters_};
+        burners_.push_back(std::make_unique<Burner>(all, share, meters_[i], *reins_, applied_));
+        continue;
+      }
+      cpu_set_t only;
+      CPU_ZERO(&only);
+      CPU_SET(cores_[i], &only);
+      const Share share{load, ramp, meters_.subspan(i, 1)};
+      burners_.push_back(std::make_unique<Burner>(only, share, meters_[i], *reins_, applied_));
+    }
+  }
+
+  void stop() {
+    if (reins_ == nullptr) return;
+    // All of them at once, before waiting for the first.
+    reins_->deadline_ns.store(0, std::memory_order_relaxed);
+    reins_->ending.store(true, std::memory_order_relaxed);
+    if (child_) child_->end();
+    burners_.clear();
+  }
+
   v1::Cpu wanted_;
-  std::vector<int> cores_;
-  std::atomic<std::int64_t> deadline_ns_ = 0;
+  std::vector<unsigned> cores_;
+  std::optional<Group> group_;
+  std::optional<SharedMemory> shared_;
+  Reins* reins_ = nullptr;
+  std::span<Meter> meters_;
   MonotonicTime applied_;
   std::optional<MonotonicTime> ended_;
+  std::optional<Child> child_;
   std::vector<std::unique_ptr<Burner>> burners_;
 };
 
@@ -200,8 +348,11 @@ v1::Looked look(const v1::Look& request) {
   v1::Looked looked;
   const auto cores = choose_cores(request.fault().cpu());
   if (!cores.ok()) return refused(cores.status());
+  const auto group = choose_group(request.fault().cpu());
+  if (!group.ok()) return refused(group.status());
   looked.add_notes("on " + std::to_string(cores->size()) +
                    (cores->size() == 1 ? " core" : " cores"));
+  if (*group) looked.add_notes("in the control group " + (*group)->path);
   return looked;
 }
 

@@ -9,9 +9,12 @@ namespace squall::hold {
 
 extern const FaultKind kClock;
 extern const FaultKind kCpu;
+extern const FaultKind kDisk;
 extern const FaultKind kDns;
+extern const FaultKind kExhaust;
 extern const FaultKind kFiles;
 extern const FaultKind kKill;
+extern const FaultKind kMemory;
 extern const FaultKind kNetwork;
 extern const FaultKind kPause;
 extern const FaultKind kScript;
@@ -19,16 +22,20 @@ extern const FaultKind kService;
 
 std::span<const FaultKind> fault_kinds() {
   static const FaultKind kinds[] = {
-      kNetwork, kDns, kKill, kPause, kCpu, kFiles, kService, kClock, kScript,
+      kNetwork, kDns,     kKill,  kPause,   kCpu,   kMemory,
+      kDisk,    kExhaust, kFiles, kService, kClock, kScript,
   };
   return kinds;
 }
 
 extern const UndoKind kRemoveClsact;
+extern const UndoKind kRemoveFile;
 extern const UndoKind kRemoveFilter;
 extern const UndoKind kRemoveLink;
 extern const UndoKind kRenameBack;
 extern const UndoKind kRunProgram;
+extern const UndoKind kSetDescriptorLimit;
+extern const UndoKind kSetPidsMax;
 extern const UndoKind kSetSysctl;
 extern const UndoKind kStartUnit;
 extern const UndoKind kTakeBackTime;
@@ -37,8 +44,9 @@ extern const UndoKind kUnmount;
 
 std::span<const UndoKind> undo_kinds() {
   static const UndoKind kinds[] = {
-      kRemoveFilter, kRemoveLink, kRemoveClsact, kSetSysctl,    kThawCgroup,
-      kUnmount,      kRenameBack, kRunProgram,   kTakeBackTime, kStartUnit,
+      kRemoveFilter,       kRemoveLink, kRemoveClsact, kSetSysctl,  kThawCgroup,
+      kSetPidsMax,         kUnmount,    kRenameBack,   kRunProgram, kTakeBackTime,
+      kSetDescriptorLimit, kStartUnit,  kRemoveFile,
   };
   return kinds;
 }

@@ -13,36 +13,8 @@
 #include <vector>
 
 namespace squall::network {
-namespace {
 
 namespace fs = std::filesystem;
-
-/// A unit's group bears its name, somewhere below its slices: systemd.slice(5).
-StatusOr<std::string> path_of_unit(const Fd& root, const std::string& unit) {
-  const fs::path begin = "/proc/self/fd/" + std::to_string(root.number()) + "/";
-  std::vector<std::string> found;
-  std::error_code failed;
-  fs::recursive_directory_iterator entry(begin, fs::directory_options::skip_permission_denied,
-                                         failed);
-  for (; !failed && entry != fs::recursive_directory_iterator(); entry.increment(failed)) {
-    std::error_code gone;
-    if (entry->path().filename() == unit && entry->is_directory(gone)) {
-      found.push_back("/" + entry->path().lexically_relative(begin).native());
-    }
-  }
-  if (found.empty()) {
-    return error(StatusCode::kNotFound,
-                 "no control group of the unit " + unit + ": it is not running, or not known here");
-  }
-  if (found.size() > 1) {
-    return error(StatusCode::kFailedPrecondition,
-                 "the unit " + unit + " has more than one control group: " + found[0] + " and " +
-                     found[1] + "; name one by its path");
-  }
-  return found[0];
-}
-
-}  // namespace
 
 StatusOr<Fd> open_cgroup_root() {
   // Source: proc(5), /proc/PID/mountinfo.
@@ -71,6 +43,30 @@ StatusOr<Fd> open_cgroup_root() {
   Fd folder(::openat(mount.number(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!folder.is_open()) return from_errno("cannot open cgroup v2", errno);
   return folder;
+}
+
+StatusOr<std::string> path_of_unit(const Fd& root, const std::string& unit) {
+  const fs::path begin = "/proc/self/fd/" + std::to_string(root.number()) + "/";
+  std::vector<std::string> found;
+  std::error_code failed;
+  fs::recursive_directory_iterator entry(begin, fs::directory_options::skip_permission_denied,
+                                         failed);
+  for (; !failed && entry != fs::recursive_directory_iterator(); entry.increment(failed)) {
+    std::error_code gone;
+    if (entry->path().filename() == unit && entry->is_directory(gone)) {
+      found.push_back("/" + entry->path().lexically_relative(begin).native());
+    }
+  }
+  if (found.empty()) {
+    return error(StatusCode::kNotFound,
+                 "no control group of the unit " + unit + ": it is not running, or not known here");
+  }
+  if (found.size() > 1) {
+    return error(StatusCode::kFailedPrecondition,
+                 "the unit " + unit + " has more than one control group: " + found[0] + " and " +
+                     found[1] + "; name one by its path");
+  }
+  return found[0];
 }
 
 StatusOr<std::string> cgroup_path(const v1::Scope& scope) {

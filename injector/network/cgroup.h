@@ -20,6 +20,10 @@ struct Cgroup {
 /// The root of the hierarchy, mounted or not. Errors: kUnimplemented without cgroup v2.
 StatusOr<Fd> open_cgroup_root();
 
+/// A unit's group bears its name, somewhere below its slices: systemd.slice(5). From the root on.
+/// Errors: kNotFound for a unit without a group, kFailedPrecondition for one whose name two bear.
+StatusOr<std::string> path_of_unit(const Fd& root, const std::string& unit);
+
 /// The group that a scope names, by path or as that of a systemd unit, from the root on; the root
 /// for a scope that names neither. Errors: kNotFound for a unit without a group,
 /// kFailedPrecondition for one whose name two groups bear.

@@ -23,15 +23,11 @@ struct Section {
 };
 
 constexpr Section kSections[] = {
-    {"faults", squall::bench::measure_faults},
-    {"match", squall::bench::measure_match},
-    {"netem", squall::bench::measure_netem},
-    {"relay", squall::bench::measure_relay},
-    {"through", squall::bench::measure_throughput},
-    {"validate", squall::bench::measure_validate},
-    {"run", squall::bench::measure_run},
-    {"abort", squall::bench::measure_abort},
-    {"idle", squall::bench::measure_idle},
+    {"faults", squall::bench::measure_faults},     {"cpu", squall::bench::measure_cpu},
+    {"match", squall::bench::measure_match},       {"netem", squall::bench::measure_netem},
+    {"relay", squall::bench::measure_relay},       {"through", squall::bench::measure_throughput},
+    {"validate", squall::bench::measure_validate}, {"run", squall::bench::measure_run},
+    {"abort", squall::bench::measure_abort},       {"idle", squall::bench::measure_idle},
 };
 
 constexpr std::string_view kLabCase = "netem";

@@ -22,6 +22,9 @@ struct Bench {
 /// Inject and revert of a network and a cpu fault, beside tc by posix_spawn and tc -batch.
 void measure_faults(Bench& bench);
 
+/// How exactly a share of a core is burnt, beside stress-ng.
+void measure_cpu(Bench& bench);
+
 /// What the classifier costs a packet that it does not match.
 void measure_match(Bench& bench);
 

@@ -1619,5 +1619,67 @@ TEST_CASE("many values on one line, many credentials and many wrong names take n
   CHECK(told(patterns + "]\n").find("needs `method`") != std::string::npos);
 }
 
+TEST_CASE("what a resource fault may not be is told where the file alone shows it") {
+  CHECK(told(R"(plan: t
+nodes: {local: {}}
+steady_state:
+  - name: up
+    tcp: {address: "127.0.0.1:80"}
+    expect: [state == open]
+method:
+  - {cpu: {load: 0%}, for: 5s}
+  - {cpu: {load: 101%}, for: 5s}
+  - {cpu: {load: 50%, cores: 1, on_cores: [0]}, for: 5s}
+  - {memory: {size: 1GiB, to: 80%}, for: 5s}
+  - {memory: {keep_free: 1GiB}, for: 5s}
+  - {disk: {path: /proc/self, size: 1GiB}, for: 5s}
+  - {disk: {path: /sys, size: 1GiB}, for: 5s}
+  - {disk: {path: /var/../dev/shm, size: 1GiB}, for: 5s}
+  - {disk: {path: /devices, read: 1MiB, fsync: 5}, for: 5s}
+  - {exhaust: {leave: 5}, for: 5s}
+)") ==
+        R"(plan.yaml:8:18: error: load 0% is too small
+    - {cpu: {load: 0%}, for: 5s}
+                   ^^
+  write 1% to 100%
+plan.yaml:9:18: error: "101%" is more than the whole
+    - {cpu: {load: 101%}, for: 5s}
+                   ^^^^
+  write at most 100%
+plan.yaml:10:30: error: cores beside on_cores
+    - {cpu: {load: 50%, cores: 1, on_cores: [0]}, for: 5s}
+                               ^
+  give one of them
+plan.yaml:11:21: error: size beside to
+    - {memory: {size: 1GiB, to: 80%}, for: 5s}
+                      ^^^^
+  give one of them
+plan.yaml:12:6: error: memory needs size or to
+    - {memory: {keep_free: 1GiB}, for: 5s}
+       ^^^^^^
+  write memory: {to: 80%, keep_free: 512MiB}
+plan.yaml:13:19: error: "/proc/self" is the kernel's own: below /proc are no files
+    - {disk: {path: /proc/self, size: 1GiB}, for: 5s}
+                    ^^^^^^^^^^
+  write a directory on a file system, such as /var/lib/shop
+plan.yaml:14:19: error: "/sys" is the kernel's own: below /sys are no files
+    - {disk: {path: /sys, size: 1GiB}, for: 5s}
+                    ^^^^
+  write a directory on a file system, such as /var/lib/shop
+plan.yaml:15:19: error: "/var/../dev/shm" is not a whole path
+    - {disk: {path: /var/../dev/shm, size: 1GiB}, for: 5s}
+                    ^^^^^^^^^^^^^^^
+  write it from the root, without . and .., such as /var/lib/shop
+plan.yaml:16:48: error: fsync without write
+    - {disk: {path: /devices, read: 1MiB, fsync: 5}, for: 5s}
+                                                 ^
+  give a write as well
+plan.yaml:17:6: error: exhaust needs descriptors or pids
+    - {exhaust: {leave: 5}, for: 5s}
+       ^^^^^^^
+  write exhaust: {descriptors: {name: nginx}, leave: 5}
+)");
+}
+
 }  // namespace
 }  // namespace squall::plan
