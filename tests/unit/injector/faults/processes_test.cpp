@@ -355,8 +355,8 @@ TEST_CASE("a program of Squall's is spared under another name of its file") {
 }
 
 TEST_CASE("a look says whom it would hit and whom it spares and why") {
-  Victim hit(unique_name("l"));
   const Group group(unique_name("g"));
+  Victim hit(unique_name("l"));
   Victim spared("sshd");
   group.take(hit.pid());
   group.take(spared.pid());

@@ -166,8 +166,8 @@ class Group {
   ~Group() {
     write("cgroup.freeze", "0");
     // Whoever was in it is being killed, and leaves it when he is buried.
-    support::eventually(
-        [&] { return ::unlinkat(root_.number(), path_.c_str() + 1, AT_REMOVEDIR) == 0; }, kBound);
+    CHECK(support::eventually(
+        [&] { return ::unlinkat(root_.number(), path_.c_str() + 1, AT_REMOVEDIR) == 0; }, kBound));
   }
 
   const std::string& path() const { return path_; }
