@@ -176,10 +176,11 @@ StatusOr<Group> find_group(const v1::Pause& wanted) {
     const auto process = ProcFolder::open(pid);
     const auto stat = process ? process->stat() : std::nullopt;
     if (!stat) continue;
-    if (const std::string why = protection.why(*process, *stat); !why.empty()) {
-      return error(StatusCode::kFailedPrecondition,
-                   words + " holds what must live: " + std::to_string(pid) + " is " + why);
-    }
+    const std::string why = protection.why(*process, *stat);
+    if (why.empty()) continue;
+    std::string told = words;
+    told.append(" holds what must live: ").append(std::to_string(pid)).append(" is ").append(why);
+    return error(StatusCode::kFailedPrecondition, told);
   }
   const StatusOr<std::string> state = freezer->state();
   if (!state.ok()) return state.status();

@@ -25,8 +25,7 @@ using Steps = Shared<std::atomic<std::uint64_t>>;
 struct Member {
   Steps steps;
   Victim process{unique_name("m"), [this] {
-                   if (::fork() != 0) return;
-                   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+                   if (!fork_child()) return;
                    for (;;) {
                      ++*steps;
                      support::yield_for(std::chrono::microseconds(200));
@@ -128,7 +127,7 @@ TEST_CASE("a control group is thawed whatever happens to its holder") {
     SUBCASE("when its lease lapses") { is = true; }
     return is;
   }();
-  CHECK(holder.inject(freeze(scene.group.path()), lapses ? seconds(1) : seconds(60)).effect());
+  CHECK(holder.inject(freeze(scene.group.path()), lapses ? short_lease() : seconds(60)).effect());
   SUBCASE("when it is released") {
     scene.check_frozen();
     CHECK(holder.release().empty());
@@ -406,8 +405,7 @@ TEST_CASE("where v2 has no such group v1's freezer is taken") {
   }
   const Steps steps;
   Victim member(unique_name("m"), [&] {
-    if (::fork() != 0) return;
-    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (!fork_child()) return;
     for (;;) {
       ++*steps;
       support::yield_for(std::chrono::microseconds(200));

@@ -157,7 +157,7 @@ TEST_CASE("a child that is made while its parent is being stopped is stopped wit
     ::signal(SIGCHLD, SIG_IGN);
     std::thread([&] {
       for (;;) {
-        if (::fork() != 0) continue;
+        if (!fork_child()) continue;
         ::prctl(PR_SET_NAME, "sqt-child");
         for (int i = 0; i < 20; ++i) {
           ++counters->made;
@@ -174,8 +174,7 @@ TEST_CASE("a child that is made while its parent is being stopped is stopped wit
   const Status applied = fault->apply(MonotonicTime::max());
   REQUIRE_MESSAGE(applied.ok(), message_of(applied));
   // Children from before are not meant, and end; then nobody is made.
-  support::yield_for(milliseconds(200));
-  CHECK(stands(*counters));
+  CHECK(support::eventually([&] { return stands(*counters); }, kBound));
   CHECK(fault->end_effect().ok());
   const std::uint64_t before = counters->made;
   CHECK(support::eventually([&] { return counters->made > before; }, kBound));
@@ -456,7 +455,7 @@ TEST_CASE("what is paused goes on when squalld is gone") {
 }
 
 TEST_CASE("what is paused goes on when the lease lapses") {
-  Held scene(seconds(1));
+  Held scene(short_lease());
   scene.check_running();
   CHECK(scene.holder->process().wait(kBound).has_value());
 }

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -132,6 +133,20 @@ class Victim {
   pid_t pid_ = -1;
 };
 
+/// Forks. True in the child, which ends with its parent.
+inline bool fork_child() {
+  const pid_t parent = ::getpid();
+  if (::fork() != 0) return false;
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (::getppid() != parent) ::_exit(0);  // it ended before the line above
+  return true;
+}
+
+/// One that a machine as slow as the lab does not let lapse before the fault is applied.
+inline Duration short_lease() {
+  return std::chrono::seconds(std::getenv("SQUALL_LAB") != nullptr ? 5 : 1);
+}
+
 /// What a victim does first that is to be of another node.
 inline std::function<void()> inside(const support::Namespace& where) {
   return [&where] {
@@ -151,8 +166,8 @@ class Group {
   ~Group() {
     write("cgroup.freeze", "0");
     // Whoever was in it is being killed, and leaves it when he is buried.
-    support::eventually(
-        [&] { return ::unlinkat(root_.number(), path_.c_str() + 1, AT_REMOVEDIR) == 0; }, kBound);
+    CHECK(support::eventually(
+        [&] { return ::unlinkat(root_.number(), path_.c_str() + 1, AT_REMOVEDIR) == 0; }, kBound));
   }
 
   const std::string& path() const { return path_; }
