@@ -223,7 +223,7 @@ class Cpu final : public Fault {
   Status apply(MonotonicTime deadline) override {
     reins_->deadline_ns.store(to_ns(deadline), std::memory_order_relaxed);
     applied_ = monotonic_now();
-    if (const Status started = group_ ? start_child() : start_threads(); !started.ok()) {
+    if (Status started = group_ ? start_child() : start_threads(); !started.ok()) {
       return started;
     }
     // Read back that it acts; on a crowded node the first slice may be late, and then a pulse will

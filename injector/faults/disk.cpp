@@ -196,6 +196,7 @@ StatusOr<Fd> make_file(const Fd& folder, const std::string& name, bool direct) {
 struct Board {
   std::atomic<std::int64_t> deadline_ns = 0;
   std::atomic<bool> ending = false;
+  std::atomic<std::uint64_t> filled = 0;
   std::atomic<std::uint64_t> kept_back = 0;
   std::atomic<std::uint64_t> read = 0;
   std::atomic<std::uint64_t> written = 0;
@@ -225,7 +226,9 @@ class Filler {
 
   void run() {
     while (!board_.is_over()) {
-      if (!step()) rest(board_, monotonic_now() + kLookEvery);
+      const bool more = step();
+      board_.filled.store(filled_, std::memory_order_relaxed);
+      if (!more) rest(board_, monotonic_now() + kLookEvery);
     }
     set_size(0);
   }
@@ -475,10 +478,11 @@ class Disk final : public Fault {
   std::vector<std::string> clean_up() override { return {}; }
 
  private:
-  /// By the file system's word: what it has blocks for.
+  /// By the file system's word: what it has blocks for, and where it counts none, what it took.
   std::uint64_t filled() const {
     struct stat about {};
     if (!fill_file_.is_open() || ::fstat(fill_file_.number(), &about) != 0) return 0;
+    if (about.st_blocks == 0) return board_.filled.load(std::memory_order_relaxed);
     return static_cast<std::uint64_t>(about.st_blocks) * 512;
   }
 

@@ -243,8 +243,11 @@ class Taker {
     size = std::min(held_, (size + page_ - 1) / page_ * page_);
     if (size == 0) return;
     // A mapping over it frees the pages, locked or not.
-    ::mmap(start_ + held_ - size, size, PROT_NONE,
-           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    std::byte* const from = start_ + held_ - size;
+    if (::mmap(from, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+               0) == MAP_FAILED) {
+      return;
+    }
     held_ -= size;
     board_.held.store(held_, std::memory_order_relaxed);
   }
@@ -326,7 +329,7 @@ class Memory final : public Fault {
     if (!child.ok()) return child.status();
     child_.emplace(*std::move(child));
     const auto pid = static_cast<std::uint32_t>(child_->pid());
-    if (const Status marked = dies_first(pid); !marked.ok()) return marked;
+    if (Status marked = dies_first(pid); !marked.ok()) return marked;
     if (const Group* scope = source_->scope()) {
       if (const Status moved = move_into(*scope, pid); !moved.ok()) {
         return in_context("memory.in", moved);
