@@ -14,12 +14,11 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <fstream>
 #include <memory>
-#include <optional>
 #include <sstream>
 #include <utility>
 
+#include "injector/faults/groups.h"
 #include "injector/faults/proc.h"
 #include "injector/faults/undo.h"
 #include "injector/network/cgroup.h"
@@ -39,23 +38,6 @@ Fd open_below(int folder, const std::string& path, std::uint64_t flags) {
 
 Fd open_group(const Fd& root, const std::string& path) {
   return open_below(root.number(), "." + path, O_RDONLY | O_DIRECTORY);
-}
-
-/// The root of v1's freezer, if it is mounted. Source: proc(5), /proc/PID/mountinfo.
-std::optional<Fd> open_v1_root() {
-  std::ifstream mounts("/proc/self/mountinfo");
-  for (std::string line; std::getline(mounts, line);) {
-    std::istringstream words(line);
-    std::string id, parent, device, root, point, word, type, source, options;
-    words >> id >> parent >> device >> root >> point;
-    while (words >> word && word != "-") {
-    }
-    if (!(words >> type >> source >> options) || type != "cgroup") continue;
-    if (("," + options + ",").find(",freezer,") == std::string::npos) continue;
-    Fd folder(::open(point.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (folder.is_open()) return folder;
-  }
-  return std::nullopt;
 }
 
 bool has_file(const Fd& folder, const char* name) {
@@ -137,23 +119,18 @@ StatusOr<Freezer> Freezer::find(const v1::Pause& wanted) {
                    "this kernel's cgroup v2 has no freezer: Linux 5.2 is needed");
     }
   }
-  const std::optional<Fd> v1_root = open_v1_root();
-  if (!root.ok() && !v1_root) return root.status();
-  if (v1_root) {
+  const StatusOr<Fd> v1_root = open_v1_root("freezer");
+  if (!root.ok() && !v1_root.ok()) return root.status();
+  if (v1_root.ok()) {
     Fd folder = open_group(*v1_root, *path);
     if (folder.is_open()) return Freezer(*path, true, std::move(folder));
   }
   return error(StatusCode::kNotFound, "there is no control group " + *path +
-                                          (v1_root ? ", in v2 or in v1's freezer" : ""));
+                                          (v1_root.ok() ? ", in v2 or in v1's freezer" : ""));
 }
 
 StatusOr<Freezer> Freezer::open(const v1::ThawCgroup& undo) {
-  StatusOr<Fd> root = error(StatusCode::kNotFound, "v1's freezer is not mounted");
-  if (!undo.v1()) {
-    root = network::open_cgroup_root();
-  } else if (std::optional<Fd> found = open_v1_root()) {
-    root = *std::move(found);
-  }
+  const StatusOr<Fd> root = undo.v1() ? open_v1_root("freezer") : network::open_cgroup_root();
   if (!root.ok()) return root.status();
   Fd folder = open_group(*root, undo.path());
   if (!folder.is_open()) return from_errno("the control group " + undo.path(), errno);

@@ -47,24 +47,6 @@ bool has_word(const std::string& text, std::string_view word, char between) {
   return false;
 }
 
-StatusOr<Fd> open_v1_root(std::string_view controller) {
-  // Source: proc(5), /proc/PID/mountinfo; the controllers are among the last field's options.
-  std::ifstream mounts("/proc/self/mountinfo");
-  for (std::string line; std::getline(mounts, line);) {
-    std::istringstream words(line);
-    std::string id, parent, device, root, point, word, type, source, options;
-    words >> id >> parent >> device >> root >> point;
-    while (words >> word && word != "-") {
-    }
-    if (!(words >> type >> source >> options) || type != "cgroup") continue;
-    if (!has_word(options, controller, ',')) continue;
-    Fd folder(::open(point.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (folder.is_open()) return folder;
-  }
-  return error(StatusCode::kUnimplemented,
-               "this node's control groups have no " + std::string(controller) + " controller");
-}
-
 /// Where the controller acts, and as what an Undo knows that.
 StatusOr<std::pair<std::string, Fd>> find_hierarchy(std::string_view controller) {
   StatusOr<Fd> root = network::open_cgroup_root();
@@ -111,6 +93,24 @@ StatusOr<Group> open_below(const Fd& root, std::string hierarchy, std::string pa
 }
 
 }  // namespace
+
+StatusOr<Fd> open_v1_root(std::string_view controller) {
+  // Source: proc(5), /proc/PID/mountinfo; the controllers are among the last field's options.
+  std::ifstream mounts("/proc/self/mountinfo");
+  for (std::string line; std::getline(mounts, line);) {
+    std::istringstream words(line);
+    std::string id, parent, device, root, point, word, type, source, options;
+    words >> id >> parent >> device >> root >> point;
+    while (words >> word && word != "-") {
+    }
+    if (!(words >> type >> source >> options) || type != "cgroup") continue;
+    if (!has_word(options, controller, ',')) continue;
+    Fd folder(::open(point.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (folder.is_open()) return folder;
+  }
+  return error(StatusCode::kUnimplemented,
+               "this node's control groups have no " + std::string(controller) + " controller");
+}
 
 StatusOr<Group> find_group(const v1::Scope& scope, std::string_view controller) {
   if (scope.cgroup().empty() && scope.unit().empty()) {

@@ -31,6 +31,10 @@ StatusOr<Group> find_group(const v1::Scope& scope, std::string_view controller);
 /// Errors: as find_group.
 StatusOr<Group> open_group(const std::string& hierarchy, const std::string& path);
 
+/// The root of the hierarchy of cgroup v1 that has the controller. Errors: kUnimplemented where
+/// none has.
+StatusOr<Fd> open_v1_root(std::string_view controller);
+
 /// One of its files, without the newline. Errors: kNotFound for one that is not there.
 StatusOr<std::string> read_key(const Group& group, const std::string& name);
 Status write_key(const Group& group, const std::string& name, const std::string& value);
