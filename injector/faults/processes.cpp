@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "experiments/base/diagnostic.h"
+#include "injector/faults/spared.h"
 
 namespace squall::hold {
 namespace {
@@ -153,7 +154,7 @@ std::string protection_of(std::uint32_t pid, const Stat& stat,
   }
   if (stat.name == "systemd") return "systemd";
   if (stat.name == "sshd" || stat.name.starts_with("sshd-")) return "sshd";
-  return "";
+  return why_protected_process(pid, stat.name);
 }
 
 std::vector<std::uint32_t> all_pids() {

@@ -24,8 +24,8 @@ struct Target {
 };
 
 /// The processes in this network namespace that the selector matches. Left out: PID 1, kernel
-/// threads, the calling process and its ancestors, squall's own programs, systemd and sshd; and
-/// processes that have ended. Errors: kNotFound if none is left, naming those that matched but are
+/// threads, the calling process and its ancestors, squall's own programs, systemd, sshd and what
+/// protect() was told of; and processes that have ended. Errors: kNotFound if none is left, naming those that matched but are
 /// protected; kInvalidArgument for an empty selector; kInternal when /proc cannot be read.
 StatusOr<std::vector<Target>> select_processes(const v1::Process& wanted);
 
