@@ -530,6 +530,26 @@ std::string noun_of(const Descriptor& message) {
   return noun;
 }
 
+bool can_be_bounded(const FieldDescriptor& field, int levels) {
+  if (field.is_repeated() || rules_of(field).wire_only()) return false;
+  switch (field.cpp_type()) {
+    case FieldDescriptor::CPPTYPE_STRING:
+    case FieldDescriptor::CPPTYPE_BOOL:
+    case FieldDescriptor::CPPTYPE_ENUM:
+      return false;
+    case FieldDescriptor::CPPTYPE_MESSAGE:
+      break;
+    default:
+      return true;
+  }
+  const Descriptor& type = *field.message_type();
+  if (levels == 0 || rules_of(type).form() != v1::FORM_NONE) return false;
+  for (int i = 0; i < type.field_count(); ++i) {
+    if (can_be_bounded(*type.field(i), levels - 1)) return true;
+  }
+  return false;
+}
+
 std::vector<Finding> contradictions(const Message& message, std::string_view called) {
   std::vector<Finding> found;
   const Descriptor& type = *message.GetDescriptor();

@@ -82,6 +82,9 @@ std::string one_of(const std::vector<std::string>& words);
 /// Reads a number out of any numeric field, repeated or not.
 double number_in(const Message& message, const FieldDescriptor& field);
 
+/// Whether more of a field can be told from less: a number, or a message with one in it.
+bool can_be_bounded(const FieldDescriptor& field, int levels = 3);
+
 /// One rule of a message across its fields that is broken.
 struct Finding {
   std::string field;  ///< The field it is told at; empty: the message itself.

@@ -12,6 +12,7 @@
 #include "experiments/base/units.h"
 #include "experiments/plan/expectation.h"
 #include "experiments/plan/forms.h"
+#include "squall/v1/guardrails.pb.h"
 
 namespace squall::plan {
 namespace {
@@ -179,20 +180,31 @@ class Decoder {
       }
       const auto index = static_cast<std::size_t>(slot - here.slots.begin());
       if (given[index] != nullptr) continue;  // told as a duplicate key
+      if (bounding_ && !can_be_bounded(*slot->field)) {
+        out_.error(
+            entry.key->place, fmt::format("{} has no more and no less", entry.key->text),
+            fmt::format("of {} may be bounded: {}", called, fmt::join(bounded_words(here), ", ")));
+        continue;
+      }
       given[index] = &entry;
     }
-    choose(node, here, given, place_in(node, where));
+    if (!bounding_) choose(node, here, given, place_in(node, where));
     for (std::size_t i = 0; i < given.size(); ++i) {
       if (given[i] == nullptr) continue;
       open_.back().key = here.slots[i].field->name();
       value(*given[i]->value, target(message, here.slots[i]), *here.slots[i].field,
             given[i]->key->place);
     }
+    if (bounding_ && node.entries.empty()) {
+      out_.error(where, fmt::format("{} bounds nothing", called),
+                 fmt::format("known in it: {}", fmt::join(bounded_words(here), ", ")));
+    }
     for (std::size_t i = 0; i < given.size(); ++i) {
-      if (given[i] == nullptr) absent(message, here.slots[i], place_in(node, where), called);
+      if (given[i] == nullptr && !bounding_)
+        absent(message, here.slots[i], place_in(node, where), called);
     }
     open_.pop_back();
-    if (out_.errors != before) return;
+    if (out_.errors != before || bounding_) return;
     weigh(message, node, place_in(node, where), called);
     for (const Slot& slot : here.slots) {
       if (slot.inside == nullptr || !message.GetReflection()->HasField(message, slot.inside)) {
@@ -390,7 +402,9 @@ class Decoder {
   void value(const YamlNode& node, Message& message, const FieldDescriptor& field,
              const Place& where) {
     const std::size_t before = told();
-    if (field.is_map()) {
+    if (field.options().HasExtension(v1::limits)) {
+      limits(node, message, field, where);
+    } else if (field.is_map()) {
       map(node, message, field, where);
     } else if (field.is_repeated()) {
       repeated(node, message, field, where, field.name());
@@ -401,6 +415,46 @@ class Decoder {
       scalar(node, message, field);
     }
     if (told() != before) tainted_.insert(&node);
+  }
+
+  /// By kind, what faults of it may ask for at most: each a message of its own, of which only the
+  /// numbers are there.
+  void limits(const YamlNode& node, Message& message, const FieldDescriptor& field,
+              const Place& where) {
+    if (node.kind != YamlNode::Kind::kMapping || node.entries.empty()) {
+      out_.error(node.kind == YamlNode::Kind::kMapping || node.kind == YamlNode::Kind::kNull
+                     ? where
+                     : node.place,
+                 fmt::format("{} is a mapping of fault kinds to their bounds", field.name()),
+                 fmt::format("write {}: {{network: {{delay: 2s}}}}", field.name()));
+      return;
+    }
+    const OneofDescriptor& kinds = *field.message_type()->oneof_decl(0);
+    std::unordered_set<std::string_view> seen;
+    for (const YamlNode::Entry& entry : node.entries) {
+      if (!seen.insert(entry.key->text).second) continue;  // told as a duplicate key
+      const FieldDescriptor* kind = field.message_type()->FindFieldByName(entry.key->text);
+      if (kind == nullptr || kind->real_containing_oneof() != &kinds) {
+        out_.error(entry.key->place,
+                   fmt::format("unknown {} {}", rules_of(kinds).noun(), shown(entry.key->text)),
+                   known_words(entry.key->text, choices(kinds)));
+        continue;
+      }
+      Message& fault = *message.GetReflection()->AddMessage(&message, &field);
+      bounding_ = true;
+      this->message(*entry.value, *fault.GetReflection()->MutableMessage(&fault, kind),
+                    entry.key->place, kind->name());
+      bounding_ = false;
+    }
+  }
+
+  /// Of the words of a level, those that have a more and a less.
+  static std::vector<std::string> bounded_words(const Level& level) {
+    std::vector<std::string> words;
+    for (const Slot& slot : level.slots) {
+      if (can_be_bounded(*slot.field)) words.push_back(slot.field->name());
+    }
+    return words;
   }
 
   static std::string example_of(const FieldDescriptor& field) {
@@ -764,6 +818,7 @@ class Decoder {
   std::unordered_set<const YamlNode*> hidden_;  ///< Whose credentials are starred.
   std::unordered_map<const Descriptor*, Level> levels_;
   std::vector<Open> open_;
+  bool bounding_ = false;  ///< Bounds are read: nothing is required, nothing has a default.
 };
 
 }  // namespace

@@ -18,8 +18,11 @@
 namespace squall::plan {
 namespace {
 
+using Unfit = std::function<std::string(const struct stat&)>;
+
 /// The file's text, or why not.
-std::string read_file(const std::string& path, std::string& text) {
+std::string read_file(const std::string& path, const Unfit& unfit, std::string& text) {
+  if (path.find('\0') != std::string::npos) return "has a NUL byte in its name";
   // Non-blocking, or a fifo without a writer would hold us here before we could see that it is one.
   const Fd file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
   const auto failed = [](int number) { return std::generic_category().message(number); };
@@ -28,6 +31,7 @@ std::string read_file(const std::string& path, std::string& text) {
   if (fstat(file.number(), &status) != 0) return failed(errno);
   if (S_ISDIR(status.st_mode)) return "is a directory";
   if (!S_ISREG(status.st_mode)) return "is not a file";
+  if (std::string why = unfit ? unfit(status) : ""; !why.empty()) return why;
   // The size is a guess, right for most: one byte more shows that there is no more.
   text.resize(std::min(static_cast<std::size_t>(status.st_size), kLargestPlan) + 1);
   std::size_t size = 0;
@@ -74,13 +78,31 @@ Loaded load(std::string text, std::string file_name, bool unobserved) {
 
 Loaded load_file(const std::string& path, bool unobserved) {
   std::string text;
-  const std::string wrong =
-      path.find('\0') == std::string::npos ? read_file(path, text) : "has a NUL byte in its name";
+  const std::string wrong = read_file(path, nullptr, text);
   if (wrong.empty()) return load(std::move(text), path, unobserved);
   Loaded loaded;
   loaded.diagnostics.file = path;
   loaded.diagnostics.error({}, wrong, "");
   return loaded;
+}
+
+Diagnostics load_message_file(const std::string& path, const std::string& called,
+                              const Beyond& beyond, Message& message) {
+  Diagnostics diagnostics;
+  diagnostics.file = path;
+  if (const std::string wrong = read_file(path, beyond.unfit, diagnostics.text); !wrong.empty()) {
+    diagnostics.error({}, wrong);
+    return diagnostics;
+  }
+  const YamlTree tree = read_yaml(diagnostics);
+  if (diagnostics.has_errors()) return diagnostics;
+  if (tree.root == nullptr || tree.root->kind == YamlNode::Kind::kNull) {
+    diagnostics.error({}, fmt::format("the {} are empty", called));
+    return diagnostics;
+  }
+  decode(tree, message, diagnostics);
+  if (!diagnostics.has_errors() && beyond.weigh) beyond.weigh(*tree.root, diagnostics);
+  return diagnostics;
 }
 
 }  // namespace squall::plan

@@ -2,6 +2,9 @@
 /// YAML text in, a validated plan out, or everything that is wrong with it. No sockets, no clock.
 #pragma once
 
+#include <sys/stat.h>
+
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -23,6 +26,21 @@ Loaded load(std::string text, std::string file_name, bool unobserved = false);
 /// Opens without following into a device or fifo, at most 1 MiB. What cannot be read is a
 /// diagnostic as well.
 Loaded load_file(const std::string& path, bool unobserved = false);
+
+struct YamlNode;
+
+/// What is to be said about a file beside what its message declares.
+struct Beyond {
+  /// Why such a file is not read, whatever it holds; empty: it is.
+  std::function<std::string(const struct stat&)> unfit;
+  /// What its values say together; only where each alone is right.
+  std::function<void(const YamlNode& root, Diagnostics&)> weigh;
+};
+
+/// Reads a file of another kind than a plan, by its message's declaration and as strictly: the
+/// message is right if no errors come back. `called`: what such a file is, in a plural: guardrails.
+Diagnostics load_message_file(const std::string& path, const std::string& called,
+                              const Beyond& beyond, google::protobuf::Message& message);
 
 /// Whether a message that came over the wire keeps its declared bounds: required fields, oneofs,
 /// ranges, known enums. Errors: kInvalidArgument with the field's path: fault.network.delay: …

@@ -5,6 +5,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -14,6 +15,7 @@
 #include <utility>
 
 #include "experiments/base/units.h"
+#include "injector/daemon/guardrails.h"
 #include "injector/daemon/journal.h"
 #include "injector/daemon/log.h"
 #include "injector/daemon/node.h"
@@ -69,12 +71,37 @@ void look_for_netem(Holders& holders, std::function<void(bool)> found) {
   });
 }
 
+/// Errors: as Guardrails::load(); kInvalidArgument where they name another environment.
+StatusOr<Guardrails> read_guardrails(const Options& options) {
+  std::string path = options.guardrails;
+  if (path.empty()) {
+    struct stat found {};
+    // Only where it is certain that there are none, there are none.
+    if (::lstat(kGuardrailsFile, &found) != 0 && (errno == ENOENT || errno == ENOTDIR)) {
+      return Guardrails();
+    }
+    path = kGuardrailsFile;
+  }
+  StatusOr<Guardrails> guardrails = Guardrails::load(path);
+  if (!guardrails.ok()) return guardrails;
+  if (!options.environment.empty() && !guardrails->environment().empty() &&
+      options.environment != guardrails->environment()) {
+    return error(StatusCode::kInvalidArgument, "--environment is " + options.environment +
+                                                   ", and the guardrails in " + path + " say " +
+                                                   guardrails->environment() + "; leave one out");
+  }
+  log(LogLevel::kInfo, "event=guardrails file=" + quoted(path));
+  return guardrails;
+}
+
 /// What squalld and its holders stand on: their programs and libraries, the state, the socket.
 std::vector<std::string> needed_paths(const Options& options, const std::string& state_dir,
                                       const std::string& address) {
   std::set<std::string> paths{state_dir, options.hold};
   if (address.starts_with("unix:")) paths.insert(address.substr(std::strlen("unix:")));
   if (!options.tls_dir.empty()) paths.insert(options.tls_dir);
+  // Hidden, they would hold no longer at the next start.
+  paths.insert(options.guardrails.empty() ? kGuardrailsFile : options.guardrails);
   std::ifstream maps("/proc/self/maps");
   for (std::string line; std::getline(maps, line);) {
     const std::size_t slash = line.find('/');
@@ -102,6 +129,7 @@ Status serve(const Options& options) {
     return error(StatusCode::kFailedPrecondition,
                  options.hold + " cannot be run: --hold PATH names the holder's program");
   }
+  StatusOr<Guardrails> guardrails = read_guardrails(options);
   StatusOr<StateDir> state = StateDir::open(options.state_dir);
   if (!state.ok()) return state.status();
   const Listen listen{options.listen.empty() ? "unix:" + state->socket() : options.listen,
@@ -134,9 +162,9 @@ Status serve(const Options& options) {
   facts.state_id = state->id();
   facts.boot_id = boot_id();
   facts.environment = options.environment;
+  if (facts.environment.empty() && guardrails.ok()) facts.environment = guardrails->environment();
   if (*port != 0) facts.spared_ports.push_back(*port);
   facts.spared_paths = needed_paths(options, state->path(), listen.address);
-  facts.scripts = options.scripts;
   facts.recovered = recover(loop, holders, *ledger, facts.state_id, facts.boot_id);
   facts.epochs = ledger->content().epochs;
   for (const std::string& line : facts.recovered) {
@@ -150,8 +178,11 @@ Status serve(const Options& options) {
   for (const std::string& kind : known_kinds()) description.add_kinds(kind);
   description.set_state_dir(state->path());
   description.set_boot_id(facts.boot_id);
-  description.set_environment(options.environment);
+  description.set_environment(facts.environment);
   while (!looked) loop.run();
+  // Not before: a mistake in them must not keep from its end what an earlier daemon left.
+  if (!guardrails.ok()) return guardrails.status();
+  facts.guardrails = *std::move(guardrails);
   holders.keep_spare();
 
   Journal journal(loop, *std::move(ledger));

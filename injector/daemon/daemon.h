@@ -19,12 +19,12 @@ struct Options {
   std::string hold;  ///< The holder's program.
   std::string environment;
   std::string version;
-  bool scripts = false;  ///< Whether script faults are allowed.
+  std::string guardrails;  ///< Empty: those in /etc/squall, if there are any.
 };
 
 /// Serves until SIGTERM, SIGINT or SIGHUP, reverts everything and returns. A second signal returns
 /// at once; the holders then revert by themselves. Errors: of the state directory, the address, the
-/// holder's program; nothing was served then.
+/// holder's program, the guardrails; nothing was served then.
 Status serve(const Options& options);
 
 /// Asks a new holder and runs the loop until its answer is there, whatever else stops it meanwhile.

@@ -32,6 +32,7 @@ examples:
 
 Takes faults from squall and holds them, each in a squall-hold of its own, for as long as their controller renews its
 lease. At its start it first undoes what an earlier one left behind. SIGTERM, SIGINT and SIGHUP revert everything.
+Guardrails are read once, at the start.
 )";
 
 int failed(const squall::Status& status) {
@@ -104,9 +105,10 @@ int run(int argc, char** argv) {
   app.add_option("--environment", options.environment,
                  "a plan must name this environment, or it is refused")
       ->envname("SQUALL_ENVIRONMENT");
-  app.add_flag("--allow-scripts", options.scripts,
-               "takes script faults too, which run programs of the plan's choice as root")
-      ->envname("SQUALL_ALLOW_SCRIPTS");
+  app.add_option("--guardrails", options.guardrails,
+                 "what faults may do here, whatever a plan asks (default: "
+                 "/etc/squall/guardrails.yaml, if it is there)")
+      ->envname("SQUALL_GUARDRAILS");
   app.add_subcommand("doctor",
                      "lists every object of Squall's on this node and who answers for it; exits 5 "
                      "if there is one that nobody does")

@@ -59,11 +59,21 @@ v1::ToHolder read_request() {
   return message;
 }
 
-/// Errors: kPermissionDenied for a kind that this node does not take.
-Status allowed_here(const v1::Fault& fault, const NodeFacts& facts) {
-  if (!fault.has_script() || facts.scripts) return ok();
-  return error(StatusCode::kPermissionDenied,
-               "this node takes no script faults; squalld --allow-scripts turns them on");
+/// Those before it in a preflight that may live at the same time as it.
+std::size_t beside(const v1::PreflightRequest& request, int asked) {
+  if (request.together_size() != request.faults_size()) return 0;
+  const auto& together = request.together();
+  return static_cast<std::size_t>(
+      std::count(together.begin(), together.begin() + asked, together[asked]));
+}
+
+/// What no fault may touch, for a request to a holder. `Message`: Start or Look.
+template <typename Message>
+void spare(const NodeFacts& facts, Message& message) {
+  message.mutable_spared_ports()->Assign(facts.spared_ports.begin(), facts.spared_ports.end());
+  message.mutable_spared_ports()->MergeFrom(facts.guardrails.spared_ports());
+  message.mutable_spared_paths()->Assign(facts.spared_paths.begin(), facts.spared_paths.end());
+  *message.mutable_spared() = facts.guardrails.spared();
 }
 
 /// How long somebody else's part of it may take, each way: a program's or a service's.
@@ -331,9 +341,8 @@ void Node::inject(const std::shared_ptr<Lease>& lease, const v1::Inject& request
   if (const Status bounds = plan::check_bounds(request); !bounds.ok()) {
     return refuse(*lease, wanted.id(), bounds);
   }
-  if (const Status allowed = allowed_here(wanted, facts_); !allowed.ok()) {
-    return refuse(*lease, wanted.id(), allowed);
-  }
+  const Status allowed = facts_.guardrails.allow(wanted, live_faults().size(), wall_now());
+  if (!allowed.ok()) return refuse(*lease, wanted.id(), allowed);
   for (const auto& other : leases_) {
     if (other->faults.contains(wanted.id())) {
       return refuse(*lease, wanted.id(),
@@ -490,6 +499,19 @@ std::vector<std::shared_ptr<Node::HeldFault>> Node::live_faults() const {
   return live;
 }
 
+/// The wall clock as it is without what a clock fault here has made of it: no plan sets the clock
+/// out of the quiet hours.
+std::time_t Node::wall_now() {
+  using Wall = std::chrono::system_clock;
+  const auto live = live_faults();
+  const MonotonicTime now = monotonic_now();
+  if (std::none_of(live.begin(), live.end(),
+                   [](const auto& fault) { return fault->fault.has_clock(); })) {
+    wall_offset_ = Wall::now().time_since_epoch() - Duration(to_ns(now));
+  }
+  return Wall::to_time_t(Wall::time_point(Duration(to_ns(now)) + wall_offset_));
+}
+
 std::uint32_t Node::faults() const { return static_cast<std::uint32_t>(live_faults().size()); }
 
 void Node::stop(std::function<void()> stopped) {
@@ -568,10 +590,9 @@ void Node::start(const std::shared_ptr<HeldFault>& fault) {
         if (undo.has_set_sysctl()) *start.add_our_settings() = undo.set_sysctl();
       }
     }
-    start.mutable_spared_ports()->Assign(facts_.spared_ports.begin(), facts_.spared_ports.end());
+    spare(facts_, start);
     start.mutable_spared_ports()->MergeFrom(lease->control_ports);
     *start.mutable_hosts() = fault->hosts;
-    start.mutable_spared_paths()->Assign(facts_.spared_paths.begin(), facts_.spared_paths.end());
     start.set_lease_end(to_ns(lease->end));
     fault->state = HeldFault::State::kPreparing;
     expect(fault, kApplyPatience, "did not say what it would change");
@@ -835,18 +856,16 @@ void Node::preflight(const v1::PreflightRequest& request,
       looking->next();
     };
     const v1::Look look = look_of(looking->request, done);
-    if (const Status allowed = allowed_here(look.fault(), facts_); !allowed.ok())
-      return refused(allowed);
+    const Status allowed =
+        facts_.guardrails.allow(look.fault(), beside(looking->request, done), wall_now());
+    if (!allowed.ok()) return refused(allowed);
     resolver_.resolve(
         host_names(look), [this, looking, look, refused](const StatusOr<Hosts>& hosts) {
           if (!hosts.ok()) return refused(hosts.status());
           v1::ToHolder message;
           *message.mutable_look() = look;
           *message.mutable_look()->mutable_hosts() = *hosts;
-          message.mutable_look()->mutable_spared_ports()->Assign(facts_.spared_ports.begin(),
-                                                                 facts_.spared_ports.end());
-          message.mutable_look()->mutable_spared_paths()->Assign(facts_.spared_paths.begin(),
-                                                                 facts_.spared_paths.end());
+          spare(facts_, *message.mutable_look());
           holders_.ask(message, kReadPatience, [looking, refused](StatusOr<v1::FromHolder> looked) {
             if (!looked.ok()) return refused(looked.status());
             *looking->reply.add_faults() = looked->looked();

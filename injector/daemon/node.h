@@ -11,6 +11,7 @@
 
 #include "experiments/base/clock.h"
 #include "experiments/base/status.h"
+#include "injector/daemon/guardrails.h"
 #include "injector/daemon/holders.h"
 #include "injector/daemon/journal.h"
 #include "injector/daemon/loop.h"
@@ -41,7 +42,7 @@ struct NodeFacts {
   std::string environment;                  ///< Label that a plan must name; empty: none.
   std::vector<std::uint32_t> spared_ports;  ///< TCP ports no fault may match: the daemon's own.
   std::vector<std::string> spared_paths;    ///< No fault may touch them: what squalld needs.
-  bool scripts = false;                     ///< Whether script faults are allowed.
+  Guardrails guardrails;
   std::vector<std::string> recovered;  ///< What was swept at the start; told to the first lease.
   std::map<std::string, std::uint64_t> epochs;  ///< Over for ever, from the ledger.
 };
@@ -108,12 +109,14 @@ class Node {
   void refuse(Lease& lease, const std::string& id, const Status& why);
 
   std::vector<std::shared_ptr<HeldFault>> live_faults() const;
+  std::time_t wall_now();
 
   Loop& loop_;
   Holders& holders_;
   Journal& journal_;
   Resolver resolver_;
   NodeFacts facts_;
+  Duration wall_offset_{};  ///< Of the wall clock from the monotonic one, while no fault moves it.
   std::vector<std::shared_ptr<Lease>> leases_;
   /// By run and fault, for as long as this daemon lives: what was left, no later sweep mends.
   std::map<std::string, std::map<std::string, std::vector<std::string>>> left_behind_;

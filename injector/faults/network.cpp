@@ -20,6 +20,7 @@
 
 #include "experiments/base/ids.h"
 #include "injector/faults/fault.h"
+#include "injector/faults/spared.h"
 #include "injector/faults/undo.h"
 #include "injector/network/classifier.h"
 #include "injector/network/effect.h"
@@ -129,6 +130,12 @@ StatusOr<Resolved> resolve(Netlink& netlink, const v1::Network& wanted, const v1
   const StatusOr<std::vector<Link>> interfaces =
       choose_interfaces(netlink, wanted.interface(), match);
   if (!interfaces.ok()) return interfaces.status();
+  for (const Link& interface : *interfaces) {
+    if (const std::string why = why_protected_interface(interface.name); !why.empty()) {
+      return error(StatusCode::kPermissionDenied,
+                   "the interface " + interface.name + " cannot be touched: " + why);
+    }
+  }
   if (engine->engine == v1::RELAY && !loses_all(effect_of(wanted, 0))) {
     for (const Link& interface : *interfaces) {
       if (has_ethernet_header(interface)) continue;

@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "experiments/base/diagnostic.h"
+#include "injector/faults/spared.h"
 
 namespace squall::hold {
 namespace {
@@ -86,6 +87,10 @@ StatusOr<FoundPath> find_path(const std::string& field, const std::string& path,
   }
   if (const std::string why = why_spared(whole, spared); !why.empty()) {
     return error(StatusCode::kInvalidArgument,
+                 field + ": " + escape_controls(whole) + " cannot be touched: " + why);
+  }
+  if (const std::string why = why_protected_path(whole); !why.empty()) {
+    return error(StatusCode::kPermissionDenied,
                  field + ": " + escape_controls(whole) + " cannot be touched: " + why);
   }
   const std::size_t slash = whole.rfind('/');

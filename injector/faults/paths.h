@@ -35,7 +35,7 @@ StatusOr<Fd> open_path(const std::string& path);
 /// Finds what `path` stands for, for a fault that changes it. `field`: the fault's, for errors.
 /// Errors: as open_path(); kInvalidArgument for what no fault may touch: /, what is directly below
 /// it, what is below /proc, /sys or /dev, and what is, holds or is held by one of `spared` or this
-/// program.
+/// program; kPermissionDenied for what protect() was told of.
 StatusOr<FoundPath> find_path(const std::string& field, const std::string& path,
                               const SparedPaths& spared);
 

@@ -8,6 +8,8 @@
 #include <optional>
 #include <string_view>
 
+#include "injector/faults/spared.h"
+
 namespace squall::hold {
 namespace {
 
@@ -79,12 +81,13 @@ std::string Protection::why(const ProcFolder& process, const Stat& stat) const {
   if (stat.is_kernel_thread()) return "a kernel thread";
   if (line_.contains(process.pid())) return "squall's own or its ancestor";
   if (const auto words = words_for(stat.name); !words.empty()) return std::string(words);
-  const auto program = process.program();
-  if (!program) return "";
-  if (const auto words = words_for(file_name(program->path)); !words.empty()) {
-    return std::string(words);
+  if (const auto program = process.program()) {
+    if (const auto words = words_for(file_name(program->path)); !words.empty()) {
+      return std::string(words);
+    }
+    if (is_squalls_file(*program) && !is_started_here(process.pid())) return "squall's own";
   }
-  return is_squalls_file(*program) && !is_started_here(process.pid()) ? "squall's own" : "";
+  return why_protected_process(process.pid(), stat.name);
 }
 
 bool Protection::is_squalls_file(const ProcFolder::Program& program) const {

@@ -14,6 +14,7 @@
 
 #include "experiments/base/diagnostic.h"
 #include "injector/faults/fault.h"
+#include "injector/faults/spared.h"
 #include "injector/faults/systemd.h"
 #include "injector/faults/undo.h"
 
@@ -90,6 +91,13 @@ StatusOr<FoundUnit> find(Systemd& systemd, const std::string& name) {
   for (const std::string& one : {name, *id}) {
     if (const std::string why = why_spared(one); !why.empty()) return spared(why);
   }
+  // And those that it does not go by here: the guardrails may know it by another.
+  StatusOr<std::vector<std::string>> names = systemd.list(*path, "Names");
+  if (!names.ok()) return names.status();
+  names->push_back(name);
+  for (const std::string& one : *names) {
+    if (const std::string why = why_protected_unit(one); !why.empty()) return spared(why);
+  }
   const StatusOr<std::string> own = systemd.unit_of(static_cast<std::uint32_t>(::getpid()));
   if (own.ok() && *own == *path) return spared("squalld runs in it");
   const StatusOr<std::string> state = systemd.text(*path, "ActiveState");
@@ -120,6 +128,9 @@ StatusOr<FoundUnit> find(Systemd& systemd, const std::string& name) {
       return spared("squalld's own unit needs it");
     }
     // A target is only told that what it wanted is gone; it is started with the rest.
+    if (const std::string why = why_protected_unit(other); !why.empty()) {
+      return spared(escape_controls(other) + " would be stopped with it and is " + why);
+    }
     if (!other.ends_with(".target") && !why_spared(other).empty()) {
       return spared(escape_controls(other) + " would be stopped with it");
     }

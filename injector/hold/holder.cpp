@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "experiments/base/fd.h"
+#include "injector/faults/spared.h"
 #include "injector/hold/channel.h"
 #include "injector/hold/requests.h"
 
@@ -96,6 +97,10 @@ class Holder {
 
   int hold(const v1::Start& start) {
     lease_end_ = from_ns(start.lease_end());
+    protect(start.spared());
+    if (const Status allowed = names_nothing_protected(start.fault()); !allowed.ok()) {
+      return fail(allowed, {});
+    }
     const FaultKind* kind = find_kind(kinds_, start.fault());
     if (kind == nullptr) {
       return fail(error(StatusCode::kUnimplemented, "this node knows no such fault kind"), {});

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "experiments/base/ids.h"
+#include "injector/faults/spared.h"
 #include "injector/faults/undo.h"
 #include "injector/hold/channel.h"
 #include "injector/network/fingerprint.h"
@@ -71,6 +72,10 @@ const FaultKind* find_kind(std::span<const FaultKind> kinds, const v1::Fault& fa
 }
 
 v1::Looked look(std::span<const FaultKind> kinds, const v1::Look& request) {
+  protect(request.spared());
+  if (const Status allowed = names_nothing_protected(request.fault()); !allowed.ok()) {
+    return refused(allowed);
+  }
   if (const FaultKind* kind = find_kind(kinds, request.fault())) return kind->look(request);
   v1::Looked looked;
   looked.set_code(static_cast<int>(StatusCode::kUnimplemented));

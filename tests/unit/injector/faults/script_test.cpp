@@ -99,9 +99,11 @@ TEST_CASE("a script is undone however it ends and whoever has crashed") {
   watched.fault = script({run}, {undo});
   watched.acts = [&] { return programs.has("broken"); };
   watched.restored = [&] { return !programs.has("broken"); };
-  ::setenv("SQUALL_ALLOW_SCRIPTS", "1", 1);
+  const std::string guardrails = programs.path("guardrails.yaml");
+  std::ofstream(guardrails) << "scripts: [" << run << ", " << undo << "]\n";
+  ::setenv("SQUALL_GUARDRAILS", guardrails.c_str(), 1);
   for (const std::string& failed : endings_that_fail(watched)) FAIL_CHECK(failed);
-  ::unsetenv("SQUALL_ALLOW_SCRIPTS");
+  ::unsetenv("SQUALL_GUARDRAILS");
 }
 
 TEST_CASE("what a script leaves running ends before its undo, also what has left its session") {
@@ -230,7 +232,7 @@ TEST_CASE("a script is refused before anything is run where a program is missing
   CHECK_FALSE(programs.has("undone"));
 }
 
-TEST_CASE("a node takes no scripts unless squalld was started with leave to") {
+TEST_CASE("a node runs no program unless its guardrails list it") {
   const Namespace node;
   const TemporaryFolder state;
   const Programs programs;
@@ -243,7 +245,7 @@ TEST_CASE("a node takes no scripts unless squalld was started with leave to") {
   } catch (const std::runtime_error& refused) {
     why = refused.what();
   }
-  CHECK(why == "this node takes no script faults; squalld --allow-scripts turns them on");
+  CHECK(why == "this node takes no script faults; its guardrails can allow programs by `scripts`");
   CHECK_FALSE(programs.has("ran"));
 }
 
