@@ -11,7 +11,6 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -29,9 +28,6 @@ using namespace squall::network;  // NOLINT: this file is the other half of that
 namespace {
 
 constexpr Duration kLockWithin = std::chrono::seconds(3);
-/// What was answered is given this long to be read: only until the programs go does it bear the
-/// address that was asked.
-constexpr Duration kReadWithin = std::chrono::milliseconds(250);
 /// What was passed on before the end is given this long to be answered; clients then ask again.
 constexpr Duration kDrainWithin = std::chrono::seconds(1);
 
@@ -126,7 +122,6 @@ class Dns final : public Fault {
       responder_.reset();
     }
     if (!redirect_) return {};
-    if (counts_.matched > 0) std::this_thread::sleep_for(kReadWithin);
     redirect_->detach();
     return redirect_->residue();
   }

@@ -4,28 +4,25 @@
 /// Both are limits that the kernel keeps whoever has set them, so every way back is in the ledger
 /// before: the soft limit of each process (RLIMIT_NOFILE), and the group's pids.max. What somebody
 /// else has set meanwhile is left alone.
-#include <dirent.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <cstdint>
-#include <cstring>
-#include <fstream>
 #include <memory>
 #include <optional>
 #include <set>
-#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "injector/faults/fault.h"
 #include "injector/faults/groups.h"
+#include "injector/faults/proc.h"
 #include "injector/faults/processes.h"
+#include "injector/faults/protected.h"
 #include "injector/faults/undo.h"
 
 namespace squall::hold {
@@ -33,42 +30,13 @@ namespace {
 
 constexpr const char* kPidsMax = "pids.max";
 
-std::vector<std::uint32_t> numbers_in(const std::string& folder) {
-  std::vector<std::uint32_t> numbers;
-  const std::unique_ptr<DIR, int (*)(DIR*)> entries(::opendir(folder.c_str()), &::closedir);
-  while (const dirent* entry = entries ? ::readdir(entries.get()) : nullptr) {
-    std::uint32_t number = 0;
-    const char* const end = entry->d_name + std::strlen(entry->d_name);
-    const auto read = std::from_chars(entry->d_name, end, number);
-    if (read.ec == std::errc() && read.ptr == end) numbers.push_back(number);
-  }
-  std::sort(numbers.begin(), numbers.end());
-  return numbers;
+/// Nothing for a process that is gone.
+std::optional<Stat> stat_of(std::uint32_t pid) {
+  const auto process = ProcFolder::open(pid);
+  return process ? process->stat() : std::nullopt;
 }
 
-/// What tells a process from others that had its number.
-struct Identity {
-  std::uint32_t parent = 0;
-  std::uint64_t start_time = 0;
-};
-
-/// Source: proc(5), /proc/PID/stat. The name may hold blanks and parentheses, so the fields count
-/// from the last ')'.
-std::optional<Identity> identity_of(std::uint32_t pid) {
-  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
-  const std::string text((std::istreambuf_iterator<char>(file)), {});
-  const auto close = text.rfind(')');
-  if (close == std::string::npos) return std::nullopt;
-  std::istringstream rest(text.substr(close + 1));
-  Identity identity;
-  std::string skipped;
-  rest >> skipped >> identity.parent;
-  for (int field = 5; field <= 21; ++field) rest >> skipped;
-  if (!(rest >> identity.start_time)) return std::nullopt;
-  return identity;
-}
-
-/// As Identity::start_time.
+/// As Stat::start_time.
 std::uint64_t ticks_since_boot() {
   timespec now{};
   ::clock_gettime(CLOCK_BOOTTIME, &now);
@@ -130,7 +98,9 @@ StatusOr<std::vector<Squeezed>> choose_processes(const v1::Exhaust& wanted) {
     const StatusOr<rlimit> before = descriptor_limit(target.pid);
     if (before.status().code() == StatusCode::kNotFound) continue;  // likewise
     if (!before.ok()) return before.status();
-    const std::uint64_t ours = limit_that_leaves(numbers_in(folder), wanted.leave());
+    const auto process = ProcFolder::open(target.pid);
+    if (!process) continue;  // likewise
+    const std::uint64_t ours = limit_that_leaves(process->descriptor_numbers(), wanted.leave());
     Squeezed one{std::move(target), *before, ours};
     if (one.ours >= before->rlim_cur) {
       return error(StatusCode::kFailedPrecondition,
@@ -163,15 +133,15 @@ Status give_back(std::uint32_t pid, const v1::SetDescriptorLimit& undo) {
 
 Status give_limit_back(const v1::Undo& undo) {
   const v1::SetDescriptorLimit& limit = undo.set_descriptor_limit();
-  const std::optional<Identity> process = identity_of(limit.pid());
+  const std::optional<Stat> process = stat_of(limit.pid());
   if (!process || process->start_time != limit.start_time()) return ok();
   // Itself first: what it starts from then on inherits what it had before.
   Status undone = give_back(limit.pid(), limit);
   std::set<std::uint32_t> line{limit.pid()};
   for (bool more = true; more;) {
     more = false;
-    for (const std::uint32_t pid : numbers_in("/proc")) {
-      const std::optional<Identity> other = identity_of(pid);
+    for (const std::uint32_t pid : all_pids()) {
+      const std::optional<Stat> other = stat_of(pid);
       if (!other || !line.contains(other->parent) || !line.insert(pid).second) continue;
       more = true;
       if (other->start_time < limit.since()) continue;
@@ -211,7 +181,7 @@ class Descriptors final : public Fault {
     Status problem = error(StatusCode::kNotFound, "every process that was meant has ended");
     bool any = false;
     for (const Squeezed& one : chosen_) {
-      const std::optional<Identity> now = identity_of(one.target.pid);
+      const std::optional<Stat> now = stat_of(one.target.pid);
       if (!now || now->start_time != one.target.start_time) continue;
       const rlimit limit{one.ours, one.before.rlim_max};
       const StatusOr<rlimit> set = descriptor_limit(one.target.pid, &limit);
@@ -227,7 +197,7 @@ class Descriptors final : public Fault {
     v1::Evidence evidence;
     std::uint32_t processes = 0;
     for (const Squeezed& one : chosen_) {
-      const std::optional<Identity> now = identity_of(one.target.pid);
+      const std::optional<Stat> now = stat_of(one.target.pid);
       if (!now || now->start_time != one.target.start_time) continue;
       const StatusOr<rlimit> limit = descriptor_limit(one.target.pid);
       if (limit.ok() && limit->rlim_cur == one.ours) ++processes;
@@ -255,21 +225,6 @@ class Descriptors final : public Fault {
   std::vector<std::string> residue_;
 };
 
-/// Those that a group may hold and must be able to start others: PID 1, this process and its
-/// ancestors, squalld among them, and squall's own.
-bool must_live(std::uint32_t pid) {
-  if (pid == 1) return true;
-  auto own = static_cast<std::uint32_t>(::getpid());
-  while (own > 1) {
-    if (own == pid) return true;
-    const std::optional<Identity> identity = identity_of(own);
-    own = identity ? identity->parent : 0;
-  }
-  std::string name;
-  std::ifstream("/proc/" + std::to_string(pid) + "/comm") >> name;
-  return name == "squall" || name == "squalld" || name == "squall-hold";
-}
-
 /// A group and what its limit is to be.
 struct Closed {
   Group group;
@@ -287,13 +242,16 @@ StatusOr<Closed> choose_group(const v1::Exhaust& wanted) {
   }
   StatusOr<Group> group = find_group(wanted.pids(), "pids");
   if (!group.ok()) return in_context("exhaust.pids", group.status());
-  const StatusOr<std::uint32_t> spared = find_process(*group, must_live);
+  const Protection protection;
+  std::string why;
+  const StatusOr<std::uint32_t> spared = find_process(*group, [&](std::uint32_t pid) {
+    why = protection.why_not_with(pid);
+    return !why.empty();
+  });
   if (!spared.ok()) return in_context("exhaust.pids", spared.status());
-  if (*spared != 0) {
+  if (!why.empty()) {
     return error(StatusCode::kFailedPrecondition,
-                 "exhaust.pids: the control group " + group->path + " holds process " +
-                     std::to_string(*spared) +
-                     ", which is PID 1, squall's own or its ancestor; name one that does not");
+                 "exhaust.pids: the control group " + group->path + " holds " + why);
   }
   StatusOr<std::string> before = read_key(*group, kPidsMax);
   if (!before.ok()) return in_context("exhaust.pids", before.status());

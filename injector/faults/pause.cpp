@@ -169,18 +169,9 @@ StatusOr<Group> find_group(const v1::Pause& wanted) {
   }
   const Protection protection;
   for (const std::uint32_t pid : *processes) {
-    if (pid == 0) {
-      return error(StatusCode::kFailedPrecondition,
-                   words + " holds processes that cannot be seen from squalld's PID namespace");
+    if (const std::string why = protection.why_not_with(pid); !why.empty()) {
+      return error(StatusCode::kFailedPrecondition, words + " holds " + why);
     }
-    const auto process = ProcFolder::open(pid);
-    const auto stat = process ? process->stat() : std::nullopt;
-    if (!stat) continue;
-    const std::string why = protection.why(*process, *stat);
-    if (why.empty()) continue;
-    std::string told = words;
-    told.append(" holds what must live: ").append(std::to_string(pid)).append(" is ").append(why);
-    return error(StatusCode::kFailedPrecondition, told);
   }
   const StatusOr<std::string> state = freezer->state();
   if (!state.ok()) return state.status();

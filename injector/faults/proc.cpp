@@ -158,13 +158,13 @@ std::vector<std::string> ProcFolder::descriptors() const {
   return targets;
 }
 
-std::vector<std::uint32_t> ProcFolder::threads() const {
-  std::vector<std::uint32_t> threads;
-  for (const std::string& name : entries("task")) {
-    if (const auto tid = to_number(name)) threads.push_back(static_cast<std::uint32_t>(*tid));
+std::vector<std::uint32_t> ProcFolder::numbers_in(const char* folder) const {
+  std::vector<std::uint32_t> numbers;
+  for (const std::string& name : entries(folder)) {
+    if (const auto number = to_number(name)) numbers.push_back(static_cast<std::uint32_t>(*number));
   }
-  std::sort(threads.begin(), threads.end());
-  return threads;
+  std::sort(numbers.begin(), numbers.end());
+  return numbers;
 }
 
 std::optional<ProcFolder::Program> ProcFolder::program() const {

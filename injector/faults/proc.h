@@ -67,9 +67,10 @@ class ProcFolder {
 
   /// The targets of its descriptors, as /proc shows them: "socket:[123]".
   std::vector<std::string> descriptors() const;
+  std::vector<std::uint32_t> descriptor_numbers() const { return numbers_in("fd"); }
 
   /// The ids of its threads, sorted. Empty if it is gone.
-  std::vector<std::uint32_t> threads() const;
+  std::vector<std::uint32_t> threads() const { return numbers_in("task"); }
 
   /// The program that it runs: device and inode of the file, and its path as /proc shows it.
   struct Program {
@@ -88,6 +89,7 @@ class ProcFolder {
 
   std::optional<Stat> stat_in(const std::string& file) const;
   std::vector<std::string> entries(const char* folder) const;
+  std::vector<std::uint32_t> numbers_in(const char* folder) const;
 
   std::uint32_t pid_;
   Fd folder_;

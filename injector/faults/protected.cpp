@@ -90,6 +90,14 @@ std::string Protection::why(const ProcFolder& process, const Stat& stat) const {
   return why_protected_process(process.pid(), stat.name);
 }
 
+std::string Protection::why_not_with(std::uint32_t pid) const {
+  if (pid == 0) return "processes that cannot be seen from squalld's PID namespace";
+  const auto process = ProcFolder::open(pid);
+  const auto stat = process ? process->stat() : std::nullopt;
+  const std::string words = stat ? why(*process, *stat) : "";
+  return words.empty() ? "" : "what must live: " + std::to_string(pid) + " is " + words;
+}
+
 bool Protection::is_squalls_file(const ProcFolder::Program& program) const {
   return std::any_of(programs_.begin(), programs_.end(),
                      [&](const ProcFolder::Program& one) { return one.is_same_file(program); });

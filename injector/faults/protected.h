@@ -21,6 +21,10 @@ class Protection {
   /// program's and, where the program is one of Squall's, by the file: another name hides nobody.
   std::string why(const ProcFolder& process, const Stat& stat) const;
 
+  /// Why nothing may be done to a whole group that holds the process, as what the group holds:
+  /// "what must live: 12 is sshd"; empty if it may.
+  std::string why_not_with(std::uint32_t pid) const;
+
  private:
   bool is_squalls_file(const ProcFolder::Program& program) const;
   bool is_started_here(std::uint32_t pid) const;

@@ -36,6 +36,9 @@ constexpr std::size_t kMostBytes = 256 * 1024;            // queued on one conne
 constexpr std::size_t kLargestMessage = 65535;            // what two bytes of length can say
 constexpr Duration kPatience = std::chrono::seconds(10);  // with a server; clients' own is 5 s
 constexpr Duration kIdle = std::chrono::seconds(30);      // a connection without a word
+/// How long a client is given to read an answer: while the redirect stands, it bears the address
+/// that was asked.
+constexpr Duration kReadWithin = std::chrono::milliseconds(250);
 constexpr Duration kEndWithin = std::chrono::seconds(1);  // never needed by a thread that may run
 constexpr int kBindAttempts = 20;
 constexpr int kBatch = 64;
@@ -343,6 +346,7 @@ class DnsResponder::Loop {
   std::atomic<bool> broken_ = false;
   std::atomic<std::size_t> waiting_ = 0;
   std::atomic<std::uint64_t> passes_ = 0;
+  mutable std::atomic<std::int64_t> sent_ns_ = 0;  // when a datagram was last answered
   std::atomic<std::uint64_t> matched_ = 0;
   std::atomic<std::uint64_t> answered_ = 0;
   std::atomic<std::uint64_t> unanswered_ = 0;
@@ -636,6 +640,7 @@ void DnsResponder::Loop::say_failed(std::size_t place, const Address& client,
 
 void DnsResponder::Loop::send_datagram(std::size_t place, const Address& client,
                                        DnsBytes message) const {
+  sent_ns_ = to_ns(monotonic_now());
   // What a full socket does not take is lost, as on any network.
   static_cast<void>(::sendto(udp_[place].number(), message.data(), message.size(), MSG_NOSIGNAL,
                              client.get(), client.size));
@@ -843,6 +848,8 @@ void DnsResponder::Loop::drain(Duration bound) const {
   const MonotonicTime until = monotonic_now() + bound;
   while (await_passes(until) && waiting_.load() > 0 && !broken_.load()) {
   }
+  const Duration left = from_ns(sent_ns_.load()) + kReadWithin - monotonic_now();
+  if (left > Duration::zero()) std::this_thread::sleep_for(left);
 }
 
 DnsCounts DnsResponder::Loop::counts() const {

@@ -55,7 +55,8 @@ class DnsResponder {
   /// No name is matched any more, and every answer that was held is on its way, when it returns.
   void end_effect();
 
-  /// Waits until nothing that was passed on waits for its answer; at most that long.
+  /// Waits until nothing that was passed on waits for its answer, at most that long; and until what
+  /// was answered last has had a quarter of a second to be read.
   void drain(Duration bound) const;
 
   DnsCounts counts() const;

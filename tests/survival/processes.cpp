@@ -24,7 +24,7 @@ namespace {
 struct MidPause {
   Namespace node;
   TemporaryFolder state;
-  hold::Group group{hold::unique_name("g")};
+  hold::OwnGroup group{hold::unique_name("g")};
   hold::Shared<std::atomic<std::uint64_t>> steps;
   std::optional<hold::Victim> target;
   std::optional<Daemon> daemon;

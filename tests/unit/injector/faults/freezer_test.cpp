@@ -32,7 +32,7 @@ struct Member {
                    }
                  }};
 
-  explicit Member(const Group& group) {
+  explicit Member(const OwnGroup& group) {
     const auto children = support::children_of(static_cast<pid_t>(process.pid()), unique_name("m"));
     REQUIRE(children.size() == 1);
     group.take(process.pid());
@@ -61,8 +61,8 @@ v1::Fault freeze(const std::string& path) {
 
 /// A group with one below it, each with two processes.
 struct Scene {
-  Group group{unique_name("z") + ".service"};
-  Group below{group, "below"};
+  OwnGroup group{unique_name("z") + ".service"};
+  OwnGroup below{group, "below"};
   Member first{group};
   Member second{below};
 
@@ -155,7 +155,7 @@ TEST_CASE("a control group is thawed whatever happens to its holder") {
 }
 
 TEST_CASE("a control group that is no longer ours is left alone") {
-  std::optional<Group> group(std::in_place, unique_name("o"));
+  std::optional<OwnGroup> group(std::in_place, unique_name("o"));
   v1::Undo undo;
   {
     const Member member(*group);
@@ -212,13 +212,13 @@ TEST_CASE("a process that comes into a frozen group is frozen and ends no fault"
 
 TEST_CASE("a group that cannot or must not be frozen is refused before anything is changed") {
   const std::string name = unique_name("r");
-  const Group group(name);
+  const OwnGroup group(name);
   const std::string words = "control group /" + name;
   v1::Fault wanted = freeze(group.path());
   std::string why;
   std::optional<Member> member;
   std::optional<Victim> guest;
-  std::optional<Group> below;
+  std::optional<OwnGroup> below;
   SUBCASE("there is none") {
     wanted.mutable_pause()->set_cgroup("/no/such/group");
     why = "there is no control group /no/such/group";
@@ -263,7 +263,7 @@ TEST_CASE("a group that cannot or must not be frozen is refused before anything 
 }
 
 TEST_CASE("the group of this process is refused") {
-  const Group group(unique_name("s"));
+  const OwnGroup group(unique_name("s"));
   const auto outside = [] {
     v1::Pause root;
     return network::open_cgroup_root();
@@ -310,7 +310,7 @@ TEST_CASE("a group that was frozen by somebody else since it was chosen stays hi
 }
 
 TEST_CASE("a paused group may be killed and emptied and removed without residue") {
-  const auto group = std::make_unique<Group>(unique_name("k"));
+  const auto group = std::make_unique<OwnGroup>(unique_name("k"));
   auto member = std::make_unique<Member>(*group);
   const auto fault = make_fault(freeze(group->path()));
   REQUIRE(fault->prepare().ok());

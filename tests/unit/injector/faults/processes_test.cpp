@@ -151,7 +151,7 @@ TEST_CASE("a process is found by its parent") {
 }
 
 TEST_CASE("a process is found by its control group or one above it") {
-  const Group group(unique_name("g"));
+  const OwnGroup group(unique_name("g"));
   Victim inside(unique_name("c"));
   Victim outside(unique_name("c"));
   group.take(inside.pid());
@@ -165,7 +165,7 @@ TEST_CASE("a process is found by its control group or one above it") {
 }
 
 TEST_CASE("a process is found by its unit and not by one whose name its own begins with") {
-  const Group unit(unique_name("u") + ".service");
+  const OwnGroup unit(unique_name("u") + ".service");
   Victim inside(unique_name("s"));
   Victim outside(unique_name("s"));
   unit.take(inside.pid());
@@ -195,10 +195,10 @@ TEST_CASE("a container's processes are found by its id though they have a networ
                            Named{"containerd", "cri-containerd-" + id + ".scope"},
                            Named{"podman", "libpod-" + id + ".scope"}}) {
     CAPTURE(one.engine);
-    const Group engine(unique_name("e"));
-    const Group group(engine, one.group);
-    const Group second(engine, "docker-" + other + ".scope");
-    const Group watcher(engine, "libpod-conmon-" + id + ".scope");
+    const OwnGroup engine(unique_name("e"));
+    const OwnGroup group(engine, one.group);
+    const OwnGroup second(engine, "docker-" + other + ".scope");
+    const OwnGroup watcher(engine, "libpod-conmon-" + id + ".scope");
     Victim inside(unique_name("i"), in_new_network);
     Victim elsewhere(unique_name("i"), in_new_network);
     Victim conmon(unique_name("i"), in_new_network);
@@ -220,8 +220,8 @@ TEST_CASE("a container's processes are found by its id though they have a networ
 
 TEST_CASE("in a container a port is one of its own network") {
   const std::string id = std::to_string(1000000 + ::getpid()) + std::string(57, 'c');
-  const Group engine(unique_name("e"));
-  const Group group(engine, "docker-" + id + ".scope");
+  const OwnGroup engine(unique_name("e"));
+  const OwnGroup group(engine, "docker-" + id + ".scope");
   const Listener here;
   Shared<std::atomic<std::uint16_t>> port;
   Victim inside(unique_name("n"), [&] {
@@ -273,7 +273,7 @@ TEST_CASE("whatever selector matches what must live it is spared") {
                                  "systemd", "systemd-journal", "dbus-daemon", "dbus-broker"}) {
     CAPTURE(name);
     const Listener listener;
-    const Group unit(unique_name("p") + ".service");
+    const OwnGroup unit(unique_name("p") + ".service");
     Victim spared(name);
     ::close(listener.fd);
     unit.take(spared.pid());
@@ -355,7 +355,7 @@ TEST_CASE("a program of Squall's is spared under another name of its file") {
 }
 
 TEST_CASE("a look says whom it would hit and whom it spares and why") {
-  const Group group(unique_name("g"));
+  const OwnGroup group(unique_name("g"));
   Victim hit(unique_name("l"));
   Victim spared("sshd");
   group.take(hit.pid());

@@ -155,15 +155,15 @@ inline std::function<void()> inside(const support::Namespace& where) {
 }
 
 /// A control group of v2, removed with this object.
-class Group {
+class OwnGroup {
  public:
-  explicit Group(const std::string& name) { make("/" + name); }
+  explicit OwnGroup(const std::string& name) { make("/" + name); }
 
   /// Below another, which must outlive it.
-  Group(const Group& above, const std::string& name) { make(above.path_ + "/" + name); }
-  Group(const Group&) = delete;
-  Group& operator=(const Group&) = delete;
-  ~Group() {
+  OwnGroup(const OwnGroup& above, const std::string& name) { make(above.path_ + "/" + name); }
+  OwnGroup(const OwnGroup&) = delete;
+  OwnGroup& operator=(const OwnGroup&) = delete;
+  ~OwnGroup() {
     write("cgroup.freeze", "0");
     // Whoever was in it is being killed, and leaves it when he is buried.
     CHECK(support::eventually(
