@@ -13,6 +13,8 @@
 #include <string_view>
 #include <utility>
 
+#include "experiments/base/failpoint.h"
+
 namespace squall::daemon {
 namespace {
 
@@ -146,9 +148,11 @@ Status Ledger::append(const v1::LedgerRecord& record, bool sync) {
   }
   const std::string frame = ledger_frame(record);
   Status status = write_all(file_.number(), frame);
+  failpoint<"ledger.written">();
   if (status.ok() && sync && ::fdatasync(file_.number()) != 0) {
     status = from_errno("syncing", errno);
   }
+  failpoint<"ledger.appended">();
   if (!status.ok()) {
     // Half a frame would hide every later one.
     if (::ftruncate(file_.number(), static_cast<off_t>(size_)) != 0 ||
@@ -179,9 +183,11 @@ Status Ledger::compact() {
   if (!file.is_open()) return from_errno(fresh, errno);
   Status status = write_all(file.number(), bytes);
   if (status.ok() && ::fsync(file.number()) != 0) status = from_errno("syncing", errno);
+  failpoint<"ledger.written_anew">();
   if (status.ok() && std::rename(fresh.c_str(), path_.c_str()) != 0) {
     status = from_errno("renaming", errno);
   }
+  failpoint<"ledger.replaced">();
   if (!status.ok()) {
     ::unlink(fresh.c_str());
     return in_context(fresh, status);

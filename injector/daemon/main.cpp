@@ -6,8 +6,10 @@
 #include <exception>
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "experiments/base/failpoint.h"
 #include "experiments/base/state.h"
 #include "injector/daemon/daemon.h"
 #include "injector/daemon/doctor.h"
@@ -109,6 +111,8 @@ int run(int argc, char** argv) {
                  "what faults may do here, whatever a plan asks (default: "
                  "/etc/squall/guardrails.yaml, if it is there)")
       ->envname("SQUALL_GUARDRAILS");
+  bool failpoints = false;
+  app.add_flag("--failpoints", failpoints, "lists where the tests can make it die");
   app.add_subcommand("doctor",
                      "lists every object of Squall's on this node and who answers for it; exits 5 "
                      "if there is one that nobody does")
@@ -126,6 +130,12 @@ int run(int argc, char** argv) {
   if (const squall::Status status = squall::daemon::set_log_level(level); !status.ok()) {
     std::fprintf(stderr, "squalld: %s\n", squall::message_of(status).c_str());
     return kUsage;
+  }
+  if (failpoints) {
+    for (const std::string_view name : squall::failpoints::names()) {
+      std::printf("%.*s\n", static_cast<int>(name.size()), name.data());
+    }
+    return EXIT_SUCCESS;
   }
   if (app.got_subcommand("doctor")) return print_diagnosis(options);
   if (app.got_subcommand("sweep")) return print_sweep(options);

@@ -9,6 +9,7 @@
 #include <set>
 #include <utility>
 
+#include "experiments/base/failpoint.h"
 #include "experiments/base/ids.h"
 #include "experiments/base/units.h"
 #include "experiments/plan/load.h"
@@ -597,6 +598,7 @@ void Node::start(const std::shared_ptr<HeldFault>& fault) {
     fault->state = HeldFault::State::kPreparing;
     expect(fault, kApplyPatience, "did not say what it would change");
     if (const Status sent = fault->holder->send(message); !sent.ok()) lost(fault, message_of(sent));
+    failpoint<"node.start_sent">();
   });
 }
 
@@ -626,9 +628,11 @@ void Node::heard(const std::shared_ptr<HeldFault>& fault, const v1::FromHolder& 
       *record.mutable_undos() = fault->undos;
       journal_.opened(std::move(record),
                       [this, fault](const Status& status) { journaled(fault, status); });
+      failpoint<"node.undos_heard">();
       return;
     }
     case v1::FromHolder::kApplied:
+      failpoint<"node.applied_heard">();
       fault->applied = true;
       *event.mutable_applied()->mutable_evidence() = message.applied().evidence();
       event.mutable_applied()->set_took((now - fault->arrived).count());
@@ -655,6 +659,7 @@ void Node::heard(const std::shared_ptr<HeldFault>& fault, const v1::FromHolder& 
       *event.mutable_evidence() = message.evidence();
       return tell(*lease, std::move(event));
     case v1::FromHolder::kEffectEnded: {
+      failpoint<"node.end_heard">();
       fault->state = State::kCleaning;
       expect(fault, patience_for(fault->undos), "did not finish cleaning up");
       if (!fault->applied && !fault->revert_asked) return;
@@ -702,6 +707,7 @@ void Node::journaled(const std::shared_ptr<HeldFault>& fault, const Status& stat
     expect(fault, kApplyPatience + others_part(fault->fault), "did not finish applying");
   }
   if (const Status sent = fault->holder->send(message); !sent.ok()) lost(fault, message_of(sent));
+  failpoint<"node.go_sent">();
 }
 
 void Node::pulse(const std::shared_ptr<HeldFault>& fault) {
@@ -731,6 +737,7 @@ void Node::revert(const std::shared_ptr<HeldFault>& fault, MonotonicTime asked) 
       std::max(kEndPatience, lease ? lease->length / 3 : kEndPatience) + others_part(fault->fault),
       "did not end its effect when told to");
   const Status sent = fault->holder->send(release());
+  failpoint<"node.release_sent">();
   if (sent.code() == StatusCode::kResourceExhausted) {
     fault->late = "does not read what it is told";
     fault->holder->kill();
@@ -771,7 +778,9 @@ void Node::sweep(const std::shared_ptr<HeldFault>& fault) {
   *message.mutable_sweep()->mutable_undos() = fault->undos;
   message.mutable_sweep()->set_state_id(facts_.state_id);
   message.mutable_sweep()->set_fault_id(fault->id);
+  failpoint<"node.sweep_begun">();
   holders_.ask(message, patience_for(fault->undos), [this, fault](StatusOr<v1::FromHolder> answer) {
+    failpoint<"node.sweep_ended">();
     if (!answer.ok()) {
       fault->residue.push_back("unknown: the sweep failed: " + message_of(answer.status()));
     } else {
@@ -788,6 +797,7 @@ void Node::close(const std::shared_ptr<HeldFault>& fault) {
   if (fault->holder) holders_.retire(std::move(fault->holder));
   // What is left stays in the ledger: the next start tries again.
   if (fault->journaled && fault->residue.empty()) journal_.closed(fault->id);
+  failpoint<"node.fault_closed">();
   if (const auto lease = fault->lease.lock(); lease && !fault->residue.empty()) {
     left_behind_[lease->run][fault->id] = fault->residue;
   }

@@ -5,6 +5,7 @@
 #include <optional>
 #include <utility>
 
+#include "experiments/base/failpoint.h"
 #include "injector/daemon/daemon.h"
 #include "injector/daemon/log.h"
 #include "injector/daemon/spawn.h"
@@ -94,6 +95,7 @@ std::vector<std::string> recover(Loop& loop, Holders& holders, Ledger& ledger,
     const Duration patience = patience_for(opened.undos());
     longest = std::max(longest, patience);
     const StatusOr<v1::FromHolder> answer = ask_now(loop, holders, request, patience);
+    failpoint<"recover.undone">();
     if (answer.ok() && answer->swept().residue().empty()) {
       close_in(ledger, opened.fault());
       told.push_back(name + ": swept");
@@ -105,6 +107,7 @@ std::vector<std::string> recover(Loop& loop, Holders& holders, Ledger& ledger,
   v1::ToHolder search;
   search.mutable_sweep()->set_state_id(state_id);
   const StatusOr<v1::FromHolder> answer = ask_now(loop, holders, search, longest);
+  failpoint<"recover.searched">();
   if (!answer.ok()) {
     told.push_back("the node could not be searched: " + message_of(answer.status()));
   } else {

@@ -13,6 +13,8 @@
 #include <cstdlib>
 #include <vector>
 
+#include "experiments/base/failpoint.h"
+
 namespace squall::hold {
 namespace {
 
@@ -75,6 +77,7 @@ StatusOr<Child> Child::start(const std::function<void()>& act, const std::vector
     close_all_but(std::move(kept));
     live(parent, gate.number(), act);
   }
+  failpoint<"child.started">();
   Fd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
   if (!pidfd.is_open()) {
     const int problem = errno;

@@ -14,6 +14,7 @@
 #include <cstdlib>
 #include <memory>
 
+#include "experiments/base/failpoint.h"
 #include "experiments/base/units.h"
 #include "injector/faults/fault.h"
 #include "injector/faults/undo.h"
@@ -49,7 +50,10 @@ Status shift_clock(Duration offset) {
   change.modes = ADJ_SETOFFSET | ADJ_NANO;
   change.time.tv_sec = seconds.count();
   change.time.tv_usec = (offset - seconds).count();
-  if (::clock_adjtime(CLOCK_REALTIME, &change) >= 0) return ok();
+  if (::clock_adjtime(CLOCK_REALTIME, &change) >= 0) {
+    failpoint<"clock.shifted">();
+    return ok();
+  }
   return from_errno("setting the clock", errno);
 }
 

@@ -24,6 +24,7 @@
 #include <system_error>
 #include <thread>
 
+#include "experiments/base/failpoint.h"
 #include "injector/faults/child.h"
 #include "injector/faults/fault.h"
 #include "injector/faults/groups.h"
@@ -309,6 +310,7 @@ class Cpu final : public Fault {
       if (wanted_.of() == v1::TOTAL) {
         const Share share{load * static_cast<double>(cores_.size()), ramp, meters_};
         burners_.push_back(std::make_unique<Burner>(all, share, meters_[i], *reins_, applied_));
+        failpoint<"cpu.burner_started">();
         continue;
       }
       cpu_set_t only;
@@ -316,6 +318,7 @@ class Cpu final : public Fault {
       CPU_SET(cores_[i], &only);
       const Share share{load, ramp, meters_.subspan(i, 1)};
       burners_.push_back(std::make_unique<Burner>(only, share, meters_[i], *reins_, applied_));
+      failpoint<"cpu.burner_started">();
     }
   }
 

@@ -32,6 +32,7 @@
 #include <utility>
 #include <vector>
 
+#include "experiments/base/failpoint.h"
 #include "experiments/base/fd.h"
 #include "experiments/base/units.h"
 #include "injector/faults/fault.h"
@@ -180,6 +181,7 @@ StatusOr<Fd> make_file(const Fd& folder, const std::string& name, bool direct) {
   if (!file.is_open() && (errno == EOPNOTSUPP || errno == EISDIR || errno == ENOENT)) {
     file.reset(
         ::openat(folder.number(), name.c_str(), flags | O_CREAT | O_EXCL | O_NOFOLLOW, 0600));
+    failpoint<"disk.named">();
     if (file.is_open() && ::unlinkat(folder.number(), name.c_str(), 0) != 0) {
       return from_errno("a file of the fault's own cannot be made nameless", errno);
     }
@@ -266,6 +268,7 @@ class Filler {
       if (::fallocate(file_.number(), 0, static_cast<off_t>(filled_), static_cast<off_t>(size)) ==
           0) {
         filled_ += size;
+        failpoint<"disk.filled">();
         return true;
       }
       if (errno != EOPNOTSUPP && errno != ENOSYS) return false;

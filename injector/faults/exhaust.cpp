@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "experiments/base/failpoint.h"
 #include "injector/faults/fault.h"
 #include "injector/faults/groups.h"
 #include "injector/faults/proc.h"
@@ -48,7 +49,10 @@ std::uint64_t ticks_since_boot() {
 /// Sets it where one is given. Errors: kNotFound for a process that is gone, kPermissionDenied.
 StatusOr<rlimit> descriptor_limit(std::uint32_t pid, const rlimit* wanted = nullptr) {
   rlimit before{};
-  if (::prlimit(static_cast<pid_t>(pid), RLIMIT_NOFILE, wanted, &before) == 0) return before;
+  if (::prlimit(static_cast<pid_t>(pid), RLIMIT_NOFILE, wanted, &before) == 0) {
+    if (wanted != nullptr) failpoint<"exhaust.limit_set">();
+    return before;
+  }
   const int problem = errno;
   const std::string what = "the limit of descriptors of process " + std::to_string(pid);
   if (problem == ESRCH) return error(StatusCode::kNotFound, what + " is gone with it");

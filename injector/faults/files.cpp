@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "experiments/base/diagnostic.h"
+#include "experiments/base/failpoint.h"
 #include "experiments/base/ids.h"
 #include "injector/faults/fault.h"
 #include "injector/faults/mounts.h"
@@ -54,8 +55,10 @@ Status rename_in(const Fd& folder, const std::string& from, const std::string& t
     }
     return from_errno("renaming " + escape_controls(from) + " to " + escape_controls(to), errno);
   }
+  failpoint<"files.renamed">();
   const timespec times[] = {before.st_atim, before.st_mtim};
   ::futimens(folder.number(), times);
+  failpoint<"files.times_kept">();
   if (::fsync(folder.number()) != 0 && errno != EINVAL && errno != EROFS) {
     return from_errno("fsync of the folder", errno);
   }

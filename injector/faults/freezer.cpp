@@ -18,6 +18,7 @@
 #include <sstream>
 #include <utility>
 
+#include "experiments/base/failpoint.h"
 #include "injector/faults/groups.h"
 #include "injector/faults/proc.h"
 #include "injector/faults/undo.h"
@@ -168,6 +169,7 @@ Status Freezer::write(const std::string& wanted) const {
       ::write(file.number(), wanted.data(), wanted.size()) != std::ssize(wanted)) {
     return trouble(in_words() + ": " + name, errno);
   }
+  failpoint<"freezer.written">();
   const StatusOr<std::string> now = state();
   if (!now.ok()) return now.status();
   // v1 reads FREEZING until all stand.

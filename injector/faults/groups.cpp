@@ -16,6 +16,7 @@
 #include <system_error>
 #include <utility>
 
+#include "experiments/base/failpoint.h"
 #include "injector/network/cgroup.h"
 
 namespace squall::hold {
@@ -65,7 +66,9 @@ StatusOr<std::pair<std::string, Fd>> find_hierarchy(std::string_view controller)
 int try_write(const Group& group, const std::string& name, const std::string& value) {
   const Fd file(::openat(group.folder.number(), name.c_str(), O_WRONLY | O_CLOEXEC | O_NOFOLLOW));
   if (!file.is_open()) return errno;
-  return ::write(file.number(), value.data(), value.size()) < 0 ? errno : 0;
+  if (::write(file.number(), value.data(), value.size()) < 0) return errno;
+  failpoint<"groups.written">();
+  return 0;
 }
 
 StatusOr<Group> open_below(const Fd& root, std::string hierarchy, std::string path) {

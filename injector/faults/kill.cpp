@@ -17,6 +17,7 @@
 #include <set>
 #include <utility>
 
+#include "experiments/base/failpoint.h"
 #include "experiments/base/units.h"
 #include "injector/faults/fault.h"
 #include "injector/faults/processes.h"
@@ -111,8 +112,12 @@ class Kill final : public Fault {
     for (Target& target : chosen_) {
       const bool sent = signal(target, number_of(wanted_.signal()));
       if (!sent && errno == ESRCH) continue;
-      if (!sent) problem = from_errno("signalling " + std::to_string(target.pid), errno);
-      signalled += sent ? 1 : 0;
+      if (sent) {
+        failpoint<"kill.signalled">();
+        ++signalled;
+      } else {
+        problem = from_errno("signalling " + std::to_string(target.pid), errno);
+      }
       fates_.push_back({.signalled = sent});
       victims_.push_back(std::move(target));
     }

@@ -23,6 +23,7 @@
 #include <utility>
 #include <vector>
 
+#include "experiments/base/failpoint.h"
 #include "experiments/base/units.h"
 #include "injector/faults/child.h"
 #include "injector/faults/fault.h"
@@ -234,6 +235,7 @@ class Taker {
     }
     held_ += size;
     board_.held.store(held_, std::memory_order_relaxed);
+    failpoint<"memory.taken">();
     const bool was_quick = monotonic_now() - begun < kStepTime;
     step_ = std::clamp(was_quick ? step_ * 2 : step_ / 2, kLeastStep, kMostStep);
     return true;

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "experiments/base/diagnostic.h"
+#include "experiments/base/failpoint.h"
 #include "injector/faults/undo.h"
 
 namespace squall::hold {
@@ -204,7 +205,9 @@ Status unmount_in(const MountNamespace& where, const v1::Unmount& undo) {
     const Mount* ours = find_it(*mounts, undo);
     if (ours == nullptr) return ok();
     int failed = act_in(where, undo, ours->id, make_writable);
+    failpoint<"mounts.made_writable">();
     if (failed == 0) failed = act_in(where, undo, ours->id, detach);
+    failpoint<"mounts.detached">();
     if (failed == 0) continue;
     std::string why = failed == ESTALE ? "somebody else mounted something over it"
                                        : message_of(from_errno("umount2", failed));
@@ -222,6 +225,7 @@ Status set_option(const Fd& context, const char* key, const std::string& value) 
 Status lay_over(const Fd& mount, const FoundPath& found) {
   if (::move_mount(mount.number(), "", found.self.number(), "",
                    MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) == 0) {
+    failpoint<"mounts.mounted">();
     return ok();
   }
   return from_errno("mounting over " + escape_controls(found.path()), errno);

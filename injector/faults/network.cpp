@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "experiments/base/failpoint.h"
 #include "experiments/base/ids.h"
 #include "injector/faults/fault.h"
 #include "injector/faults/spared.h"
@@ -418,7 +419,9 @@ Status Network::make_relay() {
     if (Status added = netlink_->add_filter(reenter); !added.ok()) return added;
     classifier_->set_reenter(relay_mark(id(), true), place.interface.is_loopback());
   }
-  return relay_->start(*classifier_);
+  const Status started = relay_->start(*classifier_);
+  failpoint<"network.relay_started">();
+  return started;
 }
 
 Classifier::Program Network::program_for(const Place& place) const {
@@ -472,6 +475,7 @@ Status Network::apply(MonotonicTime deadline) {
   applied_ = true;
   ssh_due_ = monotonic_now() + kSshFirst;
   set_deadline(deadline);
+  failpoint<"network.effect_begun">();
   return ok();
 }
 
@@ -635,6 +639,7 @@ v1::Evidence Network::evidence() {
 Status Network::end_effect() {
   if (relay_) relay_->end_effect();
   if (classifier_) classifier_->set_deadline(MonotonicTime{});
+  failpoint<"network.effect_ended">();
   if (std::exchange(applied_, false)) read_counters();
   Status first;
   for (const v1::Undo& undo : undos_) {
@@ -654,6 +659,7 @@ std::vector<std::string> Network::clean_up() {
       residue.push_back("packets were still queued in the relay when its time was up");
     }
     relay_.reset();
+    failpoint<"network.relay_gone">();
   }
   for (const v1::Undo& undo : undos_) {
     const Status undone = run_undo(undo);

@@ -19,6 +19,7 @@
 #include <memory>
 
 #include "experiments/base/diagnostic.h"
+#include "experiments/base/failpoint.h"
 
 namespace squall::hold {
 namespace {
@@ -168,6 +169,7 @@ StatusOr<ProgramEnd> run_program(const std::string& field, const std::vector<std
   const Fd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, child, 0)));
   saying.reset();
   failing.reset();
+  failpoint<"programs.started">();
   int why = 0;
   ssize_t size = 0;
   while ((size = ::read(failed.number(), &why, sizeof why)) < 0 && errno == EINTR) {
@@ -200,6 +202,7 @@ StatusOr<ProgramEnd> run_program(const std::string& field, const std::vector<std
   while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
   end.exit = exit_of(status);
+  failpoint<"programs.ended">();
   if (end.timed_out) end_what_runs(tag);
   listen_to(end);
   return end;
@@ -216,6 +219,7 @@ int end_what_runs(const std::string& tag) {
     const timespec pause{.tv_sec = 0, .tv_nsec = 1'000'000};
     ::nanosleep(&pause, nullptr);
   }
+  failpoint<"programs.leftovers_ended">();
   return killed;
 }
 

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "experiments/base/diagnostic.h"
+#include "experiments/base/failpoint.h"
 #include "injector/faults/fault.h"
 #include "injector/faults/spared.h"
 #include "injector/faults/systemd.h"
@@ -155,6 +156,7 @@ Status start_again(const v1::StartUnit& undo) {
   if (state.ok() && runs(*state)) return ok();
   const Status started =
       systemd->run(undo.unit(), Systemd::Job::kStart, monotonic_now() + Duration(undo.timeout()));
+  failpoint<"service.started">();
   if (!started.ok()) return left(message_of(started));
   state = systemd->text(*path, "ActiveState");
   if (!state.ok()) return left(message_of(state.status()));
@@ -196,6 +198,7 @@ class Service final : public Fault {
     const Status done =
         systemd_->run(wanted_.unit(), stops ? Systemd::Job::kStop : Systemd::Job::kRestart,
                       std::min(deadline, monotonic_now() + kPatience));
+    failpoint<"service.stopped">();
     if (!done.ok()) return in_context("service", done);
     const std::string state = state_now();
     acted_ = stops ? !runs(state) : runs(state);

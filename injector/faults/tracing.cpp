@@ -13,6 +13,8 @@
 #include <optional>
 #include <utility>
 
+#include "experiments/base/failpoint.h"
+
 namespace squall::hold {
 namespace {
 
@@ -162,6 +164,7 @@ Status Tracing::seize(const ProcFolder& process, std::uint32_t tid) {
   // Between the list and the seizing the number may have gone to a thread of another process. What
   // is seized keeps its number; if the process still has it, it is the right one.
   threads_[tid] = {.process = process.pid(), .stray = !process.stat_of_thread(tid)};
+  failpoint<"tracing.seized">();
   ask(PTRACE_INTERRUPT, tid);
   return ok();
 }

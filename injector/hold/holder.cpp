@@ -17,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include "experiments/base/failpoint.h"
 #include "experiments/base/fd.h"
 #include "injector/faults/spared.h"
 #include "injector/hold/channel.h"
@@ -114,9 +115,11 @@ class Holder {
     const std::unique_ptr<Fault> fault = kind->make(start);
     const StatusOr<std::vector<v1::Undo>> undos = fault->prepare();
     if (!undos.ok()) return fail(undos.status(), {});
+    failpoint<"holder.prepared">();
     v1::FromHolder told;
     told.mutable_undos()->mutable_undos()->Assign(undos->begin(), undos->end());
     if (say(told, kPatience) != EXIT_SUCCESS) return EXIT_FAILURE;
+    failpoint<"holder.undos_told">();
 
     v1::ToHolder request;
     const Wake wake = wait(lease_end_, request);
@@ -124,6 +127,7 @@ class Holder {
       return tell_end(reason_of(wake), v1::Evidence(), {});  // nothing was changed
     }
 
+    failpoint<"holder.go_heard">();
     const Duration lasts = at_once ? Duration::max() : Duration(start.fault().for_());
     const auto end_of = [&](MonotonicTime from) {
       return lasts > kNever - from ? kNever : from + lasts;
@@ -133,22 +137,28 @@ class Holder {
       const Status ended = fault->end_effect();
       return fail(applied, residue_of(ended, fault->clean_up()));
     }
+    failpoint<"holder.applied">();
     fault_end_ = end_of(monotonic_now());
     Status standing = fault->pulse(deadline());
     told.Clear();
     *told.mutable_applied()->mutable_evidence() = fault->evidence();
     say(told);
+    failpoint<"holder.applied_told">();
 
     const v1::EndReason reason =
         !standing.ok() ? v1::OBJECTS_GONE : hold_on(*fault, at_once, standing);
     // Before the effect ends: what the kernel counted goes with the objects that counted it.
     const v1::Evidence last = fault->evidence();
+    failpoint<"holder.end_decided">();
     const Status ended = fault->end_effect();
+    failpoint<"holder.effect_ended">();
     v1::FromHolder over;
     over.mutable_effect_ended()->set_reason(reason);
     *over.mutable_effect_ended()->mutable_evidence() = last;
     say(over);
+    failpoint<"holder.end_told">();
     const std::vector<std::string> residue = residue_of(ended, fault->clean_up());
+    failpoint<"holder.cleaned_up">();
     if (!standing.ok()) return fail(standing, residue);
     v1::FromHolder released;
     released.mutable_released()->mutable_residue()->Assign(residue.begin(), residue.end());
@@ -176,6 +186,7 @@ class Holder {
       v1::FromHolder told;
       *told.mutable_evidence() = fault.evidence();
       say(told);
+      failpoint<"holder.pulsed">();
     }
   }
 

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "experiments/base/failpoint.h"
 #include "injector/faults/fault.h"
 #include "injector/hold/holder.h"
 #include "injector/hold/requests.h"
@@ -24,6 +25,7 @@ constexpr const char* kHelp =
     R"(squall-hold --read                    prints this node's fingerprint
 squall-hold --sweep                   removes whatever Squall left on this node
 squall-hold --sweep --state-id ID     only what the daemon of that state directory left
+squall-hold --failpoints              lists where the tests can make it die
 squall-hold --version
 
 Without options it holds one fault for squalld, which speaks to it on descriptor 3; with --spare it is started ahead of
@@ -72,6 +74,12 @@ int run(const std::vector<std::string_view>& words) {
   }
   if (words == std::vector<std::string_view>{"--version"}) {
     std::puts("squall-hold " SQUALL_VERSION);
+    return EXIT_SUCCESS;
+  }
+  if (words == std::vector<std::string_view>{"--failpoints"}) {
+    for (const std::string_view name : squall::failpoints::names()) {
+      std::printf("%.*s\n", static_cast<int>(name.size()), name.data());
+    }
     return EXIT_SUCCESS;
   }
   if (words == std::vector<std::string_view>{"--read"}) return print_fingerprint();

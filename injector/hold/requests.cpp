@@ -5,6 +5,7 @@
 #include <set>
 #include <utility>
 
+#include "experiments/base/failpoint.h"
 #include "experiments/base/ids.h"
 #include "injector/faults/spared.h"
 #include "injector/faults/undo.h"
@@ -17,6 +18,7 @@ namespace {
 void run_all(const std::vector<v1::Undo>& undos, v1::Swept& swept) {
   for (const v1::Undo& undo : undos) {
     const Status status = run_undo(undo);
+    failpoint<"sweep.undone">();
     if (status.ok()) {
       swept.add_done(in_words(undo));
     } else {
@@ -34,6 +36,7 @@ void sweep_found(const std::string& state_id, Wanted wanted, v1::Swept& swept) {
     if (found->empty()) return;
     run_all(*found, swept);
     found = find_tagged(state_id);
+    failpoint<"sweep.searched">();
   }
   if (!found.ok()) {
     swept.add_residue("unknown: the node could not be searched: " + message_of(found.status()));

@@ -17,6 +17,7 @@
 #pragma GCC diagnostic ignored "-Wconversion"
 #pragma GCC diagnostic ignored "-Wpedantic"
 #include "dns_redirect.skel.h"
+#include "experiments/base/failpoint.h"
 #pragma GCC diagnostic pop
 
 // Of Linux 5.14; older C libraries lack it.
@@ -155,6 +156,7 @@ Status DnsRedirect::attach(int cgroup, const DnsPorts& ports) {
     }
     if (link == nullptr) return from_errno("cannot attach to the control group", errno);
     links_.push_back(link);
+    failpoint<"dns.attached">();
     bpf_prog_info about{};
     if (!read_info(bpf_program__fd(program), about)) {
       return from_errno("cannot read an attached program", errno);
@@ -254,6 +256,7 @@ void DnsRedirect::detach() {
   while (!links_.empty()) {
     bpf_link__destroy(links_.back());
     links_.pop_back();
+    failpoint<"dns.detached">();
   }
   const __u32 process = object_->bss->dns.holder;
   for (const Fd& map : sparing_) bpf_map_delete_elem(map.number(), &process);

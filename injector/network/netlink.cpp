@@ -25,6 +25,8 @@
 #include <cstring>
 #include <utility>
 
+#include "experiments/base/failpoint.h"
+
 namespace squall::network {
 namespace {
 
@@ -268,7 +270,9 @@ StatusOr<std::vector<Netlink::Reply>> Netlink::ask(Request& request) {
 
 Status Netlink::acknowledge(Request& request) {
   nlmsg_hdr(request.get())->nlmsg_flags |= NLM_F_ACK;
-  return ask_once(request).status();
+  const Status done = ask_once(request).status();
+  failpoint<"netlink.changed">();
+  return done;
 }
 
 namespace {

@@ -23,6 +23,7 @@
 #include <system_error>
 #include <utility>
 
+#include "experiments/base/failpoint.h"
 #include "injector/network/emulation.h"
 #include "injector/network/frame.h"
 
@@ -66,6 +67,7 @@ Status open_tap(const std::string& name, bool whole, Fd& tap) {
   if (ioctl(tap.number(), TUNSETIFF, &request) != 0) {
     return from_errno("cannot make the device " + name, errno);
   }
+  failpoint<"relay.tap_made">();
   const int header_size = kVirtioHeader;
   if (ioctl(tap.number(), TUNSETVNETHDRSZ, &header_size) != 0) {
     return from_errno("cannot set the header size of " + name, errno);

@@ -6,6 +6,7 @@
 #include <array>
 #include <cerrno>
 
+#include "experiments/base/failpoint.h"
 #include "experiments/base/fd.h"
 
 namespace squall::network {
@@ -38,6 +39,7 @@ Status write_sysctl(const std::string& name, const std::string& value) {
   const StatusOr<Fd> file = open_setting(name, O_WRONLY);
   if (!file.ok()) return file.status();
   const ssize_t written = write(file->number(), value.data(), value.size());
+  failpoint<"sysctl.written">();
   if (written == static_cast<ssize_t>(value.size())) return ok();
   return from_errno("cannot write /proc/sys/" + name, errno);
 }

@@ -39,10 +39,12 @@ Status from_grpc(const grpc::Status& status) {
   return error(static_cast<StatusCode>(status.error_code()), status.error_message());
 }
 
-Command squalld(const Namespace& where, const std::filesystem::path& state_dir) {
+Command squalld(const Namespace& where, const std::filesystem::path& state_dir,
+                const std::vector<std::pair<std::string, std::string>>& environment) {
   Command command;
   command.argv = {binary("squalld"), "--state-dir", state_dir.native(), "--log-level", "debug"};
   command.where = &where;
+  command.environment = environment;
   return command;
 }
 
@@ -73,9 +75,10 @@ TemporaryFolder::~TemporaryFolder() {
   std::filesystem::remove_all(path_, ignored);
 }
 
-Daemon::Daemon(const Namespace& where, const std::filesystem::path& state_dir)
+Daemon::Daemon(const Namespace& where, const std::filesystem::path& state_dir,
+               const std::vector<std::pair<std::string, std::string>>& environment)
     : address_("unix:" + (state_dir / "squalld.sock").native()),
-      process_(squalld(where, state_dir)) {
+      process_(squalld(where, state_dir, environment)) {
   const std::string socket = address_.substr(std::string("unix:").size());
   const bool listens = eventually([&] { return !process_.running() || accepts(socket); },
                                   kStartBound, std::chrono::milliseconds(10));

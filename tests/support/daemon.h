@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "experiments/base/clock.h"
@@ -38,7 +39,9 @@ class Daemon {
  public:
   /// Returns when it answers. Throws std::runtime_error with what it said when it does not within
   /// 20 s.
-  Daemon(const Namespace& where, const std::filesystem::path& state_dir);
+  /// `environment`: beside the caller's.
+  Daemon(const Namespace& where, const std::filesystem::path& state_dir,
+         const std::vector<std::pair<std::string, std::string>>& environment = {});
 
   Process& process() { return process_; }
 
