@@ -1,0 +1,40 @@
+/// \file
+/// One small fault of every kind, on targets of its own: what the tests that go through all kinds
+/// inject.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+
+#include "squall/v1/faults.pb.h"
+#include "tests/support/namespace.h"
+
+namespace squall::survival {
+
+/// A fault's targets, which go with the object.
+class Sample {
+ public:
+  Sample() = default;
+  Sample(const Sample&) = delete;
+  Sample& operator=(const Sample&) = delete;
+  virtual ~Sample() = default;
+
+  /// Without id.
+  virtual v1::Fault fault() const = 0;
+
+  /// All that can be seen of the targets, byte for byte, but for the node's network.
+  virtual std::string state() const = 0;
+};
+
+struct SampleKind {
+  std::string kind;  ///< As a plan writes it; a kind may have several.
+  std::string words;
+  std::unique_ptr<Sample> (*make)();
+  const char* not_here = nullptr;  ///< Why it is not for this machine.
+};
+
+/// At least one of each kind of this build.
+std::span<const SampleKind> samples();
+
+}  // namespace squall::survival
