@@ -27,6 +27,10 @@
 namespace squall::hold {
 namespace {
 
+/// The kernel's times of files are as coarse as its slowest tick. Source: time(7), "The software
+/// clock, HZ, and jiffies".
+constexpr Duration kTick = std::chrono::milliseconds(10);
+
 std::string in_folder(const std::string& folder, const std::string& name) {
   return escape_controls(folder + (folder.ends_with('/') ? "" : "/") + name);
 }
@@ -40,6 +44,31 @@ StatusOr<std::uint64_t> inode_at(const Fd& folder, const std::string& name) {
   }
   if (errno == ENOENT) return std::uint64_t{0};
   return from_errno("looking for " + escape_controls(name), errno);
+}
+
+std::int64_t ns_of(const timespec& time) {
+  return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+}
+
+void set_modified(const Fd& folder, const timespec& time) {
+  const timespec times[] = {{.tv_sec = 0, .tv_nsec = UTIME_OMIT}, time};
+  ::futimens(folder.number(), times);
+}
+
+/// Gives a folder the time that whoever renamed in it did not live to give back. Its last change is
+/// then that of the inode which was renamed; nobody else has changed it since.
+void mend_modified(const v1::RenameBack& undo, const Fd& folder, const std::string& name) {
+  struct stat now {};
+  struct stat renamed {};
+  if (undo.folder_modified() == 0 || ::fstat(folder.number(), &now) != 0 ||
+      ::fstatat(folder.number(), name.c_str(), &renamed, AT_SYMLINK_NOFOLLOW) != 0 ||
+      renamed.st_ino != undo.inode()) {
+    return;
+  }
+  const std::int64_t apart = ns_of(now.st_mtim) - ns_of(renamed.st_ctim);
+  if (apart > kTick.count() || apart < -kTick.count()) return;
+  set_modified(folder, {.tv_sec = undo.folder_modified() / 1'000'000'000,
+                        .tv_nsec = undo.folder_modified() % 1'000'000'000});
 }
 
 /// Renames within a folder, whose own times stay as they are, and has it on disk. Never over
@@ -56,8 +85,7 @@ Status rename_in(const Fd& folder, const std::string& from, const std::string& t
     return from_errno("renaming " + escape_controls(from) + " to " + escape_controls(to), errno);
   }
   failpoint<"files.renamed">();
-  const timespec times[] = {before.st_atim, before.st_mtim};
-  ::futimens(folder.number(), times);
+  set_modified(folder, before.st_mtim);
   failpoint<"files.times_kept">();
   if (::fsync(folder.number()) != 0 && errno != EINVAL && errno != EROFS) {
     return from_errno("fsync of the folder", errno);
@@ -69,7 +97,9 @@ Status rename_in(const Fd& folder, const std::string& from, const std::string& t
 Status rename_back(const v1::RenameBack& undo, const Fd& folder) {
   const StatusOr<std::uint64_t> hidden = inode_at(folder, undo.hidden());
   if (!hidden.ok()) return hidden.status();
-  if (*hidden != undo.inode()) return ok();  // never hidden, or back, or no longer what we hid
+  const bool is_hidden = *hidden == undo.inode();
+  mend_modified(undo, folder, is_hidden ? undo.hidden() : undo.name());
+  if (!is_hidden) return ok();  // never was, or is back, or no longer what we hid
   const Status renamed = rename_in(folder, undo.hidden(), undo.name());
   if (renamed.ok()) return ok();
   const std::string why = renamed.code() == StatusCode::kAlreadyExists
@@ -128,6 +158,9 @@ StatusOr<v1::Undo> plan(const v1::Files& wanted, const FoundPath& found, const s
     back.set_name(found.name);
     back.set_hidden(".squall-" + id);
     back.set_inode(found.status.st_ino);
+    struct stat folder {};
+    if (::fstat(found.parent.number(), &folder) != 0) return from_errno("fstat", errno);
+    back.set_folder_modified(ns_of(folder.st_mtim));
     return undo;
   }
   StatusOr<v1::Unmount> mount =

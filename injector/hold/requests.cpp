@@ -36,7 +36,6 @@ void sweep_found(const std::string& state_id, Wanted wanted, v1::Swept& swept) {
     if (found->empty()) return;
     run_all(*found, swept);
     found = find_tagged(state_id);
-    failpoint<"sweep.searched">();
   }
   if (!found.ok()) {
     swept.add_residue("unknown: the node could not be searched: " + message_of(found.status()));

@@ -68,7 +68,7 @@ class Wreck {
 /// bit of how a ledger is read.
 constexpr int kPlaces = 12;
 
-TEST_CASE("the node is as before whatever the ledger was cut to") {
+TEST_CASE("S07: the node is as before whatever the ledger was cut to") {
   for (int place = 0; place <= kPlaces; ++place) {
     const Wreck wreck;
     const std::string whole = read(wreck.ledger());
@@ -79,7 +79,7 @@ TEST_CASE("the node is as before whatever the ledger was cut to") {
   }
 }
 
-TEST_CASE("the node is as before wherever the ledger has rotted") {
+TEST_CASE("S07: the node is as before wherever the ledger has rotted") {
   for (int place = 0; place < kPlaces; ++place) {
     const Wreck wreck;
     std::string bytes = read(wreck.ledger());

@@ -8,11 +8,16 @@
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <type_traits>
 #include <vector>
 
+#include "experiments/base/ids.h"
 #include "tests/support/daemon.h"
+#include "tests/support/eventually.h"
 #include "tests/support/faults.h"
 #include "tests/support/process.h"
+#include "tests/unit/injector/faults/scenes.h"
+#include "tests/unit/injector/faults/victim.h"
 
 namespace squall::survival {
 namespace {
@@ -43,11 +48,13 @@ class OnLoopback final : public Sample {
   v1::Fault fault_;
 };
 
-std::unique_ptr<Sample> make_delay() {
+std::unique_ptr<Sample> make_delay(const Namespace&) {
   return std::make_unique<OnLoopback>(delay_fault(kPort, milliseconds(10), v1::BOTH));
 }
 
-std::unique_ptr<Sample> make_loss() { return std::make_unique<OnLoopback>(loss_fault(kPort, 100)); }
+std::unique_ptr<Sample> make_loss(const Namespace&) {
+  return std::make_unique<OnLoopback>(loss_fault(kPort, 100));
+}
 
 /// What a rename or a mount could change of a file, or of a folder and what is in it, but for the
 /// time of the last change to the inode.
@@ -95,8 +102,6 @@ class OneFile final : public Sample {
 
   std::string state() const override { return seen_of(file_.parent_path()); }
 
-  static std::unique_ptr<Sample> make() { return std::make_unique<OneFile>(); }
-
  private:
   TemporaryFolder folder_;
   fs::path file_ = folder_.path() / "data" / "shop.conf";
@@ -116,35 +121,137 @@ class Scripts final : public Sample {
 
   std::string state() const override { return fs::exists(trace_) ? "broken" : "whole"; }
 
-  static std::unique_ptr<Sample> make() { return std::make_unique<Scripts>(); }
-
  private:
   TemporaryFolder folder_;
   fs::path trace_ = folder_.path() / "trace";
 };
 
-Command sleeper() {
-  Command command;
-  command.argv = {"sleep", "1000"};
-  return command;
-}
+/// A process of the node's that has nothing to do.
+class Sleeper {
+ public:
+  explicit Sleeper(const Namespace& node) : process_(command(node)) {
+    eventually([this] { return state() == "S"; }, std::chrono::seconds(20));
+  }
+
+  std::uint32_t pid() const { return static_cast<std::uint32_t>(process_.pid()); }
+  std::string about(const std::string& file) const {
+    std::ostringstream text;
+    text << std::ifstream("/proc/" + std::to_string(pid()) + "/" + file).rdbuf();
+    return text.str();
+  }
+
+  /// Its letter; empty when it is gone.
+  std::string state() const { return word_of("State:"); }
+  std::string tracer() const { return word_of("TracerPid:"); }
+
+ private:
+  static Command command(const Namespace& node) {
+    Command command;
+    command.argv = {"sleep", "1000"};
+    command.where = &node;
+    return command;
+  }
+
+  std::string word_of(const std::string& key) const {
+    std::istringstream words(about("status"));
+    for (std::string word; words >> word;) {
+      if (word == key && words >> word) return word;
+    }
+    return "";
+  }
+
+  Process process_;
+};
+
+/// A process whose state, tracer and limits must be what they were.
+class OneSleeper : public Sample {
+ public:
+  explicit OneSleeper(const Namespace& node) : target_(node) {}
+
+  std::string state() const override {
+    return "state " + target_.state() + ", traced by " + target_.tracer() + "\n" +
+           target_.about("limits");
+  }
+
+ protected:
+  std::uint32_t pid() const { return target_.pid(); }
+
+ private:
+  Sleeper target_;
+};
+
+class Paused final : public OneSleeper {
+ public:
+  using OneSleeper::OneSleeper;
+
+  v1::Fault fault() const override {
+    v1::Fault fault = lasting();
+    fault.mutable_pause()->mutable_process()->set_pid(pid());
+    return fault;
+  }
+};
+
+class WithoutDescriptors final : public OneSleeper {
+ public:
+  using OneSleeper::OneSleeper;
+
+  v1::Fault fault() const override {
+    v1::Fault fault = lasting();
+    fault.mutable_exhaust()->mutable_descriptors()->set_pid(pid());
+    return fault;
+  }
+};
+
+/// A control group with one process in it.
+class Frozen final : public Sample {
+ public:
+  explicit Frozen(const Namespace& node) : target_(node) { group_.take(target_.pid()); }
+
+  v1::Fault fault() const override {
+    v1::Fault fault = lasting();
+    fault.mutable_pause()->set_cgroup(group_.path());
+    return fault;
+  }
+
+  std::string state() const override {
+    return group_.read("cgroup.events") + group_.read("cgroup.freeze");
+  }
+
+ private:
+  hold::OwnGroup group_{"squall-test-" + new_fault_id()};
+  Sleeper target_;
+};
+
+class WithoutPids final : public Sample {
+ public:
+  v1::Fault fault() const override {
+    v1::Fault fault = lasting();
+    fault.mutable_exhaust()->mutable_pids()->set_cgroup(group_.path());
+    return fault;
+  }
+
+  std::string state() const override { return group_.read("pids.max"); }
+
+ private:
+  ControlGroup group_{"pids"};
+};
 
 /// There is no way back for what is killed; its neighbour must live.
 class TwoSleepers final : public Sample {
  public:
+  explicit TwoSleepers(const Namespace& node) : target_(node), neighbour_(node) {}
+
   v1::Fault fault() const override {
     v1::Fault fault;
-    fault.mutable_kill()->mutable_process()->set_pid(static_cast<std::uint32_t>(target_.pid()));
+    fault.mutable_kill()->mutable_process()->set_pid(target_.pid());
     return fault;
   }
 
-  std::string state() const override { return neighbour_.running() ? "neighbour lives" : "gone"; }
-
-  static std::unique_ptr<Sample> make() { return std::make_unique<TwoSleepers>(); }
+  std::string state() const override { return neighbour_.state(); }
 
  private:
-  Process target_{sleeper()};
-  mutable Process neighbour_{sleeper()};
+  Sleeper target_;
+  Sleeper neighbour_;
 };
 
 class LittleCpu final : public Sample {
@@ -156,8 +263,34 @@ class LittleCpu final : public Sample {
     return fault;
   }
   std::string state() const override { return ""; }
+};
 
-  static std::unique_ptr<Sample> make() { return std::make_unique<LittleCpu>(); }
+class LittleMemory final : public Sample {
+ public:
+  v1::Fault fault() const override {
+    v1::Fault fault = lasting();
+    fault.mutable_memory()->set_size(4 << 20);
+    return fault;
+  }
+  std::string state() const override { return ""; }
+};
+
+class LittleDisk final : public Sample {
+ public:
+  v1::Fault fault() const override {
+    v1::Fault fault = lasting();
+    fault.mutable_disk()->set_path(folder_.path());
+    fault.mutable_disk()->set_size(4 << 20);
+    return fault;
+  }
+  std::string state() const override {
+    std::string names;
+    for (const auto& entry : fs::directory_iterator(folder_.path())) names += entry.path();
+    return names;
+  }
+
+ private:
+  TemporaryFolder folder_;
 };
 
 class OneName final : public Sample {
@@ -165,26 +298,50 @@ class OneName final : public Sample {
   v1::Fault fault() const override {
     v1::Fault fault = lasting();
     fault.mutable_dns()->add_names("shop.example");
+    fault.mutable_dns()->set_answer(v1::NXDOMAIN);
     return fault;
   }
   std::string state() const override { return ""; }
-
-  static std::unique_ptr<Sample> make() { return std::make_unique<OneName>(); }
 };
 
+template <typename Kind>
+std::unique_ptr<Sample> make(const Namespace& node) {
+  if constexpr (std::is_constructible_v<Kind, const Namespace&>) {
+    return std::make_unique<Kind>(node);
+  } else {
+    return std::make_unique<Kind>();
+  }
+}
+
 }  // namespace
+
+const std::vector<std::pair<std::string, std::string>>& takes_all() {
+  static const TemporaryFolder folder;
+  static const std::vector<std::pair<std::string, std::string>> environment = [] {
+    const fs::path file = folder.path() / "guardrails.yaml";
+    std::ofstream(file) << "scripts: [/usr/bin/touch, /usr/bin/rm]\n";
+    return std::vector<std::pair<std::string, std::string>>{{"SQUALL_GUARDRAILS", file}};
+  }();
+  return environment;
+}
 
 std::span<const SampleKind> samples() {
   static const SampleKind all[] = {
       {.kind = "network", .words = "delay on lo both ways", .make = make_delay},
       {.kind = "network", .words = "loss of all on lo", .make = make_loss},
-      {.kind = "kill", .words = "one process", .make = TwoSleepers::make},
-      {.kind = "cpu", .words = "1 % of one core", .make = LittleCpu::make},
-      {.kind = "dns", .words = "one name", .make = OneName::make},
-      {.kind = "files", .words = "absent", .make = OneFile<v1::ABSENT>::make},
-      {.kind = "files", .words = "unreadable", .make = OneFile<v1::UNREADABLE>::make},
-      {.kind = "files", .words = "read-only", .make = OneFile<v1::READ_ONLY>::make},
-      {.kind = "script", .words = "touch and rm", .make = Scripts::make},
+      {.kind = "kill", .words = "one process", .make = make<TwoSleepers>},
+      {.kind = "pause", .words = "one process", .make = make<Paused>},
+      {.kind = "pause", .words = "a control group", .make = make<Frozen>},
+      {.kind = "cpu", .words = "1 % of one core", .make = make<LittleCpu>},
+      {.kind = "memory", .words = "4 MiB", .make = make<LittleMemory>},
+      {.kind = "disk", .words = "4 MiB", .make = make<LittleDisk>},
+      {.kind = "exhaust", .words = "descriptors", .make = make<WithoutDescriptors>},
+      {.kind = "exhaust", .words = "pids", .make = make<WithoutPids>},
+      {.kind = "dns", .words = "one name", .make = make<OneName>},
+      {.kind = "files", .words = "absent", .make = make<OneFile<v1::ABSENT>>},
+      {.kind = "files", .words = "unreadable", .make = make<OneFile<v1::UNREADABLE>>},
+      {.kind = "files", .words = "read-only", .make = make<OneFile<v1::READ_ONLY>>},
+      {.kind = "script", .words = "touch and rm", .make = make<Scripts>},
       {.kind = "clock", .words = "", .make = nullptr, .not_here = "its clock is not ours to set"},
       {.kind = "service", .words = "", .make = nullptr, .not_here = "systemd need not run here"},
   };

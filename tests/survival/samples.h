@@ -6,6 +6,8 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "squall/v1/faults.pb.h"
 #include "tests/support/namespace.h"
@@ -30,9 +32,13 @@ class Sample {
 struct SampleKind {
   std::string kind;  ///< As a plan writes it; a kind may have several.
   std::string words;
-  std::unique_ptr<Sample> (*make)();
+  std::unique_ptr<Sample> (*make)(const support::Namespace& node);
   const char* not_here = nullptr;  ///< Why it is not for this machine.
 };
+
+/// What squalld is started with so that it takes them all: scripts are off but for listed programs.
+/// The file stays as long as this process.
+const std::vector<std::pair<std::string, std::string>>& takes_all();
 
 /// At least one of each kind of this build.
 std::span<const SampleKind> samples();

@@ -63,7 +63,7 @@ void run_through(const Daemon& daemon, int number) {
           .has_value());
 }
 
-TEST_CASE("a thousand faults leave the node and squalld as they were") {
+TEST_CASE("S37: a thousand faults leave the node and squalld as they were") {
   const Namespace node;
   const TemporaryFolder state;
   const std::vector<std::string> before = fingerprint_of(node);

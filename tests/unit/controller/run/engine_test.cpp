@@ -363,7 +363,7 @@ TEST_CASE("a partition has its effect where any part of it shows one") {
   }
 }
 
-TEST_CASE("a node that is lost ends the run, and is asked again until its end is proven") {
+TEST_CASE("S18: a node that is lost ends the run, and is asked again until its end is proven") {
   World world(3);
   world.add_check("shop");
   world.add_fault(seconds(10));

@@ -145,7 +145,7 @@ TEST_CASE("a clock that a time daemon has put right is told and not touched agai
   CHECK(is_near(wall_minus_boot(), kept.before));
 }
 
-TEST_CASE("leases and durations are unmoved when the wall clock jumps an hour") {
+TEST_CASE("S36: leases and durations are unmoved when the wall clock jumps an hour") {
   const Namespace node;
   const Duration before = wall_minus_boot();
   const TemporaryFolder state;

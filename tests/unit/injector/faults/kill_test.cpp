@@ -107,7 +107,7 @@ TEST_CASE("of those that match kill ends those that are picked") {
   CHECK(ended == 2);
 }
 
-TEST_CASE("a number that went to another process is never signalled") {
+TEST_CASE("S32: a number that went to another process is never signalled") {
   auto victim = std::make_unique<Victim>(unique_name("g"));
   const auto number = static_cast<pid_t>(victim->pid());
   const auto fault = make_fault(kill_named(unique_name("g")));

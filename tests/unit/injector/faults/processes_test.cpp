@@ -268,7 +268,7 @@ TEST_CASE("a dead process that nobody has waited for is no target") {
   CHECK(select_processes(named(unique_name("z"))).status().code() == StatusCode::kNotFound);
 }
 
-TEST_CASE("whatever selector matches what must live it is spared") {
+TEST_CASE("S33: whatever selector matches what must live it is spared") {
   for (const std::string name : {"squall", "squalld", "squall-hold", "sshd", "sshd-session",
                                  "systemd", "systemd-journal", "dbus-daemon", "dbus-broker"}) {
     CAPTURE(name);
