@@ -74,6 +74,8 @@ TEST_CASE("S37: a thousand faults leave the node and squalld as they were") {
   for (int done = 0; done < kFaults; done += kFaultsInARun) {
     run_through(daemon, done / kFaultsInARun);
     if (done + kFaultsInARun == kUntilSteady) {
+      // The spare holder for the next fault counts.
+      REQUIRE(eventually([&] { return daemon.holders().size() == 1; }, kBound));
       steady_kb = resident_kb(pid);
       steady_descriptors = descriptors(pid);
     }
