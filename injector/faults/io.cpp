@@ -23,6 +23,7 @@
 #include <random>
 #include <set>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <unordered_map>
 #include <utility>
@@ -226,10 +227,15 @@ class Io final : public Fault {
   Status apply(MonotonicTime) override {
     news_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     if (!news_.is_open()) return from_errno("eventfd", errno);
-    children_.emplace();
     std::promise<Status> begun;
     std::future<Status> answer = begun.get_future();
-    tracer_ = std::thread([this, begun = std::move(begun)]() mutable { trace(std::move(begun)); });
+    try {
+      tracer_ =
+          std::thread([this, begun = std::move(begun)]() mutable { trace(std::move(begun)); });
+    } catch (const std::system_error& problem) {
+      return error(StatusCode::kResourceExhausted,
+                   std::string("a thread cannot be started: ") + problem.what());
+    }
     return answer.get();
   }
 
@@ -286,13 +292,16 @@ class Io final : public Fault {
   void end_tracer() {
     if (!tracer_.joinable()) return;
     ending_ = true;
-    ::pthread_kill(tracer_.native_handle(), SIGCHLD);
+    while (!over_) {
+      alarm_->ring();
+      nap();
+    }
     tracer_.join();
     // A joined thread has yet to come to its end in the kernel.
     const std::string task = "/proc/self/task/" + std::to_string(tracer_id_);
     const MonotonicTime until = monotonic_now() + kReleaseWithin;
     while (::access(task.c_str(), F_OK) == 0 && monotonic_now() < until) nap();
-    children_.reset();
+    alarm_.reset();
   }
 
   // --- the tracer's thread, which does all from here on ---
@@ -300,21 +309,18 @@ class Io final : public Fault {
   void trace(std::promise<Status> begun) {
     tracer_id_ = ::gettid();
     ::prctl(PR_SET_TIMERSLACK, 1UL);  // delays are as long as asked, and no longer
+    alarm_.emplace();
     const Status standing = stop_targets();
     begun.set_value(standing);
     while (standing.ok() && !ending_) {
-      while (!ending_) {
-        const auto call = tracing_.next_call();
-        if (!call) break;
-        take(*call);
-        let_go();
-      }
-      if (ending_) break;
-      if (tracing_.is_empty() && !all_gone_.exchange(true)) ::eventfd_write(news_.number(), 1);
+      if (const auto call = tracing_.next_call()) take(*call);
       let_go();
-      ChildSignals::wait_until(due_.empty() ? MonotonicTime::max() : due_.begin()->first);
+      if (!tracing_.is_empty()) continue;
+      if (!all_gone_.exchange(true)) ::eventfd_write(news_.number(), 1);
+      nap();
     }
     tracing_.release();
+    over_ = true;
   }
 
   /// Errors: as apply().
@@ -399,15 +405,14 @@ class Io final : public Fault {
   }
 
   void let_go() {
-    if (due_.empty()) return;
-    const MonotonicTime now = monotonic_now();
-    while (!due_.empty() && due_.begin()->first <= now) {
+    while (!due_.empty() && due_.begin()->first <= monotonic_now()) {
       const std::uint32_t tid = due_.begin()->second;
       due_.erase(due_.begin());
       Operation& operation = begun_[tid];
       operation.due.reset();
       go_on(tid, operation);
     }
+    alarm_->set(due_.empty() ? MonotonicTime::max() : due_.begin()->first);
   }
 
   void drop(std::uint32_t tid) {
@@ -421,12 +426,13 @@ class Io final : public Fault {
   Duration delay_;
   int errno_;  // 0: none
   std::vector<Target> targets_;
-  std::optional<ChildSignals> children_;
   Fd news_;
   std::thread tracer_;
   std::atomic<pid_t> tracer_id_ = 0;
   std::atomic<bool> ending_ = false;
+  std::atomic<bool> over_ = false;  // but for the thread's end
 
+  std::optional<Alarm> alarm_;
   Aim aim_;
   Tracing tracing_;
   std::unordered_map<std::uint32_t, Operation> begun_;  // by thread

@@ -4,10 +4,13 @@
 /// Processes are stopped by ptrace: the kernel lets them go on when the holder ends, however it
 /// ends, so there is nothing to undo. A control group is stopped by its freezer, which stays as it
 /// was written: its way back is an undo.
+#include <signal.h>
+#include <sys/signalfd.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <optional>
 #include <string>
 #include <utility>
@@ -39,6 +42,33 @@ StatusOr<Selection> select_to_trace(const v1::Fault& fault) {
   if (Status free = are_untraced(selection->targets); !free.ok()) return free;
   return selection;
 }
+
+/// Its tracees' ends are told by SIGCHLD, which is blocked and read from a descriptor meanwhile.
+class ChildSignals {
+ public:
+  ChildSignals() {
+    sigset_t child;
+    sigemptyset(&child);
+    sigaddset(&child, SIGCHLD);
+    ::pthread_sigmask(SIG_BLOCK, &child, &before_);
+    told_.reset(::signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK));
+  }
+  ChildSignals(const ChildSignals&) = delete;
+  ChildSignals& operator=(const ChildSignals&) = delete;
+  ~ChildSignals() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+
+  int number() const { return told_.number(); }
+
+  void forget() const {
+    signalfd_siginfo signal{};
+    while (::read(told_.number(), &signal, sizeof signal) == sizeof signal) {
+    }
+  }
+
+ private:
+  sigset_t before_{};
+  Fd told_;
+};
 
 /// By ptrace.
 class PausedProcesses final : public Fault {

@@ -4,7 +4,6 @@
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
-#include <sys/signalfd.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <sys/user.h>
@@ -54,6 +53,7 @@ struct Told {
     kSignal,  // it stopped with a signal that it has yet to get
     kCall,    // it stopped at the beginning or the end of a system call
     kEnded,   // and is buried
+    kNobody,  // is traced
   };
   Kind kind = kNothing;
   std::uint32_t tid = 0;
@@ -63,11 +63,12 @@ struct Told {
 
 /// A stop is looked at and left as it is (WNOWAIT): were this process killed between taking a
 /// signal's stop and passing the signal on, the signal would be lost.
-Told told_of(idtype_t which, std::uint32_t tid, int whose = 0) {
+Told told_of(idtype_t which, std::uint32_t tid, int how) {
   siginfo_t told{};
-  if (::waitid(which, tid, &told, WEXITED | WSTOPPED | WNOHANG | WNOWAIT | __WALL | whose) != 0) {
+  if (::waitid(which, tid, &told, WEXITED | WSTOPPED | WNOWAIT | __WALL | how) != 0) {
+    if (errno != ECHILD) return {};
     // Another thread's exec took its place.
-    return {.kind = errno == ECHILD && which == P_PID ? Told::kEnded : Told::kNothing, .tid = tid};
+    return {.kind = which == P_PID ? Told::kEnded : Told::kNobody, .tid = tid};
   }
   if (told.si_pid == 0) return {};
   const auto found = static_cast<std::uint32_t>(told.si_pid);
@@ -86,10 +87,11 @@ Told told_of(idtype_t which, std::uint32_t tid, int whose = 0) {
   return {.kind = kind, .tid = found, .signal = signal};
 }
 
-Told told_of(std::uint32_t tid) { return told_of(P_PID, tid); }
+Told told_of(std::uint32_t tid) { return told_of(P_PID, tid, WNOHANG); }
 
-/// Of all that this very thread traces.
-Told told_of_any() { return told_of(P_ALL, 0, __WNOTHREAD); }
+/// Of all that this very thread traces, waited for: the kernel hands the processor from the one to
+/// the other, which by way of a signal it does not.
+Told wait_for_any() { return told_of(P_ALL, 0, __WNOTHREAD); }
 
 bool is_stop_signal(int signal) {
   return signal == SIGSTOP || signal == SIGTSTP || signal == SIGTTIN || signal == SIGTTOU;
@@ -125,34 +127,39 @@ bool skip_call([[maybe_unused]] std::uint32_t tid, [[maybe_unused]] int errno_va
 
 }  // namespace
 
-ChildSignals::ChildSignals() {
-  sigset_t child;
-  sigemptyset(&child);
-  sigaddset(&child, SIGCHLD);
-  ::pthread_sigmask(SIG_BLOCK, &child, &before_);
-  told_.reset(::signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK));
+Alarm::Alarm() : thread_(::pthread_self()) {
+  struct sigaction action {};
+  action.sa_handler = [](int) {};  // and no SA_RESTART
+  ::sigaction(SIGRTMIN, &action, &before_);
+  sigset_t ours;
+  sigemptyset(&ours);
+  sigaddset(&ours, SIGRTMIN);
+  ::pthread_sigmask(SIG_UNBLOCK, &ours, nullptr);
+  sigevent event{};
+  event.sigev_notify = SIGEV_THREAD_ID;
+  event.sigev_signo = SIGRTMIN;
+  event._sigev_un._tid = ::gettid();  // its name in timer_create(2) is not in every C library
+  ::timer_create(CLOCK_MONOTONIC, &event, &timer_);
 }
 
-ChildSignals::~ChildSignals() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+Alarm::~Alarm() {
+  ::timer_delete(timer_);
+  ::sigaction(SIGRTMIN, &before_, nullptr);
+}
 
-void ChildSignals::forget() const {
-  signalfd_siginfo signal{};
-  while (::read(told_.number(), &signal, sizeof signal) == sizeof signal) {
+void Alarm::set(MonotonicTime time) {
+  if (time == time_) return;
+  time_ = time;
+  itimerspec alarm{};
+  if (time != MonotonicTime::max()) {
+    const std::int64_t ns = std::max<std::int64_t>(1, to_ns(time));
+    alarm.it_value = {.tv_sec = ns / 1'000'000'000, .tv_nsec = ns % 1'000'000'000};
+    alarm.it_interval = {.tv_sec = 0, .tv_nsec = Duration(kStep).count()};
   }
+  ::timer_settime(timer_, TIMER_ABSTIME, &alarm, nullptr);
 }
 
-void ChildSignals::wait_until(MonotonicTime time) {
-  sigset_t child;
-  sigemptyset(&child);
-  sigaddset(&child, SIGCHLD);
-  if (time == MonotonicTime::max()) {
-    ::sigwaitinfo(&child, nullptr);
-    return;
-  }
-  const std::int64_t left = std::max<std::int64_t>(0, (time - monotonic_now()).count());
-  const timespec most{.tv_sec = left / 1'000'000'000, .tv_nsec = left % 1'000'000'000};
-  ::sigtimedwait(&child, nullptr, &most);
-}
+void Alarm::ring() const { ::pthread_kill(thread_, SIGRTMIN); }
 
 Status may_trace(std::string_view what, std::string_view instead) {
   // Source: capabilities(7); Documentation/admin-guide/LSM/Yama.rst.
@@ -357,8 +364,11 @@ std::optional<TracedCall> Tracing::next_call() {
       gone_.pop_front();
       return TracedCall{.kind = TracedCall::kGone, .tid = tid};
     }
-    const Told told = told_of_any();
+    const Told told = wait_for_any();
     switch (told.kind) {
+      case Told::kNobody:
+        threads_.clear();
+        return std::nullopt;
       case Told::kNothing:
         return std::nullopt;
       case Told::kEnded:

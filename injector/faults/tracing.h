@@ -3,7 +3,9 @@
 /// The kernel lets go of them when the thread that traces them ends, however it ends.
 #pragma once
 
+#include <pthread.h>
 #include <signal.h>
+#include <time.h>
 
 #include <array>
 #include <cstdint>
@@ -16,7 +18,6 @@
 #include <vector>
 
 #include "experiments/base/clock.h"
-#include "experiments/base/fd.h"
 #include "experiments/base/status.h"
 #include "injector/faults/proc.h"
 #include "injector/faults/processes.h"
@@ -33,26 +34,27 @@ Status tells_of_calls();
 /// Whether nobody else traces one of these. Errors: kFailedPrecondition with who does.
 Status are_untraced(std::span<const Target> targets);
 
-/// Its tracees' news are told to this process by SIGCHLD, which is blocked meanwhile in the thread
-/// that makes this, and in those that it starts afterwards.
-class ChildSignals {
+/// Breaks off the waits of the thread that makes it, at a time that it sets or when another thread
+/// wants it to. One at a time: the signal is the process's.
+class Alarm {
  public:
-  ChildSignals();
-  ChildSignals(const ChildSignals&) = delete;
-  ChildSignals& operator=(const ChildSignals&) = delete;
-  ~ChildSignals();
+  Alarm();
+  Alarm(const Alarm&) = delete;
+  Alarm& operator=(const Alarm&) = delete;
+  ~Alarm();
 
-  /// Readable when one has come.
-  int number() const { return told_.number(); }
+  /// MonotonicTime::max(): never. A wait that has yet to begin at that time is broken off within a
+  /// millisecond, for it goes on.
+  void set(MonotonicTime time);
 
-  void forget() const;
-
-  /// Takes one, or returns at that time, whichever is first.
-  static void wait_until(MonotonicTime time);
+  /// Any thread, as often as it takes: a wait that has yet to begin is not broken off by one.
+  void ring() const;
 
  private:
-  sigset_t before_{};
-  Fd told_;
+  struct sigaction before_ {};
+  pthread_t thread_;
+  timer_t timer_{};
+  MonotonicTime time_ = MonotonicTime::max();
 };
 
 /// A thread that stands at a system call, or has ended.
@@ -93,9 +95,9 @@ class Tracing {
   void bury();
 
   /// After stop(), from the first call on: lets all of them go on, each until its next system call
-  /// begins or ends; so also the threads and processes that they make. Returns the next thread that
-  /// stands there, which has to be told to go on, or whose end was seen; nothing if there is none
-  /// right now, and SIGCHLD says when there may be.
+  /// begins or ends; so also the threads and processes that they make. Waits for the next thread
+  /// that stands there, which has to be told to go on, or whose end was seen. Nothing when a signal
+  /// breaks the wait off, or nobody is left.
   std::optional<TracedCall> next_call();
 
   /// A thread that stands at a call stays there, and is no longer next. False if it was killed.
