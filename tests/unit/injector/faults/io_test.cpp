@@ -677,6 +677,72 @@ TEST_CASE("a signal that came during a delay is not lost with a killed holder") 
   CHECK(worker.ask(kHandled).result == 1);
 }
 
+TEST_CASE("no signal, thread, child or operation is lost however often a fault comes and goes") {
+  const Namespace node;
+  const Files files;
+  constexpr int kSignals = 1500;
+  const Worker worker(node, unique_name("n"), [&] {
+    std::vector<Worker::Act> acts = acts_with_signals(files);
+    struct sigaction counted {};
+    counted.sa_sigaction = [](int, siginfo_t*, void*) { ++handled; };
+    counted.sa_flags = SA_SIGINFO | SA_RESTART;
+    ::sigaction(SIGRTMIN + 1, &counted, nullptr);
+    static std::atomic<int> wrong = 0;
+    static std::atomic<int> done = 0;
+    sigset_t blocked;
+    sigemptyset(&blocked);
+    sigaddset(&blocked, SIGRTMIN + 1);
+    ::pthread_sigmask(SIG_BLOCK, &blocked, nullptr);
+    const Worker::Act read = acts[kRead];
+    for (int i = 0; i < 2; ++i) {
+      std::thread([read] {
+        for (;; yield_for(1ms), ++done) {
+          if (read() != kWholeText) ++wrong;
+        }
+      }).detach();
+    }
+    std::thread([read] {
+      for (;; yield_for(5ms), ++done) {
+        if (in_thread(read) != kWholeText || in_child(read) != -237 ||
+            run_program("true", "") != 0) {
+          ++wrong;
+        }
+      }
+    }).detach();
+    ::pthread_sigmask(SIG_UNBLOCK, &blocked, nullptr);
+    acts.emplace_back([] { return static_cast<long>(wrong); });
+    acts.emplace_back([] { return static_cast<long>(done); });
+    return acts;
+  });
+  constexpr std::size_t kWrong = kHandled + 1;
+  constexpr std::size_t kDone = kHandled + 2;
+  std::atomic<int> sent = 0;
+  std::thread sender([&] {
+    while (sent < kSignals) {
+      const sigval none{};
+      if (::sigqueue(worker.pid(), SIGRTMIN + 1, none) == 0) ++sent;
+      yield_for(1ms);
+    }
+  });
+  int rounds = 0;
+  for (; sent < kSignals || rounds < 5; ++rounds) {
+    Holder holder(node);
+    holder.inject(slow(unique_name("n"), files, 2ms), 1min);
+    const auto before = worker.ask(kDone).result;
+    CHECK(eventually([&] { return worker.ask(kDone).result > before + 5; }, kBound));
+    if (rounds % 2 == 0) {
+      CHECK(holder.release().empty());
+    } else {
+      holder.process().signal(SIGKILL);
+    }
+  }
+  sender.join();
+  CHECK(rounds >= 5);
+  CHECK(eventually([&] { return worker.ask(kHandled).result == kSignals; }, kBound));
+  CHECK(worker.ask(kWrong).result == 0);
+  CHECK(eventually([&] { return worker.tracer() == 0; }, kBound));
+}
+
 TEST_CASE("a process can be killed while an operation is held, and then the fault is over") {
   const Namespace node;
   const Files files;
