@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <filesystem>
 #include <iterator>
@@ -146,7 +147,8 @@ std::optional<std::string> string_at(std::uint32_t tid, std::uint64_t address) {
   while (text.size() < PATH_MAX) {
     const std::uint64_t size = kPage - address % kPage;
     iovec here{.iov_base = part.data(), .iov_len = size};
-    iovec there{.iov_base = reinterpret_cast<void*>(address), .iov_len = size};
+    iovec there{.iov_base = std::bit_cast<void*>(static_cast<std::uintptr_t>(address)),
+                .iov_len = size};
     const ssize_t got = ::process_vm_readv(static_cast<pid_t>(tid), &here, 1, &there, 1, 0);
     if (got <= 0) return std::nullopt;
     const std::string_view read(part.data(), static_cast<std::size_t>(got));
