@@ -288,7 +288,7 @@ class Io final : public Fault {
 
   // --- the holder's thread ---
 
-  /// The kernel lets go of what runs when the tracer is gone; what stands it lets go by itself.
+  /// The kernel lets go of all of them when the tracer is gone.
   void end_tracer() {
     if (!tracer_.joinable()) return;
     ending_ = true;
@@ -319,7 +319,8 @@ class Io final : public Fault {
       if (!all_gone_.exchange(true)) ::eventfd_write(news_.number(), 1);
       nap();
     }
-    tracing_.release();
+    // Nobody is let go one by one: a signal that came to one between the look at it and that would
+    // be lost, which by the end of its tracer it is not.
     over_ = true;
   }
 

@@ -50,10 +50,11 @@ struct Told {
   enum Kind {
     kNothing,
     kStopped,
-    kSignal,  // it stopped with a signal that it has yet to get
-    kCall,    // it stopped at the beginning or the end of a system call
-    kEnded,   // and is buried
-    kNobody,  // is traced
+    kSignal,    // it stopped with a signal that it has yet to get
+    kCall,      // it stopped at the beginning or the end of a system call
+    kEnded,     // and is buried
+    kReplaced,  // by its own exec it has the number of its process now; or it ended unseen
+    kNobody,    // is traced
   };
   Kind kind = kNothing;
   std::uint32_t tid = 0;
@@ -67,8 +68,7 @@ Told told_of(idtype_t which, std::uint32_t tid, int how) {
   siginfo_t told{};
   if (::waitid(which, tid, &told, WEXITED | WSTOPPED | WNOWAIT | __WALL | how) != 0) {
     if (errno != ECHILD) return {};
-    // Another thread's exec took its place.
-    return {.kind = which == P_PID ? Told::kEnded : Told::kNobody, .tid = tid};
+    return {.kind = which == P_PID ? Told::kReplaced : Told::kNobody, .tid = tid};
   }
   if (told.si_pid == 0) return {};
   const auto found = static_cast<std::uint32_t>(told.si_pid);
@@ -266,7 +266,19 @@ void Tracing::add_process(std::uint32_t pid) {
 Status Tracing::seize(const ProcFolder& process, std::uint32_t tid) {
   const auto stat = process.stat_of_thread(tid);
   if (!stat || stat->is_dead()) return ok();
-  if (ask(PTRACE_SEIZE, tid, kOptions) != 0) {
+  long seized = ask(PTRACE_SEIZE, tid, kOptions);
+  // A main thread that another's exec ends may not be traced, and a moment later has its number.
+  for (int i = 0; i < 3 && seized != 0 && errno == EPERM; ++i) {
+    const timespec step{.tv_sec = 0, .tv_nsec = Duration(kStep).count()};
+    const auto thread = ProcFolder::open(tid);
+    if (thread && tracer_of(*thread) != 0) {
+      errno = EPERM;
+      break;
+    }
+    ::nanosleep(&step, nullptr);
+    seized = ask(PTRACE_SEIZE, tid, kOptions);
+  }
+  if (seized != 0) {
     const int problem = errno;
     if (problem == ESRCH) return ok();  // ended meanwhile
     const auto thread = ProcFolder::open(tid);
@@ -319,7 +331,12 @@ Status Tracing::settle(MonotonicTime by) {
 
 void Tracing::look_at(std::uint32_t tid, std::vector<std::uint32_t>& ended) {
   const Told told = told_of(tid);
-  if (told.kind == Told::kEnded) ended.push_back(tid);
+  if (told.kind == Told::kEnded || told.kind == Told::kReplaced) ended.push_back(tid);
+  if (told.kind == Told::kReplaced) {
+    // Who had that number stood perhaps, and is no more; this one has yet to stand.
+    const auto main = threads_.find(threads_[tid].process);
+    if (main != threads_.end()) main->second.stopped = false;
+  }
   // A signal was on its way to it before it stood: it has it, and stands right after.
   if (told.kind == Told::kSignal) ask(PTRACE_CONT, tid, static_cast<std::uintptr_t>(told.signal));
   if (told.kind != Told::kStopped) return;
@@ -350,7 +367,8 @@ void Tracing::bury() {
   for (bool found = true; found;) {
     std::vector<std::uint32_t> ended;
     for (const auto& [tid, thread] : threads_) {
-      if (told_of(tid).kind == Told::kEnded) ended.push_back(tid);
+      const Told::Kind told = told_of(tid).kind;
+      if (told == Told::kEnded || told == Told::kReplaced) ended.push_back(tid);
     }
     for (const std::uint32_t tid : ended) threads_.erase(tid);
     found = !ended.empty();
@@ -372,6 +390,7 @@ std::optional<TracedCall> Tracing::next_call() {
       case Told::kNothing:
         return std::nullopt;
       case Told::kEnded:
+      case Told::kReplaced:
         forget(told.tid);
         break;
       case Told::kSignal:
