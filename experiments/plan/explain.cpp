@@ -280,6 +280,10 @@ void tell(const Message& message, std::string& out) {
           tell(reflection.GetRepeatedMessage(message, field, i), out);
         } else if (field->type() == FieldDescriptor::TYPE_STRING) {
           out += ' ' + escape_controls(reflection.GetRepeatedString(message, field, i));
+        } else if (field->cpp_type() == FieldDescriptor::CPPTYPE_ENUM) {
+          out += ' ' + spelling(*reflection.GetRepeatedEnum(message, field, i));
+        } else if (field->cpp_type() == FieldDescriptor::CPPTYPE_UINT32) {
+          out += ' ' + std::to_string(reflection.GetRepeatedUInt32(message, field, i));
         }
       }
       continue;

@@ -13,6 +13,7 @@ extern const FaultKind kDisk;
 extern const FaultKind kDns;
 extern const FaultKind kExhaust;
 extern const FaultKind kFiles;
+extern const FaultKind kIo;
 extern const FaultKind kKill;
 extern const FaultKind kMemory;
 extern const FaultKind kNetwork;
@@ -22,8 +23,8 @@ extern const FaultKind kService;
 
 std::span<const FaultKind> fault_kinds() {
   static const FaultKind kinds[] = {
-      kNetwork, kDns,     kKill,  kPause,   kCpu,   kMemory,
-      kDisk,    kExhaust, kFiles, kService, kClock, kScript,
+      kNetwork, kDns,     kKill,  kPause,   kCpu,   kMemory, kDisk,
+      kIo,      kExhaust, kFiles, kService, kClock, kScript,
   };
   return kinds;
 }

@@ -34,7 +34,8 @@ constexpr Duration kStep = std::chrono::milliseconds(5);
 
 StatusOr<Selection> select_to_trace(const v1::Fault& fault) {
   // First, for who may not trace others sees little of them.
-  if (Status able = may_trace(); !able.ok()) return able;
+  Status able = may_trace("processes are paused by ptrace", "pause their control group instead");
+  if (!able.ok()) return able;
   StatusOr<Selection> selection =
       select_processes(fault.pause().process(), fault.pause().pick(), fault.seed());
   if (!selection.ok()) return selection;

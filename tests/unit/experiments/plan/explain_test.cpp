@@ -190,6 +190,17 @@ TEST_CASE("a fault is told in a few words") {
   fault.mutable_dns()->set_answer(v1::NXDOMAIN);
   fault.mutable_dns()->set_delay(2'000'000'000);
   CHECK(in_words(fault) == "dns names *.internal answer nxdomain delay 2s");
+  fault.mutable_io()->mutable_of()->set_name("postgres");
+  fault.mutable_io()->set_path("/var/lib/postgresql");
+  fault.mutable_io()->set_delay(50'000'000);
+  fault.mutable_io()->add_operations(v1::READ);
+  fault.mutable_io()->add_operations(v1::FSYNC);
+  CHECK(in_words(fault) ==
+        "io of name postgres path /var/lib/postgresql delay 50ms operations read, fsync");
+  fault.mutable_cpu()->set_load(80);
+  fault.mutable_cpu()->add_on_cores(0);
+  fault.mutable_cpu()->add_on_cores(2);
+  CHECK(in_words(fault) == "cpu load 80% on_cores 0, 2");
 }
 
 TEST_CASE("evidence is told in a few words") {
@@ -210,6 +221,10 @@ TEST_CASE("evidence is told in a few words") {
   evidence.mutable_dns()->set_forwarded_queries(30);
   CHECK(in_words(evidence) ==
         "12 queries matched, 12 answered in the server's place, 30 passed on to the server");
+  evidence.mutable_io()->set_operations(40);
+  evidence.mutable_io()->set_delayed(12);
+  evidence.mutable_io()->set_failed(12);
+  CHECK(in_words(evidence) == "40 operations seen, 12 delayed, 12 failed as asked");
 }
 
 }  // namespace

@@ -181,6 +181,40 @@ TEST_CASE("a child that is made while its parent is being stopped is stopped wit
   CHECK(fault->clean_up().empty());
 }
 
+TEST_CASE("a process that is being replaced by another program is stopped all the same") {
+  const Shared<Counters> counters;
+  // Threads of its children do it: an exec gives them the number of their process.
+  Victim victim(unique_name("x"), [&] {
+    ::signal(SIGCHLD, SIG_IGN);
+    for (int i = 0; i < 2; ++i) {
+      std::thread([&] {
+        for (;;) {
+          ++counters->made;
+          if (!fork_child()) {
+            support::yield_for(milliseconds(1));
+            continue;
+          }
+          std::thread([] { ::execlp("true", "true", nullptr); }).join();
+          ::_exit(0);
+        }
+      }).detach();
+    }
+  });
+  (void)victim;
+  for (int round = 0; round < 20; ++round) {
+    const std::uint64_t before = counters->made;
+    REQUIRE(support::eventually([&] { return counters->made > before + 5; }, kBound));
+    const auto fault = make_fault(pause_named(unique_name("x")));
+    REQUIRE(fault->prepare().ok());
+    const Status applied = fault->apply(MonotonicTime::max());
+    REQUIRE_MESSAGE(applied.ok(), message_of(applied));
+    CHECK(stands(*counters));
+    CHECK(fault->evidence().effect());
+    CHECK(fault->end_effect().ok());
+    CHECK(fault->clean_up().empty());
+  }
+}
+
 /// Counts SIGRTMIN, each with the number that follows the one before.
 void count_signals(Counters& counters) {
   static Counters* shared = nullptr;
