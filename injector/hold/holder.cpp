@@ -26,6 +26,8 @@
 namespace squall::hold {
 namespace {
 
+/// How late a holder may be to end its fault before the kernel ends the holder.
+constexpr Duration kGrace = std::chrono::milliseconds(500);
 /// How long an answer may wait for room on the socket. Never before the effect has ended.
 constexpr Duration kPatience = std::chrono::seconds(1);
 constexpr MonotonicTime kNever = MonotonicTime::max();
@@ -34,6 +36,37 @@ timespec to_timespec(MonotonicTime time) {
   const std::int64_t ns = to_ns(time);
   return {.tv_sec = ns / 1'000'000'000, .tv_nsec = ns % 1'000'000'000};
 }
+
+/// Ends this process at a time by the kernel alone, also if it is stopped then: what lives by its
+/// holder, as a trace does, must not outlive its lease when everybody who could end it is frozen.
+/// Source: timer_create(2); SIGKILL is the one signal that a stopped process does not put off.
+class LastResort {
+ public:
+  LastResort() {
+    sigevent event{};
+    event.sigev_notify = SIGEV_SIGNAL;
+    event.sigev_signo = SIGKILL;
+    armed_ = ::timer_create(CLOCK_MONOTONIC, &event, &timer_) == 0;
+  }
+  LastResort(const LastResort&) = delete;
+  LastResort& operator=(const LastResort&) = delete;
+  ~LastResort() {
+    if (armed_) ::timer_delete(timer_);
+  }
+
+  bool is_there() const { return armed_; }
+
+  /// kNever: not at all.
+  void at(MonotonicTime time) const {
+    itimerspec alarm{};
+    if (time != kNever) alarm.it_value = to_timespec(time);
+    ::timer_settime(timer_, TIMER_ABSTIME, &alarm, nullptr);
+  }
+
+ private:
+  timer_t timer_{};
+  bool armed_ = false;
+};
 
 enum class Wake { kMessage, kDeadline, kEnd, kSignal, kWatched };
 
@@ -50,7 +83,7 @@ class Holder {
   }
 
   int run(bool spare) {
-    if (!signals_.is_open() || !timer_.is_open()) return EXIT_FAILURE;
+    if (!signals_.is_open() || !timer_.is_open() || !last_resort_.is_there()) return EXIT_FAILURE;
     for (const FaultKind& kind : kinds_) {
       if (spare && kind.warm_up != nullptr) kind.warm_up();
     }
@@ -147,6 +180,7 @@ class Holder {
 
     const v1::EndReason reason =
         !standing.ok() ? v1::OBJECTS_GONE : hold_on(*fault, at_once, standing);
+    last_resort_.at(kNever);
     // Before the effect ends: what the kernel counted goes with the objects that counted it.
     const v1::Evidence last = fault->evidence();
     failpoint<"holder.end_decided">();
@@ -168,6 +202,7 @@ class Holder {
   /// Pulses until the fault must end. `standing`: what a pulse found wrong, if that is why.
   v1::EndReason hold_on(Fault& fault, bool at_once, Status& standing) {
     for (;;) {
+      last_resort_.at(at_once ? kNever : deadline() + kGrace);
       if (at_once && fault.is_done()) return v1::DURATION_OVER;
       v1::ToHolder request;
       const Wake wake = wait(deadline(), request, fault.watched());
@@ -263,6 +298,7 @@ class Holder {
   std::span<const FaultKind> kinds_;
   Fd signals_;
   Fd timer_;
+  LastResort last_resort_;
   MonotonicTime lease_end_ = kNever;
   MonotonicTime fault_end_ = kNever;
 };

@@ -3,8 +3,6 @@
 #include <grpcpp/grpcpp.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -48,18 +46,6 @@ Command squalld(const Namespace& where, const std::filesystem::path& state_dir,
   return command;
 }
 
-/// One connection is far cheaper than one channel of gRPC for each look.
-bool accepts(const std::string& path) {
-  const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  path.copy(address.sun_path, sizeof address.sun_path - 1);
-  const bool accepted =
-      ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
-  close(fd);
-  return accepted;
-}
-
 }  // namespace
 
 TemporaryFolder::TemporaryFolder() {
@@ -79,12 +65,13 @@ Daemon::Daemon(const Namespace& where, const std::filesystem::path& state_dir,
                const std::vector<std::pair<std::string, std::string>>& environment)
     : address_("unix:" + (state_dir / "squalld.sock").native()),
       process_(squalld(where, state_dir, environment)) {
-  const std::string socket = address_.substr(std::string("unix:").size());
-  const bool listens = eventually([&] { return !process_.running() || accepts(socket); },
-                                  kStartBound, std::chrono::milliseconds(10));
-  const Status answer = listens && process_.running()
-                            ? describe(kStartBound).status()
-                            : error(StatusCode::kUnavailable, "nobody listens");
+  // By its own word: another that was killed may have left a socket that still takes connections
+  // for a moment, in a child that has yet to become a holder.
+  const auto serves = [&] { return process_.err().find("event=serving ") != std::string::npos; };
+  eventually([&] { return serves() || !process_.running(); }, kStartBound,
+             std::chrono::milliseconds(10));
+  const Status answer =
+      serves() ? describe(kStartBound).status() : error(StatusCode::kUnavailable, "nobody listens");
   if (answer.ok()) return;
   std::string told = "squalld does not serve: " + message_of(answer);
   if (const std::optional<int> status = process_.wait(Duration::zero())) {

@@ -129,6 +129,25 @@ TEST_CASE("S05: a frozen holder is killed by squalld and what it paused goes on"
   note("S05 pause, its holder frozen", gone, std::nullopt);
 }
 
+TEST_CASE("S05: squalld and its holders frozen and the kernel lets what is paused go on") {
+  MidPause scene;
+  const MonotonicTime struck = monotonic_now();
+  const std::vector<Stranger> holders = scene.daemon->holders();
+  scene.daemon->process().signal(SIGSTOP);
+  for (const Stranger& one : holders) one.signal(SIGSTOP);
+  const Duration gone = scene.see_it_go_on(struck);
+  // Half a second after its lease a holder is ended by its own timer.
+  CHECK(gone <= kLease + 500ms + kSlack);
+  CHECK(scene.holder->ends(kBound));
+  scene.check_as_before();
+  note("S05 pause, all frozen", gone, std::nullopt);
+  scene.daemon->process().signal(SIGCONT);
+  CHECK(eventually(
+      [&] { return scene.daemon->process().err().find("event=holder_lost") != std::string::npos; },
+      kBound));
+  CHECK_FALSE(scene.stands());
+}
+
 TEST_CASE("S11: a controller that vanishes lets what is paused go on at once") {
   MidPause scene;
   const MonotonicTime struck = monotonic_now();

@@ -202,6 +202,22 @@ class WithoutDescriptors final : public OneSleeper {
   }
 };
 
+class SlowFiles final : public OneSleeper {
+ public:
+  using OneSleeper::OneSleeper;
+
+  v1::Fault fault() const override {
+    v1::Fault fault = lasting();
+    fault.mutable_io()->mutable_of()->set_pid(pid());
+    fault.mutable_io()->set_path(folder_.path());
+    fault.mutable_io()->set_delay(Duration(milliseconds(1)).count());
+    return fault;
+  }
+
+ private:
+  TemporaryFolder folder_;
+};
+
 /// A control group with one process in it.
 class Frozen final : public Sample {
  public:
@@ -332,6 +348,7 @@ std::span<const SampleKind> samples() {
       {.kind = "kill", .words = "one process", .make = make<TwoSleepers>},
       {.kind = "pause", .words = "one process", .make = make<Paused>},
       {.kind = "pause", .words = "a control group", .make = make<Frozen>},
+      {.kind = "io", .words = "1 ms more", .make = make<SlowFiles>},
       {.kind = "cpu", .words = "1 % of one core", .make = make<LittleCpu>},
       {.kind = "memory", .words = "4 MiB", .make = make<LittleMemory>},
       {.kind = "disk", .words = "4 MiB", .make = make<LittleDisk>},

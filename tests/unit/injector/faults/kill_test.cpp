@@ -180,7 +180,7 @@ TEST_CASE("nobody gets SIGKILL any more once the fault has ended") {
     holder.inject(fault, seconds(30));
     CHECK(holder.release().empty());
   }
-  SUBCASE("by its lease") { holder.inject(fault, milliseconds(100)); }
+  SUBCASE("by its lease") { holder.inject(fault, short_lease() / 2); }
   SUBCASE("by the end of squalld") {
     holder.inject(fault, seconds(30));
     holder.hang_up();

@@ -172,12 +172,17 @@ class Holding {
     return over.effect_ended().reason();
   }
 
-  bool exits() {
+  bool exits() { return ended_by() == 0; }
+
+  /// The signal that ends it, 0 for none; -1 if it does not end, or with an error.
+  int ended_by() {
     int status = 0;
-    const bool gone =
-        support::eventually([&] { return ::waitpid(pid_, &status, WNOHANG) == pid_; }, kBound);
-    if (gone) pid_ = -1;
-    return gone && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    if (!support::eventually([&] { return ::waitpid(pid_, &status, WNOHANG) == pid_; }, kBound)) {
+      return -1;
+    }
+    pid_ = -1;
+    if (WIFSIGNALED(status)) return WTERMSIG(status);
+    return WEXITSTATUS(status) == 0 ? 0 : -1;
   }
 
   void hang_up() { socket_.reset(); }
@@ -289,6 +294,19 @@ TEST_CASE("a pulse that queued up while the holder was frozen revives nothing") 
   ::kill(holding.pid(), SIGCONT);
   CHECK(holding.end() == v1::LEASE_LAPSED);
   CHECK(record()->pulsed == pulses);
+}
+
+TEST_CASE("a holder that stays frozen is ended by the kernel half a second after its deadline") {
+  Holding holding;
+  SUBCASE("its lease's") { holding.apply(milliseconds(300)); }
+  SUBCASE("its fault's") { holding.apply(seconds(60), milliseconds(300)); }
+  SUBCASE("a pulse's") {
+    holding.apply(milliseconds(300));
+    holding.pulse(milliseconds(600));
+    REQUIRE(holding.hear().has_evidence());
+  }
+  ::kill(holding.pid(), SIGSTOP);
+  CHECK(holding.ended_by() == SIGKILL);
 }
 
 TEST_CASE("a fault that fails to apply is undone and told as failed") {
