@@ -550,6 +550,30 @@ bool can_be_bounded(const FieldDescriptor& field, int levels) {
   return false;
 }
 
+namespace {
+
+/// Whether the field that a dotted path names has the value, as a plan writes it; any, if that is
+/// empty.
+bool has_value(const Message& message, std::string_view path, const std::string& value) {
+  const std::size_t dot = path.find('.');
+  const FieldDescriptor* field =
+      message.GetDescriptor()->FindFieldByName(std::string(path.substr(0, dot)));
+  if (field == nullptr || field->is_repeated()) return false;
+  const auto& reflection = *message.GetReflection();
+  if (dot != std::string_view::npos) {
+    return reflection.HasField(message, field) &&
+           has_value(reflection.GetMessage(message, field), path.substr(dot + 1), value);
+  }
+  if (value.empty()) return reflection.HasField(message, field);
+  if (field->cpp_type() != FieldDescriptor::CPPTYPE_ENUM) return false;
+  if (!reflection.HasField(message, field) && !rules_of(*field).default_value().empty()) {
+    return rules_of(*field).default_value() == value;
+  }
+  return spelling(*reflection.GetEnum(message, field)) == value;
+}
+
+}  // namespace
+
 std::vector<Finding> contradictions(const Message& message, std::string_view called) {
   std::vector<Finding> found;
   const Descriptor& type = *message.GetDescriptor();
@@ -589,6 +613,26 @@ std::vector<Finding> contradictions(const Message& message, std::string_view cal
                        "give one of them"});
       break;
     }
+    for (const v1::Conflict& conflict : rules.conflicts()) {
+      if (!has_value(message, field.name(), conflict.is()) ||
+          !has_value(message, conflict.with(), conflict.value())) {
+        continue;
+      }
+      found.push_back(
+          {field.name(), fmt::format("{}: {}", field.name(), conflict.why()), conflict.hint()});
+    }
+    if (const FieldDescriptor* other = type.FindFieldByName(rules.shares_with());
+        other != nullptr && given(*other)) {
+      const double own = number_in(message, field);
+      const double beside = number_in(message, *other);
+      if (own + beside > 100) {
+        found.push_back(
+            {field.name(),
+             fmt::format("{} and {} are {} together", field.name(), other->name(),
+                         format_number(own + beside, v1::PERCENT)),
+             fmt::format("write at most {}", format_number(100 - beside, v1::PERCENT))});
+      }
+    }
     if (!rules.not_over().empty()) {
       const FieldDescriptor* other = type.FindFieldByName(rules.not_over());
       if (other != nullptr && given(*other) &&
@@ -626,6 +670,18 @@ std::vector<Finding> contradictions(const Message& message, std::string_view cal
         found.push_back({kind->name(),
                          fmt::format("{} does not say how long it lasts", kind->name()),
                          fmt::format("write `for: 60s` beside `{}`", kind->name())});
+      }
+      for (int i = 0; fault->has_for_() && i < kind->message_type()->field_count(); ++i) {
+        const FieldDescriptor& field = *kind->message_type()->field(i);
+        if (!rules_of(field).within_for() || !asked.GetReflection()->HasField(asked, &field) ||
+            asked.GetReflection()->GetInt64(asked, &field) < fault->for_()) {
+          continue;
+        }
+        found.push_back(
+            {"for",
+             fmt::format("{} lasts no longer than its {}, which is {}", kind->name(), field.name(),
+                         format_number(number_in(asked, field), v1::DURATION)),
+             "write a longer `for`"});
       }
     }
   }

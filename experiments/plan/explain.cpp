@@ -123,6 +123,16 @@ std::string conditions_of(const FieldDescriptor& field) {
   for (const std::string& other : rules.excludes()) {
     said.push_back(fmt::format("not with `{}`", other));
   }
+  for (const v1::Conflict& conflict : rules.conflicts()) {
+    const std::string with =
+        conflict.value().empty() ? conflict.with() : conflict.with() + ": " + conflict.value();
+    said.push_back(conflict.is().empty() ? fmt::format("not with `{}`", with)
+                                         : fmt::format("no {} with `{}`", conflict.is(), with));
+  }
+  if (!rules.shares_with().empty()) {
+    said.push_back(fmt::format("with `{}` at most 100%", rules.shares_with()));
+  }
+  if (rules.within_for()) said.emplace_back("less than `for`");
   if (!rules.default_value().empty()) {
     said.push_back(fmt::format("default {}", rules.default_value()));
   }

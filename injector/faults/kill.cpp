@@ -18,7 +18,6 @@
 #include <utility>
 
 #include "experiments/base/failpoint.h"
-#include "experiments/base/units.h"
 #include "injector/faults/fault.h"
 #include "injector/faults/processes.h"
 
@@ -59,29 +58,7 @@ bool is_deadly(v1::Signal signal) {
   return signal != v1::SIGNAL_HUP && signal != v1::SIGNAL_USR1 && signal != v1::SIGNAL_USR2;
 }
 
-/// What makes no sense together. The plan language knows nothing of it: each field is right alone.
-Status check(const v1::Fault& fault) {
-  const v1::Kill& kill = fault.kill();
-  if (kill.has_grace() && kill.signal() == v1::SIGNAL_KILL) {
-    return error(StatusCode::kInvalidArgument,
-                 "kill.grace: nothing is left to wait for after KILL; write signal: TERM");
-  }
-  if (kill.has_grace() && fault.has_for_() && kill.grace() >= fault.for_()) {
-    return error(StatusCode::kInvalidArgument,
-                 "kill.grace: " + format_duration(Duration(kill.grace())) +
-                     " are not over when the fault ends, after " +
-                     format_duration(Duration(fault.for_())));
-  }
-  if (kill.respawn() == v1::WATCH && kill.process().has_pid()) {
-    return error(StatusCode::kInvalidArgument,
-                 "kill.respawn: what takes the place of a process has another pid; choose it by "
-                 "name, port or unit");
-  }
-  return ok();
-}
-
 StatusOr<Selection> select(const v1::Fault& fault) {
-  if (Status sense = check(fault); !sense.ok()) return sense;
   return select_processes(fault.kill().process(), fault.kill().pick(), fault.seed());
 }
 

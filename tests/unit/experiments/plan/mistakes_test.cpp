@@ -614,7 +614,8 @@ plan.yaml:11:40: error: unknown signal "9"
 }
 
 TEST_CASE("processes are named so that they cannot be everything") {
-  CHECK(told(R"(plan: t
+  CHECK(
+      told(R"(plan: t
 nodes: {local: {}}
 steady_state:
   - name: up
@@ -629,7 +630,7 @@ method:
   - kill: {process: {name: averyverylongname}}
   - kill: {process: {port: 0}}
 )") ==
-        R"(plan.yaml:8:12: error: process needs name, cmdline, pid, port, unit, cgroup, container, user or children_of
+      R"(plan.yaml:8:12: error: process needs name, cmdline, pid, port, unit, cgroup, container, user or children_of
     - kill: {process: {}}
              ^^^^^^^
   write process: {name: nginx}
@@ -904,6 +905,43 @@ plan.yaml:14:6: error: network needs delay, loss, gilbert_elliott, four_state, d
     - {network: {to: {ports: [1]}}, for: 1s}
        ^^^^^^^
   write network: {delay: 200ms, jitter: 20ms, to: {ports: [5432]}}
+)");
+}
+
+TEST_CASE("fields that are right alone and not together are told") {
+  CHECK(told(R"(plan: t
+nodes: {local: {}}
+steady_state:
+  - name: up
+    tcp: {address: "127.0.0.1:80"}
+    expect: [state == open]
+method:
+  - {network: {four_state: {p13: 60%, p14: 50%, p31: 20%}}, for: 1s}
+  - {network: {four_state: {p13: 60%, p31: 80%, p32: 30%}}, for: 1s}
+  - {kill: {process: {name: a}, grace: 1s}}
+  - {kill: {process: {name: a}, signal: TERM, respawn: watch, grace: 5s}, for: 5s}
+  - {kill: {process: {pid: 12}, respawn: watch}, for: 5s}
+)") ==
+        R"(plan.yaml:8:34: error: p13 and p14 are 110% together
+    - {network: {four_state: {p13: 60%, p14: 50%, p31: 20%}}, for: 1s}
+                                   ^^^
+  write at most 50%
+plan.yaml:9:44: error: p31 and p32 are 110% together
+    - {network: {four_state: {p13: 60%, p31: 80%, p32: 30%}}, for: 1s}
+                                             ^^^
+  write at most 70%
+plan.yaml:10:40: error: grace: nothing is left to wait for after KILL
+    - {kill: {process: {name: a}, grace: 1s}}
+                                         ^^
+  write signal: TERM
+plan.yaml:11:80: error: kill lasts no longer than its grace, which is 5s
+    - {kill: {process: {name: a}, signal: TERM, respawn: watch, grace: 5s}, for: 5s}
+                                                                                 ^^
+  write a longer `for`
+plan.yaml:12:42: error: respawn: what takes the place of a process has another pid
+    - {kill: {process: {pid: 12}, respawn: watch}, for: 5s}
+                                           ^^^^^
+  choose it by name, port or unit
 )");
 }
 
@@ -1528,7 +1566,8 @@ TEST_CASE("what is wrong behind an anchor and a line end is told where it stands
         "plan.yaml:10:3: error: the step does nothing\n"
         "    - &nothing\n"
         "    ^\n"
-        "  write network, kill, cpu, partition, pause, memory, disk, io, exhaust, service, dns, clock, files, script, wait or parallel\n");
+        "  write network, kill, cpu, partition, pause, memory, disk, io, exhaust, service, dns, "
+        "clock, files, script, wait or parallel\n");
 }
 
 TEST_CASE("directives are refused wherever they stand") {

@@ -270,33 +270,5 @@ TEST_CASE("kill says that nobody took the place of those it ended") {
   CHECK_FALSE(kill.has_respawn_time());
 }
 
-TEST_CASE("a kill that makes no sense is refused before anything is signalled") {
-  Victim victim(unique_name("n"));
-  v1::Fault fault = kill_named(unique_name("n"));
-  std::string why;
-  SUBCASE("a grace after KILL") {
-    fault.mutable_kill()->set_grace(Duration(seconds(1)).count());
-    why = "kill.grace: nothing is left to wait for after KILL; write signal: TERM";
-  }
-  SUBCASE("a grace beyond the fault") {
-    fault.mutable_kill()->set_signal(v1::SIGNAL_TERM);
-    fault.mutable_kill()->set_respawn(v1::WATCH);
-    fault.mutable_kill()->set_grace(Duration(seconds(5)).count());
-    fault.set_for_(Duration(seconds(5)).count());
-    why = "kill.grace: 5s are not over when the fault ends, after 5s";
-  }
-  SUBCASE("a watch for one pid") {
-    fault.mutable_kill()->mutable_process()->set_pid(victim.pid());
-    fault.mutable_kill()->set_respawn(v1::WATCH);
-    fault.set_for_(Duration(seconds(5)).count());
-    why =
-        "kill.respawn: what takes the place of a process has another pid; choose it by name, "
-        "port or unit";
-  }
-  CHECK(message_of(make_fault(fault)->prepare().status()) == why);
-  CHECK(look_at(fault).message() == why);
-  CHECK_FALSE(victim.ended_by().has_value());
-}
-
 }  // namespace
 }  // namespace squall::hold
