@@ -223,7 +223,7 @@ class Io final : public Fault {
     return std::vector<v1::Undo>();
   }
 
-  /// Errors: kNotFound if every target has ended; kResourceExhausted; as Tracing::stop().
+  /// Errors: kResourceExhausted; as Tracing::stop().
   Status apply(MonotonicTime) override {
     news_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     if (!news_.is_open()) return from_errno("eventfd", errno);
@@ -310,7 +310,7 @@ class Io final : public Fault {
     tracer_id_ = ::gettid();
     ::prctl(PR_SET_TIMERSLACK, 1UL);  // delays are as long as asked, and no longer
     alarm_.emplace();
-    const Status standing = stop_targets();
+    const Status standing = tracing_.stop(targets_, monotonic_now() + kStopWithin);
     begun.set_value(standing);
     while (standing.ok() && !ending_) {
       if (const auto call = tracing_.next_call()) take(*call);
@@ -322,22 +322,6 @@ class Io final : public Fault {
     // Nobody is let go one by one: a signal that came to one between the look at it and that would
     // be lost, which by the end of its tracer it is not.
     over_ = true;
-  }
-
-  /// Errors: as apply().
-  Status stop_targets() {
-    if (Status stopped = tracing_.stop(targets_, monotonic_now() + kStopWithin); !stopped.ok()) {
-      return stopped;
-    }
-    const Tracing::Standing standing = tracing_.standing();
-    if (standing.processes == 0) {
-      return error(StatusCode::kNotFound, "every target ended before it was traced");
-    }
-    if (standing.running > 0) {
-      return error(StatusCode::kInternal, std::to_string(standing.running) +
-                                              " threads are not traced, though they were told to");
-    }
-    return ok();
   }
 
   void take(const TracedCall& call) {

@@ -248,6 +248,14 @@ Status Tracing::stop(std::span<const Target> targets, MonotonicTime by) {
       if (monotonic_now() >= by) return refused(pid, "makes threads faster than they are stopped");
     }
   }
+  const Standing now = standing();
+  if (now.processes == 0) {
+    return error(StatusCode::kNotFound, "every target ended before it was stopped");
+  }
+  if (now.running > 0) {
+    return error(StatusCode::kInternal, std::to_string(now.running) +
+                                            " threads are not stopped, though they were told to");
+  }
   return ok();
 }
 

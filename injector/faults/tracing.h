@@ -86,9 +86,10 @@ class Tracing {
   Tracing& operator=(const Tracing&) = delete;
   ~Tracing() { release(); }
 
-  /// Stops them all, with every thread and process that they make until they stand. Errors:
-  /// kFailedPrecondition for one that may not be traced, or does not stop within the time (it waits
-  /// in the kernel, uninterruptibly); some are then stopped all the same.
+  /// Stops them all, with every thread and process that they make until they stand, as /proc says.
+  /// Errors: kFailedPrecondition for one that may not be traced, or does not stop within the time
+  /// (it waits in the kernel, uninterruptibly); some are then stopped all the same. kNotFound if
+  /// every one has ended.
   Status stop(std::span<const Target> targets, MonotonicTime by);
 
   /// Buries those that were killed meanwhile, or nobody else would learn of their end.

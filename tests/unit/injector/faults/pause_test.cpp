@@ -72,6 +72,20 @@ v1::Fault pause_named(const std::string& name) {
   return fault;
 }
 
+/// Pauses it once it has made so many more, and sees that nothing of it runs.
+void check_stands(const Counters& counters, const std::string& name, std::uint64_t made) {
+  const std::uint64_t before = counters.made;
+  REQUIRE(support::eventually([&] { return counters.made > before + made; }, kBound));
+  const auto fault = make_fault(pause_named(name));
+  REQUIRE(fault->prepare().ok());
+  const Status applied = fault->apply(MonotonicTime::max());
+  REQUIRE_MESSAGE(applied.ok(), message_of(applied));
+  CHECK(stands(counters));
+  CHECK(fault->evidence().effect());
+  CHECK(fault->end_effect().ok());
+  CHECK(fault->clean_up().empty());
+}
+
 /// The states of all its threads, by /proc.
 std::string states_of(std::uint32_t pid) {
   std::string states;
@@ -136,18 +150,7 @@ TEST_CASE("threads that are made while the process is being stopped are stopped 
       ::pthread_create(&first, nullptr, &Chain::run, nullptr);
     }
   });
-  for (int round = 0; round < 5; ++round) {
-    const std::uint64_t before = counters->made;
-    REQUIRE(support::eventually([&] { return counters->made > before + 100; }, kBound));
-    const auto fault = make_fault(pause_named(unique_name("c")));
-    REQUIRE(fault->prepare().ok());
-    const Status applied = fault->apply(MonotonicTime::max());
-    REQUIRE_MESSAGE(applied.ok(), message_of(applied));
-    CHECK(stands(*counters));
-    CHECK(fault->evidence().effect());
-    CHECK(fault->end_effect().ok());
-    CHECK(fault->clean_up().empty());
-  }
+  for (int round = 0; round < 5; ++round) check_stands(*counters, unique_name("c"), 100);
 }
 
 TEST_CASE("a child that is made while its parent is being stopped is stopped with it") {
@@ -201,18 +204,7 @@ TEST_CASE("a process that is being replaced by another program is stopped all th
     }
   });
   (void)victim;
-  for (int round = 0; round < 20; ++round) {
-    const std::uint64_t before = counters->made;
-    REQUIRE(support::eventually([&] { return counters->made > before + 5; }, kBound));
-    const auto fault = make_fault(pause_named(unique_name("x")));
-    REQUIRE(fault->prepare().ok());
-    const Status applied = fault->apply(MonotonicTime::max());
-    REQUIRE_MESSAGE(applied.ok(), message_of(applied));
-    CHECK(stands(*counters));
-    CHECK(fault->evidence().effect());
-    CHECK(fault->end_effect().ok());
-    CHECK(fault->clean_up().empty());
-  }
+  for (int round = 0; round < 20; ++round) check_stands(*counters, unique_name("x"), 5);
 }
 
 /// Counts SIGRTMIN, each with the number that follows the one before.
