@@ -133,18 +133,15 @@ TEST_CASE("a process is found by its effective user and not by its real one") {
 }
 
 TEST_CASE("a process is found by its parent") {
-  Shared<std::atomic<pid_t>> child;
-  Victim parent(unique_name("par"), [&] {
-    const pid_t made = ::fork();
-    if (made == 0) {
-      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-      for (;;) ::pause();
-    }
-    *child = made;
+  Victim parent(unique_name("par"), [] {
+    if (!fork_child()) return;
+    for (;;) ::pause();
   });
+  const auto children = support::children_of(static_cast<pid_t>(parent.pid()), unique_name("par"));
+  REQUIRE(children.size() == 1);
   v1::Process wanted;
   wanted.set_children_of(unique_name("par"));
-  CHECK(pids(select_processes(wanted)) == std::set{static_cast<std::uint32_t>(child->load())});
+  CHECK(pids(select_processes(wanted)) == std::set{static_cast<std::uint32_t>(children[0])});
   // All that is given must hold.
   wanted.set_name(unique_name("x"));
   CHECK(select_processes(wanted).status().code() == StatusCode::kNotFound);
