@@ -35,6 +35,8 @@ struct Member {
   explicit Member(const OwnGroup& group) {
     const auto children = support::children_of(static_cast<pid_t>(process.pid()), unique_name("m"));
     REQUIRE(children.size() == 1);
+    // One that is frozen before it has its parent's death signal would outlive it.
+    REQUIRE(runs());
     group.take(process.pid());
     group.take(static_cast<std::uint32_t>(children[0]));
   }
