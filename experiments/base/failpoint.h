@@ -34,7 +34,7 @@ struct Name {
 /// One for each name, whether the point is passed or not: so that they can be told beforehand.
 template <Name kName>
 struct Enlisted {
-  static inline const bool done = enlist(kName.text);
+  static inline const bool kKnown = enlist(kName.text);
 };
 
 }  // namespace failpoints
@@ -44,7 +44,7 @@ struct Enlisted {
 template <failpoints::Name kName>
 void failpoint() {
   // Used as an object, or it would not be made.
-  [[maybe_unused]] const bool* known = &failpoints::Enlisted<kName>::done;
+  [[maybe_unused]] const bool* known = &failpoints::Enlisted<kName>::kKnown;
   failpoints::pass(kName.text);
 }
 

@@ -450,6 +450,7 @@ std::string spelling(const EnumValueDescriptor& value) {
 
 std::vector<std::string> spellings(const EnumDescriptor& type) {
   std::vector<std::string> words;
+  words.reserve(static_cast<std::size_t>(type.value_count()));
   for (int i = 0; i < type.value_count(); ++i) words.push_back(spelling(*type.value(i)));
   return words;
 }
@@ -472,6 +473,7 @@ const EnumValueDescriptor* value_named(const EnumDescriptor& type, std::string_v
 
 std::vector<std::string> choices(const OneofDescriptor& choice) {
   std::vector<std::string> words;
+  words.reserve(static_cast<std::size_t>(choice.field_count()));
   for (int i = 0; i < choice.field_count(); ++i) words.push_back(choice.field(i)->name());
   return words;
 }
