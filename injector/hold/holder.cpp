@@ -172,6 +172,7 @@ class Holder {
     }
     failpoint<"holder.applied">();
     fault_end_ = end_of(monotonic_now());
+    if (!at_once) last_resort_.at(deadline() + kGrace);
     Status standing = fault->pulse(deadline());
     told.Clear();
     *told.mutable_applied()->mutable_evidence() = fault->evidence();
@@ -202,7 +203,6 @@ class Holder {
   /// Pulses until the fault must end. `standing`: what a pulse found wrong, if that is why.
   v1::EndReason hold_on(Fault& fault, bool at_once, Status& standing) {
     for (;;) {
-      last_resort_.at(at_once ? kNever : deadline() + kGrace);
       if (at_once && fault.is_done()) return v1::DURATION_OVER;
       v1::ToHolder request;
       const Wake wake = wait(deadline(), request, fault.watched());
@@ -218,6 +218,7 @@ class Holder {
       if (request.pulse().hosts_size() > 0) standing = fault.resolved(request.pulse().hosts());
       if (standing.ok()) standing = fault.pulse(deadline());
       if (!standing.ok()) return v1::OBJECTS_GONE;
+      if (!at_once) last_resort_.at(deadline() + kGrace);
       v1::FromHolder told;
       *told.mutable_evidence() = fault.evidence();
       say(told);
