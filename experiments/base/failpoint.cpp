@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstdio>
 #include <cstdlib>
 #include <set>
 #include <string>
@@ -48,7 +49,9 @@ void note(const std::string& file, std::string_view name) {
 
 }  // namespace
 
-std::vector<std::string_view> names() { return {enlisted().begin(), enlisted().end()}; }
+void print() {
+  for (const std::string_view name : enlisted()) std::puts(std::string(name).c_str());
+}
 
 bool enlist(std::string_view name) { return enlisted().insert(name).second; }
 

@@ -12,14 +12,13 @@
 #include <algorithm>
 #include <cstddef>
 #include <string_view>
-#include <vector>
 
 namespace squall {
 
 namespace failpoints {
 
-/// Of all points of this program, in order of name.
-std::vector<std::string_view> names();
+/// The names of all points of this program, a line each, in their order.
+void print();
 
 bool enlist(std::string_view name);
 void pass(std::string_view name);

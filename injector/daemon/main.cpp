@@ -6,7 +6,6 @@
 #include <exception>
 #include <filesystem>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "experiments/base/failpoint.h"
@@ -132,9 +131,7 @@ int run(int argc, char** argv) {
     return kUsage;
   }
   if (failpoints) {
-    for (const std::string_view name : squall::failpoints::names()) {
-      std::printf("%.*s\n", static_cast<int>(name.size()), name.data());
-    }
+    squall::failpoints::print();
     return EXIT_SUCCESS;
   }
   if (app.got_subcommand("doctor")) return print_diagnosis(options);

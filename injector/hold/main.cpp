@@ -77,9 +77,7 @@ int run(const std::vector<std::string_view>& words) {
     return EXIT_SUCCESS;
   }
   if (words == std::vector<std::string_view>{"--failpoints"}) {
-    for (const std::string_view name : squall::failpoints::names()) {
-      std::printf("%.*s\n", static_cast<int>(name.size()), name.data());
-    }
+    squall::failpoints::print();
     return EXIT_SUCCESS;
   }
   if (words == std::vector<std::string_view>{"--read"}) return print_fingerprint();

@@ -3,8 +3,6 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
-#include <algorithm>
-#include <cerrno>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -56,30 +54,6 @@ std::unique_ptr<Sample> make_loss(const Namespace&) {
   return std::make_unique<OnLoopback>(loss_fault(kPort, 100));
 }
 
-/// What a rename or a mount could change of a file, or of a folder and what is in it, but for the
-/// time of the last change to the inode.
-std::string seen_of(const fs::path& path) {
-  std::ostringstream text;
-  struct stat seen {};
-  if (::lstat(path.c_str(), &seen) != 0) return path.native() + ": errno " + std::to_string(errno);
-  text << path.native() << ' ' << seen.st_dev << ' ' << seen.st_ino << ' ' << seen.st_mode << ' '
-       << seen.st_uid << ' ' << seen.st_nlink << ' ' << seen.st_mtim.tv_sec << '.'
-       << seen.st_mtim.tv_nsec << '\n';
-  if (S_ISREG(seen.st_mode)) {
-    const bool can_be_written = std::ofstream(path, std::ios::in | std::ios::out).is_open();
-    text << (can_be_written ? "writable: " : "not writable: ") << std::ifstream(path).rdbuf();
-  }
-  if (S_ISDIR(seen.st_mode)) {
-    std::vector<fs::path> entries;
-    std::error_code unreadable;
-    for (const auto& entry : fs::directory_iterator(path, unreadable)) entries.push_back(entry);
-    if (unreadable) text << "unreadable\n";
-    std::sort(entries.begin(), entries.end());
-    for (const fs::path& entry : entries) text << seen_of(entry);
-  }
-  return text.str();
-}
-
 template <v1::FileState kMake>
 class OneFile final : public Sample {
  public:
@@ -100,7 +74,7 @@ class OneFile final : public Sample {
     return fault;
   }
 
-  std::string state() const override { return seen_of(file_.parent_path()); }
+  std::string state() const override { return state_of(file_.parent_path()); }
 
  private:
   TemporaryFolder folder_;

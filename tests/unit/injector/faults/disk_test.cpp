@@ -197,7 +197,7 @@ TEST_CASE("S35: the blocks are free again whatever happens to those who hold the
   const std::uint64_t before = free_in(small.path());
   check_ends(
       fill(small.path(), 48 * kMiB, kMiB), node, [](pid_t) {},
-      [&] { return free_in(small.path()) < before - 40 * kMiB; }, false);
+      [&] { return free_in(small.path()) < before - 40 * kMiB; });
   CHECK(eventually([&] { return free_in(small.path()) == before; }, kBound));
   CHECK(is_empty(small.path()));
 }

@@ -5,7 +5,6 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -21,6 +20,7 @@
 #include "tests/support/eventually.h"
 #include "tests/support/holder.h"
 #include "tests/support/namespace.h"
+#include "tests/unit/injector/faults/scenes.h"
 
 namespace squall::hold {
 namespace {
@@ -37,34 +37,6 @@ std::string content_of(const fs::path& file) {
 }
 
 void write(const fs::path& file, const std::string& text) { std::ofstream(file) << text; }
-
-/// All that stat(2) and the attributes tell of a file or a folder and of what is in it, but for the
-/// times of reading and of the last change to the inode, which a rename moves.
-std::string state_of(const fs::path& path) {
-  std::ostringstream text;
-  struct stat seen {};
-  if (::lstat(path.c_str(), &seen) != 0) return path.native() + ": errno " + std::to_string(errno);
-  text << path.native() << ' ' << seen.st_dev << ' ' << seen.st_ino << ' ' << seen.st_mode << ' '
-       << seen.st_uid << ' ' << seen.st_gid << ' ' << seen.st_nlink << ' ' << seen.st_size << ' '
-       << seen.st_mtim.tv_sec << '.' << seen.st_mtim.tv_nsec;
-  char names[1024];
-  const ssize_t size = ::llistxattr(path.c_str(), names, sizeof names);
-  for (ssize_t at = 0; at < size; at += static_cast<ssize_t>(std::string(names + at).size()) + 1) {
-    char value[1024];
-    const ssize_t length = ::lgetxattr(path.c_str(), names + at, value, sizeof value);
-    text << ' ' << names + at << '='
-         << std::string(value, static_cast<std::size_t>(std::max<ssize_t>(length, 0)));
-  }
-  text << '\n';
-  if (S_ISREG(seen.st_mode)) text << content_of(path) << '\n';
-  if (S_ISDIR(seen.st_mode)) {
-    std::vector<fs::path> entries;
-    for (const auto& entry : fs::directory_iterator(path)) entries.push_back(entry.path());
-    std::sort(entries.begin(), entries.end());
-    for (const fs::path& entry : entries) text << state_of(entry);
-  }
-  return text.str();
-}
 
 /// A shop's folder with a file in it, with an owner, a mode and an attribute of its own, in a
 /// folder that is not squalld's.

@@ -5,6 +5,7 @@
 
 #include <sys/types.h>
 
+#include <filesystem>
 #include <functional>
 #include <optional>
 #include <string>
@@ -65,6 +66,10 @@ void check_ends(const v1::Fault& fault, const Namespace& where,
 /// Why a look refuses the fault; checks that a holder does so as well, in the same words but for
 /// what is available just then.
 std::string why_refused(const v1::Fault& fault, const Namespace& where);
+
+/// All that stat(2), the attributes and the content tell of a file, or of a folder and what is in
+/// it, but for the times of reading and of the last change to the inode, which a rename moves.
+std::string state_of(const std::filesystem::path& path);
 
 /// Processor time that a process and its threads have used, by the kernel's account, to the moment;
 /// nothing if it is gone.
