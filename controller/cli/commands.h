@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "experiments/plan/load.h"
+
 namespace squall::cli {
 
 /// What was written on the command line, or in the environment where it was silent.
@@ -22,7 +24,8 @@ struct Invocation {
   std::string json_file;
   std::string junit_file;
   std::optional<std::uint64_t> seed;
-  bool unobserved = false;
+  plan::Given given;
+  std::string no_input;  ///< What an `ask` comes to where nobody is to be asked: skip or fail.
 };
 
 /// All return the exit code. Results go to standard output, all else to standard error.

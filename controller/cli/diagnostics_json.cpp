@@ -14,9 +14,9 @@ Json entry(const Diagnostics& file, const Diagnostic& found) {
   Json json = {{"severity", found.severity == Severity::kError ? "error" : "warning"},
                {"summary", found.summary},
                {"detail", found.hint}};
-  Json range = {{"filename", file.file}};
-  // What is wrong with a file as a whole has no place in it.
   const Place& place = found.place;
+  Json range = {{"filename", file.file_of(place)}};
+  // What is wrong with a file as a whole has no place in it.
   range["start"] =
       position(std::max<std::size_t>(place.line, 1), std::max<std::size_t>(place.column, 1));
   range["end"] =

@@ -39,8 +39,19 @@ void add_runs(CLI::App& app, Invocation& said) {
       ->type_name("DIR");
 }
 
+void add_params(CLI::App& app, Invocation& said) {
+  app.add_option("--set", said.given.set, "name=value: a parameter's value; may be given again")
+      ->type_name("NAME=VALUE")
+      ->allow_extra_args(false);
+  app.add_option("--params", said.given.params_files,
+                 "a YAML file with a mapping of parameters to values; --set wins over it")
+      ->type_name("FILE")
+      ->allow_extra_args(false);
+}
+
 void add_plan(CLI::App& app, Invocation& said) {
   app.add_option("plan", said.files, "the plan")->required()->expected(1)->type_name("FILE");
+  add_params(app, said);
 }
 
 void declare_run(CLI::App& app, Invocation& said) {
@@ -54,12 +65,18 @@ void declare_run(CLI::App& app, Invocation& said) {
       ->type_name("NUMBER");
   app.add_option("--json", said.json_file, "write the JSON report here too")->type_name("FILE");
   app.add_option("--junit", said.junit_file, "write the JUnit report here too")->type_name("FILE");
-  app.add_flag("--unobserved", said.unobserved, "run a plan that has no steady state");
+  app.add_flag("--unobserved", said.given.unobserved, "run a plan that has no steady state");
+  app.add_option("--no-input", said.no_input,
+                 "nobody is to be asked: an `ask` is skipped, or fails and ends the run")
+      ->check(CLI::IsMember({"skip", "fail"}))
+      ->envname("SQUALL_NO_INPUT")
+      ->type_name("skip|fail");
 }
 
 void declare_validate(CLI::App& app, Invocation& said) {
   app.add_option("plans", said.files, "the plans")->required()->type_name("FILE");
   add_output(app, said);
+  add_params(app, said);
 }
 
 void declare_explain(CLI::App& app, Invocation& said) {

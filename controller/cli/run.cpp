@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/buffer.hpp>
@@ -53,8 +54,8 @@ void print(const std::string& text) {
 }
 
 /// Says what is wrong with the plan; none if it cannot be walked.
-std::optional<v1::Plan> load_plan(const std::string& file, bool unobserved) {
-  plan::Loaded loaded = plan::load_file(file, unobserved);
+std::optional<v1::Plan> load_plan(const std::string& file, const plan::Given& given) {
+  plan::Loaded loaded = plan::load_file(file, given);
   const std::string text =
       format_diagnostics(loaded.diagnostics, report::style_of(STDERR_FILENO).colour);
   std::fwrite(text.data(), 1, text.size(), stderr);
@@ -67,7 +68,7 @@ std::uint64_t draw_seed() {
   return device();
 }
 
-/// SIGINT, SIGTERM, SIGHUP and the q key, for as long as a run goes on.
+/// SIGINT, SIGTERM, SIGHUP and the q key, for as long as a run goes on; and a person's answers.
 class Interrupts {
  public:
   Interrupts(asio::io_context& loop, std::function<void(const char*)> interrupt, bool keys)
@@ -82,6 +83,20 @@ class Interrupts {
   /// The terminal as it was.
   void restore() {
     if (keys_) keys_->restore();
+  }
+
+  /// Whether somebody is there who can answer.
+  bool can_ask() const { return keys_.has_value(); }
+
+  /// Until y or n is pressed.
+  asio::awaitable<run::Answer> ask() {
+    co_await asio::this_coro::throw_if_cancelled(false);
+    answer_.reset();
+    while (!answer_) {
+      const bool going = co_await answered_.wait();
+      if (!going) co_return run::Answer{false, "nobody: the run was over"};
+    }
+    co_return run::Answer{*answer_, "a person at the terminal"};
   }
 
  private:
@@ -102,6 +117,10 @@ class Interrupts {
                         if (got <= 0) return;  // the terminal is gone; SIGHUP says so
                         await_key();
                         if (key == 'q' || key == 'Q') interrupt_("the q key");
+                        const bool yes = key == 'y' || key == 'Y';
+                        if (!yes && key != 'n' && key != 'N') return;
+                        answer_ = yes;
+                        answered_.notify();
                       });
   }
 
@@ -109,7 +128,15 @@ class Interrupts {
   asio::posix::stream_descriptor input_;
   std::function<void(const char*)> interrupt_;
   std::optional<Keys> keys_;
+  std::optional<bool> answer_;
+  fleet::Wake answered_;
 };
+
+bool asks(const google::protobuf::RepeatedPtrField<v1::Step>& steps) {
+  return std::ranges::any_of(steps, [](const v1::Step& step) {
+    return step.has_ask() || asks(step.parallel().steps()) || asks(step.repeat().steps());
+  });
+}
 
 /// Redraws the live view until told to stop.
 asio::awaitable<void> tick(report::Screen& screen, const bool& done, fleet::Wake& stop) {
@@ -198,7 +225,7 @@ struct Session {
 
 int run_plan(const Invocation& said) {
   const std::string& file = said.files.front();
-  const auto plan = load_plan(file, said.unobserved);
+  const auto plan = load_plan(file, said.given);
   if (!plan) return kRefused;
   const std::uint64_t seed = said.seed ? *said.seed : plan->has_seed() ? plan->seed() : draw_seed();
   auto schedule = run::make_schedule(*plan, seed);
@@ -216,6 +243,13 @@ int run_plan(const Invocation& said) {
   }
   session.nodes = *std::move(made);
 
+  if (asks(plan->method()) && said.no_input.empty() && !Keys::take()) {
+    complain(
+        file +
+        ": the plan asks a person, and there is no terminal to answer at; --no-input=skip goes "
+        "on without, --no-input=fail ends the run there");
+    return kRefused;
+  }
   if (const Status prepared = prepare_reports(said); !prepared.ok()) {
     complain(message_of(prepared) + "; nothing was started");
     return kRefused;
@@ -243,9 +277,15 @@ int run_plan(const Invocation& said) {
   for (const auto& node : session.nodes) parts.nodes.push_back(node.get());
   parts.make_check = checks::make_check;
   parts.tell = [&log](v1::Event event) { (*log)->write(std::move(event)); };
+  std::optional<Interrupts> interrupts;
+  parts.ask = [&](const std::string&) -> asio::awaitable<run::Answer> {
+    if (!said.no_input.empty()) {
+      co_return run::Answer{said.no_input == "skip", "--no-input=" + said.no_input};
+    }
+    co_return co_await interrupts->ask();
+  };
   run::Engine engine(std::move(parts));
 
-  std::optional<Interrupts> interrupts;
   int signals = 0;
   interrupts.emplace(
       session.loop,
@@ -255,7 +295,7 @@ int run_plan(const Invocation& said) {
         if (session.over) session.loop.stop();
         engine.interrupt(by);
       },
-      style.live);
+      style.live || asks(plan->method()));
 
   const auto walk = [&]() -> asio::awaitable<void> {
     session.ended = co_await engine.run();
@@ -405,7 +445,9 @@ std::string json_of(const std::vector<Line>& lines) {
 
 int nodes(const Invocation& said) {
   // Who only asks for the nodes injects nothing that a check would have to see.
-  const auto plan = load_plan(said.files.front(), true);
+  plan::Given given = said.given;
+  given.unobserved = true;
+  const auto plan = load_plan(said.files.front(), given);
   if (!plan) return kRefused;
   Session session;
   fleet::Options options;

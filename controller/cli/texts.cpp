@@ -44,7 +44,7 @@ void complain(const std::string& message) { std::fprintf(stderr, "squall: %s\n",
 int validate(const Invocation& said) {
   std::vector<Diagnostics> files;
   for (const std::string& file : said.files) {
-    plan::Loaded loaded = plan::load_file(file);
+    plan::Loaded loaded = plan::load_file(file, said.given);
     if (loaded.plan) {
       // Any seed will do: how many nodes a step takes does not depend on it.
       const auto schedule = run::make_schedule(*loaded.plan, 0);

@@ -1,6 +1,9 @@
 #include "controller/report/json.h"
 
+#include <map>
 #include <stdexcept>
+#include <string>
+#include <utility>
 
 namespace squall::report {
 namespace {
@@ -52,6 +55,16 @@ Json to_json(const Message& message) {
   const auto& descriptor = *message.GetDescriptor();
   for (int number = 0; number < descriptor.field_count(); ++number) {
     const FieldDescriptor& field = *descriptor.field(number);
+    if (field.is_map()) {
+      std::map<std::string, Json> sorted;
+      for (int index = 0; index < at.FieldSize(message, &field); ++index) {
+        const Message& entry = at.GetRepeatedMessage(message, &field, index);
+        const auto& type = *field.message_type();
+        sorted[value_of(entry, *type.map_key(), -1)] = value_of(entry, *type.map_value(), -1);
+      }
+      for (auto& [key, value] : sorted) json[field.name()][key] = std::move(value);
+      continue;
+    }
     if (field.is_repeated()) {
       const int size = at.FieldSize(message, &field);
       if (size == 0) continue;

@@ -101,6 +101,17 @@ class Picture {
     }
     put(phases);
     steps();
+    question();
+  }
+
+  void question() {
+    if (!story_.question || story_.ended) return;
+    gap();
+    const Line row = Line()
+                         .add(fmt::format(" {} ", marks_.note), Paint::kWarn)
+                         .add(safe(story_.question->question()), Paint::kBold)
+                         .add("  y goes on, n ends the run", Paint::kDim);
+    for (Line& part : row.folded(style_.width, 3)) put(std::move(part));
   }
 
   void steps() {
@@ -429,6 +440,26 @@ std::string plain_line(const Story& story, const v1::Event& event, const Style& 
       std::string words = "step: " + safe(told.step());
       if (told.lasts_ms() > 0) words += " for " + ms_text(told.lasts_ms());
       return words;
+    }
+    case v1::Event::kAsked:
+      return fmt::format("{} {}", marks.note, safe(event.asked().question()));
+    case v1::Event::kAnswered: {
+      const v1::Answered& told = event.answered();
+      const std::string words =
+          fmt::format("answered with {} by {}", told.yes() ? "yes" : "no", safe(told.by()));
+      return told.yes() ? yes(words) : no(words);
+    }
+    case v1::Event::kAttempted: {
+      const v1::Attempted& told = event.attempted();
+      return told.held() ? yes(safe(told.value()) + " holds")
+                         : no(fmt::format("{} breaks {}", safe(told.value()), safe(told.words())));
+    }
+    case v1::Event::kFound:
+      return yes("found: " + safe(event.found().words()));
+    case v1::Event::kNoted: {
+      const v1::Noted& told = event.noted();
+      return fmt::format("{} {}{}{}: {}", marks.note, safe(told.by()),
+                         told.kind().empty() ? "" : ", ", safe(told.kind()), safe(told.words()));
     }
     case v1::Event::kFaultInjecting:
       return fmt::format("injecting {}", fault(event.fault_injecting().fault()));

@@ -337,6 +337,21 @@ void Story::take(const v1::Event& event) {
         if (step.place == event.step_ended().place() && !step.ended) step.ended = moment;
       }
       break;
+    case v1::Event::kAsked:
+      question = event.asked();
+      break;
+    case v1::Event::kAnswered:
+      question.reset();
+      break;
+    case v1::Event::kAttempted:
+      attempts.push_back(event.attempted());
+      break;
+    case v1::Event::kFound:
+      answer = event.found();
+      break;
+    case v1::Event::kNoted:
+      notes.emplace_back(moment, event.noted());
+      break;
     case v1::Event::kFaultInjecting:
     case v1::Event::kFaultApplied:
     case v1::Event::kFaultEvidence:
@@ -355,6 +370,7 @@ void Story::take(const v1::Event& event) {
       break;
     }
     case v1::Event::kAbortDecided:
+      question.reset();
       if (!abort) {
         abort = event.abort_decided();
         abort_at = moment;

@@ -24,6 +24,7 @@ class Summary {
     checks();
     faults();
     nodes();
+    search();
     abort();
     recovery();
     verdict();
@@ -111,6 +112,23 @@ class Summary {
 
   double duration_ms() const {
     return story_.ended ? story_.ended->duration_ms() : story_.latest.elapsed * 1000;
+  }
+
+  void search() {
+    if (story_.attempts.empty()) return;
+    title("search");
+    for (const v1::Attempted& attempt : story_.attempts) {
+      Line one = attempt.held() ? good(2) : bad(2);
+      one.add(safe(attempt.value()));
+      dots(one).add(attempt.held() ? "holds" : "breaks " + safe(attempt.words()));
+      line(one);
+    }
+    if (story_.answer) {
+      more(2,
+           safe(fmt::format("{}, to within {}", story_.answer->words(),
+                            story_.answer->resolution())),
+           Paint::kBold);
+    }
   }
 
   void checks() {

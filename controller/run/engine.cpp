@@ -20,8 +20,10 @@
 
 #include "controller/fleet/wake.h"
 #include "controller/run/verdict.h"
+#include "experiments/base/ids.h"
 #include "experiments/base/units.h"
 #include "experiments/checks/judge.h"
+#include "experiments/fault/ramp.h"
 #include "experiments/plan/declared.h"
 #include "experiments/plan/explain.h"
 #include "experiments/plan/forms.h"
@@ -94,6 +96,7 @@ struct Progress {
   std::size_t applying = 0;  ///< Not yet applied, nor failed.
   std::size_t acting = 0;    ///< Effect not ended.
   bool is_one = false;       ///< Its faults are parts of one.
+  bool enough = false;       ///< What they were injected for is known: they may end.
   bool effect = false;       ///< Seen of any of them.
   fleet::Wake changed;
 };
@@ -122,6 +125,12 @@ struct Site {
   MonotonicTime lost_at;
   std::size_t injected = 0;
   fleet::Wake changed;
+};
+
+/// One number after another is tried.
+struct Searching {
+  std::shared_ptr<Progress> attempt;  ///< Null between two.
+  std::string broke;                  ///< In words, what the attempt broke.
 };
 
 struct Decision {
@@ -194,20 +203,23 @@ class Engine::Run {
 
   asio::awaitable<void> preflight() {
     std::vector<Wanted> wanted(sites_.size());
-    std::vector<std::map<std::string, std::uint32_t>> asked(sites_.size());
-    // A step of the method begins when the one before it is over: only within one do faults meet.
+    std::set<std::string> known;
     std::uint32_t together = 0;
-    for (const Step& whole : parts_.schedule) {
-      ++together;
-      for (const Step* step : acting_steps(whole)) {
+    for (const Moment& moment : moments_of(parts_.schedule)) {
+      // The same faults again, later in the method, would only be told the same again.
+      std::string faults;
+      for (const Step* step : moment) {
         for (const Target& target : step->targets) {
-          // The same fault again, later in the method, would only be told the same again.
           v1::Fault anonymous = target.fault;
           anonymous.clear_id();
           anonymous.clear_seed();
-          const auto [first, fresh] =
-              asked[target.node].emplace(anonymous.SerializeAsString(), together);
-          if (!fresh && first->second != together) continue;
+          faults += fmt::format("{} {} ", target.node, anonymous.SerializeAsString());
+        }
+      }
+      if (!known.insert(std::move(faults)).second) continue;
+      ++together;
+      for (const Step* step : moment) {
+        for (const Target& target : step->targets) {
           wanted[target.node].push_back({step, &target.fault, together});
         }
       }
@@ -491,13 +503,7 @@ class Engine::Run {
   // ---- the walk
   // ----------------------------------------------------------------------------------
 
-  asio::awaitable<void> walk(const std::vector<Step>& steps) {
-    co_await asio::this_coro::throw_if_cancelled(false);
-    for (const Step& step : steps) {
-      const bool goes_on = co_await take(step);
-      if (!goes_on) co_return;
-    }
-  }
+  asio::awaitable<void> walk(const std::vector<Step>& steps) { co_await take_in_turn(steps); }
 
   /// Whether the walk may go on. Never throws.
   asio::awaitable<bool> take(const Step& step) {
@@ -506,22 +512,180 @@ class Engine::Run {
     if (decision_ || cancelled) co_return false;
     bool done = false;
     try {
-      tell_step(step);
-      if (!step.parallel.empty()) {
-        done = co_await take_together(step.parallel);
-      } else if (!step.targets.empty()) {
-        done = co_await act(step);
-      } else {
-        done = co_await pause(step.lasts);
+      // What has no name is of the schedule's own making.
+      if (!step.name.empty()) tell_step(step);
+      switch (step.form) {
+        case Step::Form::kFault:
+          done = co_await act(step);
+          break;
+        case Step::Form::kWait:
+          done = co_await pause(step.lasts);
+          break;
+        case Step::Form::kAsk:
+          done = co_await ask(step);
+          break;
+        case Step::Form::kTogether:
+          done = co_await take_together(step.steps);
+          break;
+        case Step::Form::kInTurn:
+          done = co_await take_in_turn(step.steps);
+          break;
+        case Step::Form::kSearch:
+          done = co_await search(step);
+          break;
       }
       v1::Event event;
       event.mutable_step_ended()->set_place(step.place);
-      parts_.tell(std::move(event));
+      if (!step.name.empty()) parts_.tell(std::move(event));
     } catch (const std::exception& failed) {
       done = false;
       internal(failed.what());
     }
     co_return done && !decision_;
+  }
+
+  asio::awaitable<bool> take_in_turn(const std::vector<Step>& steps) {
+    co_await asio::this_coro::throw_if_cancelled(false);
+    for (const Step& step : steps) {
+      const bool goes_on = co_await take(step);
+      if (!goes_on) co_return false;
+    }
+    co_return true;
+  }
+
+  /// The largest of the numbers, counted from the mild end, with which the steady state holds. By
+  /// halves, so that none harsher is tried than has to be.
+  asio::awaitable<bool> search(const Step& step) {
+    const v1::Fault& fault = step.targets.front().fault;
+    const v1::Search& wanted = fault.search();
+    const v1::Unit unit = plan::rules_of(*field_of(fault, wanted.field())).unit();
+    const std::size_t count = numbers_of(wanted);
+    Searching searching;
+    std::string broke;
+    // Nothing injected is what the steady state was proven with.
+    std::size_t holds = wanted.from() == 0 ? 1 : 0;
+    std::size_t breaks = count + 1;
+    while (breaks - holds > 1) {
+      const std::size_t middle = holds + (breaks - holds) / 2;
+      const double number = number_at(wanted, middle - 1);
+      searching_ = &searching;
+      searching.broke.clear();
+      const bool done = co_await attempt(step, number);
+      searching_ = nullptr;
+      if (!done) co_return false;
+      v1::Event event;
+      auto& told = *event.mutable_attempted();
+      told.set_place(step.place);
+      told.set_value(plan::format_number(number, unit));
+      told.set_held(searching.broke.empty());
+      told.set_words(searching.broke);
+      parts_.tell(std::move(event));
+      if (searching.broke.empty()) {
+        holds = middle;
+      } else {
+        breaks = middle;
+        broke = searching.broke;
+      }
+      if (searching.broke.empty()) continue;
+      const bool recovered = co_await recovered_from(number, unit);
+      if (!recovered) co_return false;
+    }
+    const auto number = [&](std::size_t n) {
+      return n == 0 || n > count ? "" : plan::format_number(number_at(wanted, n - 1), unit);
+    };
+    v1::Event event;
+    auto& found = *event.mutable_found();
+    found.set_place(step.place);
+    found.set_field(fmt::format("{} {}", kind_of(fault), wanted.field()));
+    found.set_holds(number(holds));
+    found.set_breaks(number(breaks));
+    found.set_resolution(plan::format_number(wanted.resolution(), unit));
+    if (found.breaks().empty()) {
+      found.set_words(
+          fmt::format("{} holds up to {}, the most that was tried", found.field(), found.holds()));
+    } else if (holds == 0 || (holds == 1 && wanted.from() == 0)) {
+      found.set_words(fmt::format("{} breaks at {} already, the least that was tried: {}",
+                                  found.field(), found.breaks(), broke));
+    } else {
+      found.set_words(fmt::format("{} holds up to {} and breaks at {}: {}", found.field(),
+                                  found.holds(), found.breaks(), broke));
+    }
+    answer_ = found.words();
+    const bool none = holds == 0;
+    parts_.tell(std::move(event));
+    if (none) {
+      findings_.breached.push_back(answer_);
+      decide("breach", answer_, monotonic_now());
+    }
+    co_return !decision_;
+  }
+
+  /// The fault with this number, for as long as the step's `for` says or until a check is breached.
+  asio::awaitable<bool> attempt(const Step& step, double number) {
+    Step attempt = step;
+    attempt.form = Step::Form::kFault;
+    attempt.lasts = Duration(step.targets.front().fault.for_());
+    for (Target& target : attempt.targets) {
+      target.fault = attempt_at(target.fault, number);
+      target.fault.set_id(new_fault_id());
+    }
+    attempt.name = plan::in_words(attempt.targets.front().fault);
+    for (const auto& watched : watched_) {
+      watched->judge.restart(monotonic_now());
+      watched->since = monotonic_now();
+    }
+    tell_step(attempt);
+    const bool done = co_await act(attempt);
+    searching_->attempt = nullptr;
+    v1::Event event;
+    event.mutable_step_ended()->set_place(step.place);
+    parts_.tell(std::move(event));
+    co_return done;
+  }
+
+  /// Every check holds again, so that the next attempt says something.
+  asio::awaitable<bool> recovered_from(double number, v1::Unit unit) {
+    const MonotonicTime begun = monotonic_now();
+    for (const auto& watched : watched_) {
+      watched->judge.restart(begun);
+      watched->since = begun;
+      watched->ask_now.notify();
+    }
+    Searching between;
+    searching_ = &between;
+    const bool recovered =
+        co_await proven(begun + within_, [this] { return decision_.has_value(); });
+    searching_ = nullptr;
+    if (recovered || decision_) co_return recovered && !decision_;
+    const std::string sentence =
+        fmt::format("the checks did not hold again within {} of the attempt with {}",
+                    format_duration(within_), plan::format_number(number, unit));
+    findings_.breached.push_back(sentence);
+    decide("breach", sentence, monotonic_now());
+    co_return false;
+  }
+
+  /// A no is a person's wish that the run ends.
+  asio::awaitable<bool> ask(const Step& step) {
+    v1::Event asked;
+    asked.mutable_asked()->set_place(step.place);
+    asked.mutable_asked()->set_question(step.name);
+    parts_.tell(std::move(asked));
+    Answer answer{false, "nobody was there to be asked"};
+    if (parts_.ask) answer = co_await parts_.ask(step.name);
+    const bool cancelled = co_await fleet::is_cancelled();
+    if (decision_ || cancelled) co_return false;
+    v1::Event told;
+    told.mutable_answered()->set_place(step.place);
+    told.mutable_answered()->set_yes(answer.yes);
+    told.mutable_answered()->set_by(answer.by);
+    parts_.tell(std::move(told));
+    if (answer.yes) co_return true;
+    interrupted_ = true;
+    findings_.interrupted.push_back(
+        fmt::format("\"{}\" was answered with no: {}", step.name, answer.by));
+    decide("interrupted", findings_.interrupted.back(), monotonic_now());
+    co_return false;
   }
 
   asio::awaitable<bool> take_together(std::span<const Step> steps) {
@@ -549,6 +713,7 @@ class Engine::Run {
     const auto progress = std::make_shared<Progress>();
     progress->applying = progress->acting = step.targets.size();
     progress->is_one = step.parts;
+    if (searching_) searching_->attempt = progress;
     for (const Target& target : step.targets) inject(step, target, progress);
 
     const MonotonicTime answer = monotonic_now() + kAnswerWithin;
@@ -563,7 +728,7 @@ class Engine::Run {
     const MonotonicTime end =
         monotonic_now() + step.lasts +
         (until_done > Duration::zero() ? until_done + kDoneWithin : Duration::zero());
-    while (progress->acting > 0 && !decision_ && monotonic_now() < end) {
+    while (progress->acting > 0 && !decision_ && !progress->enough && monotonic_now() < end) {
       const bool going = co_await progress->changed.wait(end);
       if (!going) co_return false;
     }
@@ -838,7 +1003,15 @@ class Engine::Run {
     if (phase_ == v1::METHOD && !decision_) breach = watched.judge.breached(seen);
     std::vector<v1::Event> told;
     told.push_back(std::move(event));
-    if (breach && !watched.breached) {
+    if (searching_ != nullptr && watched.declared.on_breach() == v1::ABORT) {
+      if (breach && searching_->attempt != nullptr && searching_->broke.empty()) {
+        searching_->broke =
+            fmt::format("check \"{}\": observed {}, expected {}", watched.declared.name(),
+                        breach->observed, breach->expectation);
+        searching_->attempt->enough = true;
+        searching_->attempt->changed.notify();
+      }
+    } else if (breach && !watched.breached) {
       watched.breached = true;
       const bool aborts = watched.declared.on_breach() == v1::ABORT;
       auto& known = findings_.breached;
@@ -914,6 +1087,7 @@ class Engine::Run {
   }
 
   std::string held_sentence() const {
+    if (!answer_.empty()) return answer_;
     if (watched_.empty()) return "the method went through; nothing was observed";
     return "every check held throughout, and again after the last revert";
   }
@@ -987,6 +1161,9 @@ class Engine::Run {
     }
     start.set_version(parts_.version);
     start.set_method_ms(to_ms(length_of(parts_.schedule)));
+    for (const auto& [name, parameter] : parts_.plan.params()) {
+      (*start.mutable_params())[name] = parameter.value();
+    }
     parts_.tell(std::move(event));
   }
 
@@ -1097,6 +1274,8 @@ class Engine::Run {
 
   v1::Phase phase_ = v1::PREFLIGHT;
   std::optional<Decision> decision_;  ///< The barrier.
+  Searching* searching_ = nullptr;
+  std::string answer_;  ///< Of a search.
   bool interrupted_ = false;
   bool left_ = false;
 

@@ -20,6 +20,12 @@
 
 namespace squall::run {
 
+/// Of a person.
+struct Answer {
+  bool yes = false;
+  std::string by;  ///< In words.
+};
+
 /// What a run is made of.
 struct Parts {
   v1::Plan plan;
@@ -31,6 +37,9 @@ struct Parts {
   std::vector<fleet::Node*>
       nodes;  ///< Sorted by name, as the schedule's indices are. They outlive the engine.
   std::function<std::unique_ptr<checks::Check>(const v1::Check&)> make_check;
+  /// Puts a question to a person, and says who answered and whether it was yes. Honours
+  /// cancellation. Absent where nobody can be asked: then the answer is no.
+  std::function<boost::asio::awaitable<Answer>(const std::string& question)> ask;
   std::function<void(v1::Event)> tell;  ///< Called on the loop, in order; fills in the times.
 };
 

@@ -3,16 +3,23 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <utility>
 
 #include "controller/run/partition.h"
 #include "experiments/base/ids.h"
 #include "experiments/base/units.h"
+#include "experiments/fault/ramp.h"
 #include "experiments/plan/explain.h"
 
 namespace squall::run {
 namespace {
+
+/// How many attempts a search takes at most.
+std::int64_t attempts_of(const v1::Search& search) {
+  return static_cast<std::int64_t>(std::bit_width(numbers_of(search)));
+}
 
 /// Any number will do that is not 0.
 constexpr std::uint64_t kOfFaults = 0x9e3779b97f4a7c15;
@@ -40,29 +47,130 @@ class Scheduler {
     Step made;
     made.place = place;
     made.name = declared.name();
-    if (declared.other_case() == v1::Step::kWait) {
-      made.lasts = Duration(declared.wait());
-      if (made.name.empty()) made.name = "wait";
-      return made;
+    const auto call = [&made](const std::string& words) {
+      if (made.name.empty()) made.name = words;
+    };
+    switch (declared.other_case()) {
+      case v1::Step::kWait:
+        made.form = Step::Form::kWait;
+        made.lasts = Duration(declared.wait());
+        call("wait");
+        return made;
+      case v1::Step::kAsk:
+        made.form = Step::Form::kAsk;
+        made.name = declared.ask();
+        return made;
+      case v1::Step::kParallel: {
+        auto inner = steps(declared.parallel().steps(), place + ".parallel");
+        if (!inner.ok()) return inner.status();
+        together(*std::move(inner), made);
+        call(fmt::format("{} steps together", made.steps.size()));
+        return made;
+      }
+      case v1::Step::kRepeat: {
+        const Status done = repeat(declared.repeat(), made);
+        if (!done.ok()) return done;
+        call(fmt::format("{} times", declared.repeat().times()));
+        return made;
+      }
+      default:
+        break;
     }
-    if (declared.other_case() == v1::Step::kParallel) {
-      auto inner = steps(declared.parallel().steps(), place + ".parallel");
+    call(plan::in_words(declared.fault()));
+    if (declared.fault().has_pulse()) return pulsing(declared, std::move(made));
+    return fault(declared, declared.fault(), std::move(made));
+  }
+
+  static void together(std::vector<Step> steps, Step& made) {
+    made.form = Step::Form::kTogether;
+    made.steps = std::move(steps);
+    for (const Step& one : made.steps) made.lasts = std::max(made.lasts, one.lasts);
+  }
+
+  static void in_turn(std::vector<Step> steps, Step& made) {
+    made.form = Step::Form::kInTurn;
+    made.steps = std::move(steps);
+    made.lasts = length_of(made.steps);
+  }
+
+  /// Without a name: nobody asked for it.
+  static Step wait(Duration lasts) {
+    Step made;
+    made.form = Step::Form::kWait;
+    made.lasts = lasts;
+    return made;
+  }
+
+  /// Each time with choices of its own, and not sooner than `every` after the last time began.
+  Status repeat(const v1::Repeat& declared, Step& made) {
+    std::vector<Step> times;
+    for (std::uint32_t n = 0; n < declared.times(); ++n) {
+      Step& time = times.emplace_back();
+      time.place = fmt::format("{}.repeat[{}]", made.place, n);
+      time.name = fmt::format("{} of {}", n + 1, declared.times());
+      auto inner = steps(declared.steps(), time.place);
       if (!inner.ok()) return inner.status();
-      made.parallel = *std::move(inner);
-      for (const Step& one : made.parallel) made.lasts = std::max(made.lasts, one.lasts);
-      if (made.name.empty()) made.name = fmt::format("{} steps together", made.parallel.size());
-      return made;
+      if (!declared.has_every() || n + 1 == declared.times()) {
+        in_turn(*std::move(inner), time);
+        continue;
+      }
+      std::vector<Step> beside(1);
+      in_turn(*std::move(inner), beside.front());
+      beside.push_back(wait(Duration(declared.every())));
+      together(std::move(beside), time);
     }
-    if (made.name.empty()) made.name = plan::in_words(declared.fault());
-    if (declared.fault().has_for_()) made.lasts = Duration(declared.fault().for_());
-    auto targets = declared.fault().has_partition() ? parted(declared) : picked(declared);
+    in_turn(std::move(times), made);
+    return ok();
+  }
+
+  /// The same fault on the same nodes, again and again, for as long as the step lasts.
+  StatusOr<Step> pulsing(const v1::Step& declared, Step made) {
+    const v1::Fault::Pulse& pulse = declared.fault().pulse();
+    v1::Fault once = declared.fault();
+    once.clear_pulse();
+    Step first;
+    first.place = made.place;
+    first.name = made.name;
+    auto chosen = fault(declared, once, std::move(first));
+    if (!chosen.ok()) return chosen;
+    std::vector<Step> turns;
+    Duration left(declared.fault().for_());
+    while (left > Duration::zero()) {
+      Step& turn = turns.emplace_back(*chosen);
+      turn.lasts = std::min(left, Duration(pulse.on()));
+      for (Target& target : turn.targets) {
+        target.fault.set_for_(turn.lasts.count());
+        number(target.fault);
+      }
+      left -= turn.lasts;
+      if (left <= Duration(pulse.off())) {
+        if (left > Duration::zero()) turns.push_back(wait(left));
+        break;
+      }
+      turns.push_back(wait(Duration(pulse.off())));
+      left -= Duration(pulse.off());
+    }
+    in_turn(std::move(turns), made);
+    return made;
+  }
+
+  void number(v1::Fault& fault) {
+    fault.set_id(new_fault_id());
+    fault.set_seed(1 + seeds_.below(kMostSeeds));
+  }
+
+  StatusOr<Step> fault(const v1::Step& declared, const v1::Fault& wanted, Step made) {
+    made.form = wanted.has_search() ? Step::Form::kSearch : Step::Form::kFault;
+    if (wanted.has_for_()) made.lasts = Duration(wanted.for_());
+    if (wanted.has_search()) made.lasts *= attempts_of(wanted.search());
+    auto targets = wanted.has_partition() ? parted(declared) : picked(declared);
     if (!targets.ok())
-      return in_context(fmt::format("{} ({})", made.name, place), targets.status());
+      return in_context(fmt::format("{} ({})", made.name, made.place), targets.status());
     made.targets = *std::move(targets);
-    made.parts = declared.fault().has_partition();
+    made.parts = wanted.has_partition();
     for (Target& target : made.targets) {
-      target.fault.set_id(new_fault_id());
-      target.fault.set_seed(1 + seeds_.below(kMostSeeds));
+      target.fault.clear_pulse();
+      number(target.fault);
     }
     return made;
   }
@@ -137,10 +245,55 @@ class Scheduler {
 
 void add_acting(const Step& step, std::vector<const Step*>& acting) {
   if (!step.targets.empty()) acting.push_back(&step);
-  for (const Step& part : step.parallel) add_acting(part, acting);
+  for (const Step& part : step.steps) add_acting(part, acting);
+}
+
+/// More than so many are not told apart: a look at each would take too long.
+constexpr std::size_t kMostProducts = 64;
+
+std::vector<Moment> moments_together(const std::vector<Step>& steps) {
+  std::vector<std::vector<Moment>> branches;
+  std::size_t product = 1;
+  std::size_t longest = 1;
+  for (const Step& step : steps) {
+    std::vector<Moment> branch = moments_of({&step, 1});
+    if (branch.empty()) continue;
+    product = std::min(product * branch.size(), kMostProducts + 1);
+    longest = std::max(longest, branch.size());
+    branches.push_back(std::move(branch));
+  }
+  if (branches.empty()) return {};
+  std::vector<Moment> moments;
+  const bool all = product <= kMostProducts;
+  for (std::size_t n = 0; n < (all ? product : longest); ++n) {
+    Moment& moment = moments.emplace_back();
+    std::size_t rest = n;
+    for (const std::vector<Moment>& branch : branches) {
+      const Moment& part = branch[rest % branch.size()];
+      if (all) rest /= branch.size();
+      moment.insert(moment.end(), part.begin(), part.end());
+    }
+  }
+  return moments;
 }
 
 }  // namespace
+
+std::vector<Moment> moments_of(std::span<const Step> steps) {
+  std::vector<Moment> moments;
+  for (const Step& step : steps) {
+    std::vector<Moment> inner;
+    if (!step.targets.empty()) {
+      inner.push_back({&step});
+    } else if (step.form == Step::Form::kTogether) {
+      inner = moments_together(step.steps);
+    } else {
+      inner = moments_of(step.steps);
+    }
+    moments.insert(moments.end(), inner.begin(), inner.end());
+  }
+  return moments;
+}
 
 std::uint64_t Random::below(std::uint64_t bound) {
   // Numbers past the last whole multiple of `bound` would make the low results likelier.

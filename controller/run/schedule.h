@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <random>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -37,26 +38,43 @@ struct Target {
   v1::Fault fault;       ///< With its id.
 };
 
-/// Either a fault on its targets, or a wait, or steps that run together.
+/// A step of the method, with every choice made.
 struct Step {
+  enum class Form {
+    kFault,     ///< On its targets, for as long as it lasts.
+    kWait,      ///< As long as it lasts.
+    kAsk,       ///< Until a person says yes; `name` is the question.
+    kTogether,  ///< Its steps at once, done with the last.
+    kInTurn,    ///< Its steps one after another.
+    kSearch,    ///< The fault on its targets, with one number after another.
+  };
+  Form form = Form::kFault;
   std::string name;   ///< As the plan has it, or in words what it does.
   std::string place;  ///< method[1].parallel[0]
-  Duration lasts{};   ///< 0 for what is done at once.
+  Duration lasts{};   ///< 0 for what is done at once, and for what nobody knows ahead.
   std::vector<Target> targets;
   bool parts = false;  ///< A partition: its targets' faults are one, and what one shows all did.
-  std::vector<Step> parallel;
+  std::vector<Step> steps;
 };
 
 /// The plan's nodes, sorted.
 std::vector<std::string> node_names(const v1::Plan& plan);
 
-/// Errors: kInvalidArgument, naming the step, for one that selects no node.
+/// The same for a seed but for the faults' ids, which no two runs share. Errors: kInvalidArgument,
+/// naming the step, for one that selects no node.
 StatusOr<std::vector<Step>> make_schedule(const v1::Plan& plan, std::uint64_t seed);
 
 /// How long the steps last if nothing ends them sooner.
 Duration length_of(const std::vector<Step>& steps);
 
-/// The steps with targets, those inside parallel ones too, in the plan's order.
+/// Steps with targets that may act at the same time.
+using Moment = std::vector<const Step*>;
+
+/// Every set of them, in the plan's order; where there would be more than 64 within steps that run
+/// together, a part of them.
+std::vector<Moment> moments_of(std::span<const Step> steps);
+
+/// The steps with targets, those inside others too, in the plan's order.
 std::vector<const Step*> acting_steps(const std::vector<Step>& steps);
 
 /// The same of one step.

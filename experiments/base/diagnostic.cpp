@@ -68,11 +68,35 @@ std::string lower(std::string_view text) {
   return result;
 }
 
+/// The lines of a text, counted from 1, without their ends.
+class Lines {
+ public:
+  explicit Lines(std::string_view text) : text_(text) {
+    for (std::size_t at = text.find('\n'); at != text.npos; at = text.find('\n', at + 1)) {
+      starts_.push_back(at + 1);
+    }
+  }
+
+  std::size_t size() const { return starts_.size(); }
+
+  std::string_view at(std::size_t number) const {
+    const std::size_t begin = starts_[number - 1];
+    const std::size_t end = number < starts_.size() ? starts_[number] - 1 : text_.size();
+    std::string_view line = text_.substr(begin, end - begin);
+    if (!line.empty() && line.back() == '\r') line.remove_suffix(1);
+    return line;
+  }
+
+ private:
+  std::string_view text_;
+  std::vector<std::size_t> starts_ = {0};
+};
+
 /// Whether this is news, and there is room for it.
 bool keep(Diagnostics& diagnostics, Severity severity, const Place& place,
           const std::string& summary) {
   std::set<Diagnostics::Key>& kept = diagnostics.kept[severity == Severity::kError ? 0 : 1];
-  Diagnostics::Key key(place.line, place.column, summary);
+  Diagnostics::Key key(place.file, place.line, place.column, summary);
   if (kept.contains(key)) return false;
   if (kept.size() == Diagnostics::kMostKept) {
     diagnostics.more = true;
@@ -91,13 +115,25 @@ void Diagnostics::error(Place place, std::string summary, std::string hint) {
 void Diagnostics::error(Place place, std::string summary, const Hint& hint) {
   ++errors;
   if (!keep(*this, Severity::kError, place, summary)) return;
-  found.push_back({Severity::kError, place, std::move(summary), hint()});
+  std::string whole = hint();
+  if (const auto remark = remarks.find(place); remark != remarks.end()) {
+    whole += (whole.empty() ? "" : "; ") + remark->second;
+  }
+  found.push_back({Severity::kError, place, std::move(summary), std::move(whole)});
 }
 
 void Diagnostics::warning(Place place, std::string summary, std::string hint) {
   ++warnings;
   if (!keep(*this, Severity::kWarning, place, summary)) return;
   found.push_back({Severity::kWarning, place, std::move(summary), std::move(hint)});
+}
+
+const std::string& Diagnostics::file_of(const Place& place) const {
+  return place.file == 0 ? file : beside[place.file - 1].file;
+}
+
+const std::string& Diagnostics::text_of(const Place& place) const {
+  return place.file == 0 ? text : beside[place.file - 1].text;
 }
 
 std::string format_diagnostics(const Diagnostics& diagnostics, bool colour) {
@@ -107,46 +143,34 @@ std::string format_diagnostics(const Diagnostics& diagnostics, bool colour) {
   const std::string_view green = colour ? "\033[32m" : "";
   const std::string_view plain = colour ? "\033[0m" : "";
 
-  const std::string_view text = diagnostics.text;
-  std::vector<std::size_t> line_starts = {0};
-  for (std::size_t at = text.find('\n'); at != std::string_view::npos;
-       at = text.find('\n', at + 1)) {
-    line_starts.push_back(at + 1);
-  }
-  const auto line_at = [&](std::size_t number) {
-    const std::size_t begin = line_starts[number - 1];
-    const std::size_t end = number < line_starts.size() ? line_starts[number] - 1 : text.size();
-    std::string_view line = text.substr(begin, end - begin);
-    if (!line.empty() && line.back() == '\r') line.remove_suffix(1);
-    return line;
-  };
-
   std::vector<const Diagnostic*> sorted;
   sorted.reserve(diagnostics.found.size());
   for (const Diagnostic& diagnostic : diagnostics.found) sorted.push_back(&diagnostic);
   std::stable_sort(sorted.begin(), sorted.end(), [](const Diagnostic* a, const Diagnostic* b) {
-    return std::pair(a->place.line, a->place.column) < std::pair(b->place.line, b->place.column);
+    return InOrder()(a->place, b->place);
   });
 
   constexpr std::size_t kMostShown = 200;
-  const std::string file = escape_controls(diagnostics.file);
+  std::vector<Lines> lines = {Lines(diagnostics.text)};
+  for (const Source& source : diagnostics.beside) lines.emplace_back(source.text);
   std::string out;
   for (std::size_t i = 0; i < sorted.size(); ++i) {
     if (i == kMostShown) {
-      out += fmt::format("{}: {}{} more not shown\n", file, diagnostics.more ? "more than " : "",
-                         sorted.size() - kMostShown);
+      out += fmt::format("{}: {}{} more not shown\n", escape_controls(diagnostics.file),
+                         diagnostics.more ? "more than " : "", sorted.size() - kMostShown);
       break;
     }
     const Diagnostic& diagnostic = *sorted[i];
     const Place& place = diagnostic.place;
-    out += fmt::format("{}{}:", bold, file);
+    const Lines& source = lines[place.file];
+    out += fmt::format("{}{}:", bold, escape_controls(diagnostics.file_of(place)));
     if (place.line > 0) out += fmt::format("{}:{}:", place.line, place.column);
     const bool is_error = diagnostic.severity == Severity::kError;
     out += fmt::format("{} {}{}:{} {}{}{}\n", plain, is_error ? red : yellow,
                        is_error ? "error" : "warning", plain, bold,
                        escape_controls(diagnostic.summary), plain);
-    if (place.line > 0 && place.line <= line_starts.size() && place.column > 0) {
-      const std::string_view line = line_at(place.line);
+    if (place.line > 0 && place.line <= source.size() && place.column > 0) {
+      const std::string_view line = source.at(place.line);
       const std::size_t column = std::min(place.column - 1, line.size());
       const auto [from, to] = shown_part(line, column);
       const std::string_view lead = from > 0 ? "..." : "";

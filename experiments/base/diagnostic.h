@@ -5,7 +5,9 @@
 
 #include <array>
 #include <cstddef>
+#include <deque>
 #include <functional>
+#include <map>
 #include <set>
 #include <string>
 #include <string_view>
@@ -20,8 +22,16 @@ struct Place {
   std::size_t line = 0;
   std::size_t column = 0;
   std::size_t length = 1;  ///< Bytes under the caret, at least 1, never past the end of the line.
+  std::size_t file = 0;    ///< Of the Diagnostics: 0 is the text itself, n the nth beside it.
 
   friend bool operator==(const Place&, const Place&) = default;
+};
+
+/// By file, line and column.
+struct InOrder {
+  bool operator()(const Place& a, const Place& b) const {
+    return std::tuple(a.file, a.line, a.column) < std::tuple(b.file, b.line, b.column);
+  }
 };
 
 enum class Severity { kError, kWarning };
@@ -35,7 +45,14 @@ struct Diagnostic {
   friend bool operator==(const Diagnostic&, const Diagnostic&) = default;
 };
 
-/// Everything found in one text, each once for its place, however often an alias repeats it.
+/// A text that things may be found in.
+struct Source {
+  std::string file;  ///< As the user named it.
+  std::string text;  ///< The whole text, for the source line under each message.
+};
+
+/// Everything found in one text, and in those that belong to it, each once for its place, however
+/// often an alias repeats it.
 struct Diagnostics {
   /// How many errors are kept, and how many warnings: a text of a million mistakes takes no more
   /// memory than one of a thousand.
@@ -44,17 +61,22 @@ struct Diagnostics {
   /// Works a hint out, only where the diagnostic is kept.
   using Hint = std::function<std::string()>;
 
-  std::string file;  ///< As the user named it.
-  std::string text;  ///< The whole text, for the source line under each message.
+  std::string file;           ///< As the user named it.
+  std::string text;           ///< The whole text.
+  std::deque<Source> beside;  ///< Texts that it draws from. References to them stay good.
+  /// What is said behind the hint of an error at a place: where its value comes from.
+  std::map<Place, std::string, InOrder> remarks;
   std::vector<Diagnostic> found;
   bool more = false;         ///< There was more than what is kept.
   std::size_t errors = 0;    ///< Told, those included that are not kept.
   std::size_t warnings = 0;  ///< Likewise.
-  /// Line, column, summary: what the errors, and then the warnings, are known by.
-  using Key = std::tuple<std::size_t, std::size_t, std::string>;
+  /// File, line, column, summary: what the errors, and then the warnings, are known by.
+  using Key = std::tuple<std::size_t, std::size_t, std::size_t, std::string>;
   std::array<std::set<Key>, 2> kept{};
 
   bool has_errors() const { return errors > 0; }
+  const std::string& file_of(const Place& place) const;
+  const std::string& text_of(const Place& place) const;
   void error(Place place, std::string summary, std::string hint = "");
   void error(Place place, std::string summary, const Hint& hint);
   void warning(Place place, std::string summary, std::string hint = "");

@@ -11,20 +11,6 @@ namespace {
 /// Deeper than any contract nests; a plan's parallel steps may, so the wire is held to this.
 constexpr int kDeepest = 64;
 
-bool is_number(const FieldDescriptor& field) {
-  switch (field.cpp_type()) {
-    case FieldDescriptor::CPPTYPE_INT32:
-    case FieldDescriptor::CPPTYPE_INT64:
-    case FieldDescriptor::CPPTYPE_UINT32:
-    case FieldDescriptor::CPPTYPE_UINT64:
-    case FieldDescriptor::CPPTYPE_FLOAT:
-    case FieldDescriptor::CPPTYPE_DOUBLE:
-      return true;
-    default:
-      return false;
-  }
-}
-
 /// Stops at the first thing wrong: a program sent this, and a program wants one reason.
 class Walk {
  public:
@@ -55,6 +41,9 @@ class Walk {
       }
     }
     if (const auto problem = bad_form(message)) return wrong(path, in_words(*problem));
+    if (const auto* fault = google::protobuf::DynamicCastToGenerated<v1::Fault>(&message)) {
+      if (const Status status = ramps(*fault, path); !status.ok()) return status;
+    }
     for (const Finding& finding : contradictions(message, noun_of(type))) {
       return wrong(finding.field.empty() ? path : below(path, finding.field),
                    in_words({finding.summary, finding.hint}));
@@ -63,6 +52,23 @@ class Walk {
   }
 
  private:
+  /// What the numbers say together must be right all the time.
+  static Status ramps(const v1::Fault& fault, const std::string& path) {
+    if (fault.ramps().empty()) return ok();
+    if (const auto problem = bad_ramps(fault)) return wrong(path, in_words(*problem));
+    for (const v1::Fault& corner : corners_of(fault)) {
+      const auto& reflection = *corner.GetReflection();
+      const FieldDescriptor& kind = *reflection.GetOneofFieldDescriptor(
+          corner, corner.GetDescriptor()->FindOneofByName("kind"));
+      for (const Finding& finding :
+           contradictions(reflection.GetMessage(corner, &kind), kind.name())) {
+        return wrong(below(below(path, kind.name()), finding.field),
+                     in_words({finding.summary, finding.hint}));
+      }
+    }
+    return ok();
+  }
+
   static std::string below(const std::string& path, const std::string& name) {
     return path.empty() ? name : fmt::format("{}.{}", path, name);
   }
@@ -96,7 +102,7 @@ class Walk {
         break;
     }
     std::optional<Problem> problem;
-    if (is_number(field)) {
+    if (is_one_number(field)) {
       problem = out_of_bounds(number_in(message, field), field);
     } else if (field.type() == FieldDescriptor::TYPE_STRING) {
       std::string scratch;

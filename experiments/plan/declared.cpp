@@ -487,24 +487,62 @@ std::string one_of(const std::vector<std::string>& words) {
   return text;
 }
 
-double number_in(const Message& message, const FieldDescriptor& field) {
-  const auto& reflection = *message.GetReflection();
+bool is_one_number(const FieldDescriptor& field) {
+  if (field.is_repeated()) return false;
   switch (field.cpp_type()) {
     case FieldDescriptor::CPPTYPE_INT32:
-      return reflection.GetInt32(message, &field);
     case FieldDescriptor::CPPTYPE_INT64:
-      return static_cast<double>(reflection.GetInt64(message, &field));
     case FieldDescriptor::CPPTYPE_UINT32:
-      return reflection.GetUInt32(message, &field);
     case FieldDescriptor::CPPTYPE_UINT64:
-      return static_cast<double>(reflection.GetUInt64(message, &field));
     case FieldDescriptor::CPPTYPE_FLOAT:
-      return static_cast<double>(reflection.GetFloat(message, &field));
     case FieldDescriptor::CPPTYPE_DOUBLE:
-      return reflection.GetDouble(message, &field);
+      return true;
     default:
-      return 0;
+      return false;
   }
+}
+
+std::optional<Problem> bad_end(double number, const FieldDescriptor& field) {
+  // A line that carries nothing is no beginning of a slow one.
+  if (number == 0 && rules_of(field).unit() != v1::RATE) return std::nullopt;
+  return out_of_bounds(number, field);
+}
+
+std::optional<Problem> bad_ramps(const v1::Fault& fault) {
+  for (int n = 0; n < fault.ramps_size(); ++n) {
+    const v1::Ramp& ramp = fault.ramps(n);
+    const FieldDescriptor* field = field_of(fault, ramp.field());
+    if (field == nullptr || !rules_of(*field).ramps()) {
+      return Problem{fmt::format("{} cannot change while the fault lasts", ramp.field()), ""};
+    }
+    const bool again =
+        std::any_of(fault.ramps().begin(), fault.ramps().begin() + n,
+                    [&](const v1::Ramp& other) { return other.field() == ramp.field(); });
+    if (again) return Problem{fmt::format("two ramps of {}", ramp.field()), ""};
+    for (const double end : {ramp.from(), ramp.to()}) {
+      if (auto problem = bad_end(end, *field)) {
+        problem->summary = fmt::format("{} {}", ramp.field(), problem->summary);
+        return problem;
+      }
+    }
+    const OneofDescriptor& kinds = *v1::Fault::descriptor()->FindOneofByName("kind");
+    const auto& reflection = *fault.GetReflection();
+    const Message& kind =
+        reflection.GetMessage(fault, reflection.GetOneofFieldDescriptor(fault, &kinds));
+    if (number_in(kind, *field) < std::max(ramp.from(), ramp.to())) {
+      return Problem{fmt::format("{} is less than where its ramp goes", ramp.field()), ""};
+    }
+    if (ramp.over() <= 0)
+      return Problem{fmt::format("the ramp of {} takes no time", ramp.field()), ""};
+    if (fault.has_for_() && ramp.over() > fault.for_()) {
+      return Problem{
+          fmt::format("the ramp of {} takes {}, and the fault ends after {}", ramp.field(),
+                      format_number(static_cast<double>(ramp.over()), v1::DURATION),
+                      format_number(static_cast<double>(fault.for_()), v1::DURATION)),
+          "write a longer `for`, or a shorter `over`"};
+    }
+  }
+  return std::nullopt;
 }
 
 Duration time_until_done(const v1::Fault& fault) {
@@ -672,6 +710,21 @@ std::vector<Finding> contradictions(const Message& message, std::string_view cal
         found.push_back({kind->name(),
                          fmt::format("{} does not say how long it lasts", kind->name()),
                          fmt::format("write `for: 60s` beside `{}`", kind->name())});
+      }
+      if (fault->has_pulse() && at_once) {
+        found.push_back({"pulse",
+                         fmt::format("{} is done at once and cannot come and go", kind->name()),
+                         "leave `pulse` out, or put the step into a `repeat`"});
+      } else if (fault->has_pulse() && fault->has_for_() && fault->pulse().on() >= fault->for_()) {
+        found.push_back(
+            {"pulse",
+             fmt::format("the fault lasts {}, and a pulse of it {}",
+                         format_number(static_cast<double>(fault->for_()), v1::DURATION),
+                         format_number(static_cast<double>(fault->pulse().on()), v1::DURATION)),
+             "write a longer `for`, or a shorter `on`"});
+      } else if (fault->has_pulse() && (fault->has_search() || fault->ramps_size() > 0)) {
+        found.push_back({"pulse", "a fault that comes and goes, with a number that changes",
+                         "give the number one value, or leave `pulse` out"});
       }
       for (int i = 0; fault->has_for_() && i < kind->message_type()->field_count(); ++i) {
         const FieldDescriptor& field = *kind->message_type()->field(i);

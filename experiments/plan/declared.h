@@ -13,6 +13,7 @@
 
 #include "experiments/base/clock.h"
 #include "experiments/base/status.h"
+#include "experiments/fault/ramp.h"
 #include "squall/v1/faults.pb.h"
 #include "squall/v1/options.pb.h"
 
@@ -79,8 +80,8 @@ std::vector<std::string> choices(const OneofDescriptor& choice);
 /// network, kill or cpu.
 std::string one_of(const std::vector<std::string>& words);
 
-/// Reads a number out of any numeric field, repeated or not.
-double number_in(const Message& message, const FieldDescriptor& field);
+/// Whether it is one number, in whatever unit.
+bool is_one_number(const FieldDescriptor& field);
 
 /// Whether more of a field can be told from less: a number, or a message with one in it.
 bool can_be_bounded(const FieldDescriptor& field, int levels = 3);
@@ -97,6 +98,13 @@ struct Finding {
 /// the wire alike.
 /// `called` is what the message is called where it stands.
 std::vector<Finding> contradictions(const Message& message, std::string_view called);
+
+/// Whether a number may be one end of a ramp or a search: within the field's bounds, or nothing at
+/// all.
+std::optional<Problem> bad_end(double number, const FieldDescriptor& field);
+
+/// What is wrong with a fault's ramps, from a plan or over the wire.
+std::optional<Problem> bad_ramps(const v1::Fault& fault);
 
 /// How long a fault that is done at once may take until it is; 0 for one that lasts, whose end is
 /// said by `for`.

@@ -3,7 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <limits>
+#include <cmath>
+#include <map>
 #include <string_view>
 #include <unordered_map>
 #include <unordered_set>
@@ -13,6 +14,7 @@
 #include "experiments/plan/expectation.h"
 #include "experiments/plan/forms.h"
 #include "squall/v1/guardrails.pb.h"
+#include "squall/v1/plan.pb.h"
 
 namespace squall::plan {
 namespace {
@@ -113,6 +115,10 @@ class Decoder {
   void message(const YamlNode& node, Message& message, const Place& where,
                const std::string& called) {
     const std::size_t before = told();
+    if (node.told) {
+      tainted_.insert(&node);
+      return;
+    }
     switch (rules_of(*message.GetDescriptor()).form()) {
       case v1::FORM_NONE:
         mapping(node, message, where, called);
@@ -125,6 +131,9 @@ class Decoder {
         break;
       case v1::SELECTOR:
         selector(node, static_cast<v1::Selector&>(message), where);
+        break;
+      case v1::PARAMETER:
+        parameter(node, message, where, called);
         break;
       default:
         short_form(node, message, where);
@@ -204,14 +213,27 @@ class Decoder {
         absent(message, here.slots[i], place_in(node, where), called);
     }
     open_.pop_back();
-    if (out_.errors != before || bounding_) return;
+    const bool tainted = std::any_of(given.begin(), given.end(), [this](const auto* entry) {
+      return entry != nullptr && tainted_.contains(entry->value);
+    });
+    if (tainted) tainted_.insert(&node);
+    if (out_.errors != before || bounding_ || tainted) {
+      if (!is_fault_kind(*message.GetDescriptor())) {
+        courses_.clear();
+        search_ = {};
+      }
+      return;
+    }
     weigh(message, node, place_in(node, where), called);
     for (const Slot& slot : here.slots) {
       if (slot.inside == nullptr || !message.GetReflection()->HasField(message, slot.inside)) {
         continue;
       }
-      weigh(message.GetReflection()->GetMessage(message, slot.inside), node, place_in(node, where),
-            called);
+      Message& inside = *message.GetReflection()->MutableMessage(&message, slot.inside);
+      if (auto* fault = google::protobuf::DynamicCastToGenerated<v1::Fault>(&inside)) {
+        take_courses(*fault, node);
+      }
+      weigh(inside, node, place_in(node, where), called);
       break;
     }
   }
@@ -402,6 +424,10 @@ class Decoder {
   void value(const YamlNode& node, Message& message, const FieldDescriptor& field,
              const Place& where) {
     const std::size_t before = told();
+    if (node.told) {
+      tainted_.insert(&node);
+      return;
+    }
     if (field.options().HasExtension(v1::limits)) {
       limits(node, message, field, where);
     } else if (field.is_map()) {
@@ -495,7 +521,7 @@ class Decoder {
       if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
         this->message(*item, *message.GetReflection()->AddMessage(&message, &field), item->place,
                       item_called);
-      } else {
+      } else if (!item->told) {
         scalar(*item, message, field);
       }
     }
@@ -525,6 +551,7 @@ class Decoder {
         out_.error(entry.key->place, problem->summary, problem->hint);
         continue;
       }
+      if (entry.value->told) continue;
       Message& pair = *message.GetReflection()->AddMessage(&message, &field);
       pair.GetReflection()->SetString(&pair, &key, entry.key->text);
       open_.back().key = entry.key->text;
@@ -589,12 +616,27 @@ class Decoder {
       return;
     }
     for (const YamlNode::Entry& entry : node.entries) {
+      if (entry.value->told) tainted_.insert(&node);
       if (entry.value->kind != YamlNode::Kind::kScalar) {
         out_.error(entry.key->place, fmt::format("label {} has no value", shown(entry.key->text)),
                    "write {role: db}");
         continue;
       }
       selector.mutable_labels()->insert({entry.key->text, entry.value->text});
+    }
+  }
+
+  /// Its default alone, or all that is to be said about it.
+  void parameter(const YamlNode& node, Message& message, const Place& where,
+                 const std::string& called) {
+    if (node.kind == YamlNode::Kind::kScalar) {
+      static_cast<v1::Parameter&>(message).set_default_(node.text);
+    } else if (node.kind == YamlNode::Kind::kMapping) {
+      mapping(node, message, where, called);
+    } else {
+      out_.error(node.kind == YamlNode::Kind::kNull ? where : node.place,
+                 fmt::format("{} has no one value", called),
+                 "write its default, or {help: what it is for} where every run must give it");
     }
   }
 
@@ -658,6 +700,10 @@ class Decoder {
       out_.error(node.place, fmt::format("{} has no value", field.name()), write_example(field));
       return;
     }
+    if (node.kind == YamlNode::Kind::kMapping && !bounding_ && is_one_number(field) &&
+        is_fault_kind(*field.containing_type())) {
+      return course(node, message, field);
+    }
     if (node.kind != YamlNode::Kind::kScalar) {
       out_.error(node.place, fmt::format("{} is one value", field.name()), write_example(field));
       return;
@@ -704,9 +750,9 @@ class Decoder {
         if (rules_of(field).unit() == v1::UNIT_NONE) {  // a seed has all 64 bits; a double has 53
           const auto whole = parse_count(node.text);
           if (!whole.ok()) {
-            tell(node, field, problem_of(whole.status()));
+            tell(node, problem_of(whole.status()));
           } else if (const auto bad = out_of_bounds(static_cast<double>(*whole), field)) {
-            tell(node, field, *bad);
+            tell(node, *bad);
           } else {
             put(&R::SetUInt64, &R::AddUInt64, *whole);
           }
@@ -729,57 +775,163 @@ class Decoder {
                  std::move(problem->hint));
       return;
     }
-    switch (field.cpp_type()) {
-      case FieldDescriptor::CPPTYPE_DOUBLE:
-        put(&R::SetDouble, &R::AddDouble, *read);
-        return;
-      case FieldDescriptor::CPPTYPE_FLOAT:
-        put(&R::SetFloat, &R::AddFloat, static_cast<float>(*read));
-        return;
-      case FieldDescriptor::CPPTYPE_INT64:
-        put(&R::SetInt64, &R::AddInt64, whole_of<std::int64_t>(*read));
-        return;
-      case FieldDescriptor::CPPTYPE_UINT64:
-        put(&R::SetUInt64, &R::AddUInt64, whole_of<std::uint64_t>(*read));
-        return;
-      case FieldDescriptor::CPPTYPE_INT32:
-        if (!fits<std::int32_t>(*read)) break;
-        put(&R::SetInt32, &R::AddInt32, whole_of<std::int32_t>(*read));
-        return;
-      case FieldDescriptor::CPPTYPE_UINT32:
-        if (!fits<std::uint32_t>(*read)) break;
-        put(&R::SetUInt32, &R::AddUInt32, whole_of<std::uint32_t>(*read));
-        return;
-      default:
-        break;
-    }
+    if (holds_number(field, *read)) return set_number(message, field, *read);
     out_.error(
         node.place, fmt::format("{} {} is too large", field.name(), node.text),
         bounds_in_words(field).empty() ? "" : fmt::format("write {}", bounds_in_words(field)));
   }
 
-  void tell(const YamlNode& node, const FieldDescriptor& field, const Problem& problem) {
-    static_cast<void>(field);
+  static bool is_fault_kind(const Descriptor& type) {
+    const OneofDescriptor& kinds = *v1::Fault::descriptor()->FindOneofByName("kind");
+    for (int i = 0; i < kinds.field_count(); ++i) {
+      if (kinds.field(i)->message_type() == &type) return true;
+    }
+    return false;
+  }
+
+  /// A number that changes while the fault lasts, or that is looked for. The field itself has the
+  /// larger end, which is what the node is asked about.
+  void course(const YamlNode& node, Message& message, const FieldDescriptor& field) {
+    const YamlNode* find = node.find("find");
+    if (find != nullptr && node.entries.size() > 1) {
+      out_.error(node.find_key("find")->place, "a search and a ramp of one number",
+                 "write {find: {from: 0ms, to: 1s, resolution: 10ms}} alone");
+      return;
+    }
+    if (find == nullptr && !rules_of(field).ramps()) {
+      out_.error(node.place, fmt::format("{} cannot change while the fault lasts", field.name()),
+                 [&] { return what_ramps(*field.containing_type()); });
+      return;
+    }
+    const YamlNode& written = find == nullptr ? node : *find;
+    if (!written.is_mapping()) {
+      out_.error(written.place, "find is a mapping",
+                 "write find: {from: 0ms, to: 1s, resolution: 10ms}");
+      return;
+    }
+    const std::string last = find == nullptr ? "over" : "resolution";
+    const std::vector<std::string> words = {"from", "to", last};
+    const std::size_t before = out_.errors;
+    for (const YamlNode::Entry& entry : written.entries) {
+      if (std::find(words.begin(), words.end(), entry.key->text) != words.end()) continue;
+      out_.error(entry.key->place, fmt::format("unknown key {}", shown(entry.key->text)),
+                 known_words(entry.key->text, words));
+    }
+    // An unknown word may well be the misspelt one.
+    if (out_.errors != before) return;
+    std::map<std::string, double> numbers;
+    for (const std::string& word : words) {
+      const YamlNode* value = written.find(word);
+      if (value == nullptr || !value->is_scalar()) {
+        out_.error(value == nullptr ? written.place : value->place,
+                   fmt::format("a {} needs `{}`", find == nullptr ? "ramp" : "search", word),
+                   find == nullptr ? "such as {from: 0ms, to: 400ms, over: 60s}"
+                                   : "such as {find: {from: 0ms, to: 1s, resolution: 10ms}}");
+        continue;
+      }
+      if (value->told) {
+        tainted_.insert(&node);
+        return;
+      }
+      const v1::Unit unit = word == "over" ? v1::DURATION : rules_of(field).unit();
+      const auto read =
+          parse_number(value->text, unit, field.cpp_type() == FieldDescriptor::CPPTYPE_INT32);
+      if (!read.ok()) {
+        tell(*value, problem_of(read.status()));
+        continue;
+      }
+      numbers[word] = *read;
+      if (word == last) {
+        if (*read <= 0) out_.error(value->place, fmt::format("{} is nothing", word));
+      } else if (const auto problem = bad_end(*read, field)) {
+        out_.error(value->place, fmt::format("{} {}", field.name(), problem->summary),
+                   problem->hint);
+      }
+    }
+    if (out_.errors != before) return;
+    const double from = numbers["from"];
+    const double to = numbers["to"];
+    if (from == to) {
+      out_.error(written.find("to")->place, "from and to are the same", "");
+      return;
+    }
+    if (find != nullptr && numbers[last] > std::abs(to - from)) {
+      out_.error(written.find(last)->place, "the resolution is coarser than the whole range",
+                 fmt::format("write at most {}",
+                             format_number(std::abs(to - from), rules_of(field).unit())));
+      return;
+    }
+    set_number(message, field, std::max(from, to));
+    if (find == nullptr) {
+      v1::Ramp& ramp = courses_.emplace_back(v1::Ramp(), &node).first;
+      ramp.set_field(field.name());
+      ramp.set_from(from);
+      ramp.set_to(to);
+      ramp.set_over(static_cast<std::int64_t>(numbers[last]));
+      return;
+    }
+    if (search_.second != nullptr) {
+      out_.error(node.place, "two numbers of one fault are looked for", "look for one of them");
+      return;
+    }
+    search_.second = &node;
+    search_.first.set_field(field.name());
+    search_.first.set_from(from);
+    search_.first.set_to(to);
+    search_.first.set_resolution(numbers[last]);
+  }
+
+  static std::string what_ramps(const Descriptor& kind) {
+    std::vector<std::string> words;
+    for (int i = 0; i < kind.field_count(); ++i) {
+      if (rules_of(*kind.field(i)).ramps()) words.push_back(kind.field(i)->name());
+    }
+    return words.empty()
+               ? "write one value"
+               : fmt::format("of {} these can: {}", noun_of(kind), fmt::join(words, ", "));
+  }
+
+  /// Gives the fault whose kind was just read its ramps and its search, and tells what is wrong
+  /// with them there.
+  void take_courses(v1::Fault& fault, const YamlNode& node) {
+    if (courses_.empty() && search_.second == nullptr) return;
+    const auto courses = std::exchange(courses_, {});
+    const auto [search, searched] = std::exchange(search_, {});
+    for (const auto& [ramp, written] : courses) *fault.add_ramps() = ramp;
+    if (searched != nullptr) {
+      *fault.mutable_search() = search;
+      if (!courses.empty()) {
+        out_.error(searched->place, "a number is looked for while another changes",
+                   "give the other one value");
+      }
+    }
+    if (const auto problem = bad_ramps(fault)) {
+      return out_.error(courses.front().second->place, problem->summary, problem->hint);
+    }
+    const auto& reflection = *fault.GetReflection();
+    const FieldDescriptor& kind = *reflection.GetOneofFieldDescriptor(
+        fault, v1::Fault::descriptor()->FindOneofByName("kind"));
+    const YamlNode* written = node.find(kind.name());
+    if (written == nullptr) return;
+    std::vector<v1::Fault> corners = corners_of(fault);
+    if (searched != nullptr) {
+      for (const double end : {search.from(), search.to()}) {
+        if (end != 0) corners.push_back(attempt_at(fault, end));
+      }
+    }
+    for (const v1::Fault& corner : corners) {
+      weigh(corner.GetReflection()->GetMessage(corner, &kind), *written, written->place,
+            kind.name());
+    }
+  }
+
+  void tell(const YamlNode& node, const Problem& problem) {
     out_.error(node.place, problem.summary, problem.hint);
   }
 
-  template <typename T>
-  static bool fits(double number) {
-    return number >= static_cast<double>(std::numeric_limits<T>::min()) &&
-           number <= static_cast<double>(std::numeric_limits<T>::max());
-  }
-
-  template <typename T>
-  static T whole_of(double number) {
-    // 2^63 and 2^64 are doubles, the largest whole numbers below them are not.
-    if (number >= static_cast<double>(std::numeric_limits<T>::max())) {
-      return std::numeric_limits<T>::max();
-    }
-    return static_cast<T>(number);
-  }
-
   bool text_is_right(const YamlNode& node, const FieldDescriptor& field) {
-    if (node.text.empty() && rules_of(field).required() && !field.is_repeated()) {
+    const bool says_all = rules_of(field).required() || field.real_containing_oneof() != nullptr;
+    if (node.text.empty() && says_all && !field.is_repeated()) {
       out_.error(node.place, fmt::format("{} is empty", field.name()), write_example(field));
       return false;
     }
@@ -797,7 +949,7 @@ class Decoder {
   /// Stars for what stands between :// and @ in a URL, so that no terminal and no log shows it.
   void hide(const YamlNode& node) {
     if (!hidden_.insert(&node).second) return;
-    std::string& text = out_.text;
+    std::string& text = node.place.file == 0 ? out_.text : out_.beside[node.place.file - 1].text;
     const std::string_view shown = std::string_view(text).substr(node.begin, node.place.length);
     const std::size_t from = shown.find("://");
     const std::size_t to = shown.rfind('@');
@@ -818,6 +970,9 @@ class Decoder {
   std::unordered_set<const YamlNode*> hidden_;  ///< Whose credentials are starred.
   std::unordered_map<const Descriptor*, Level> levels_;
   std::vector<Open> open_;
+  /// Of the fault that is being read, each with where it is written.
+  std::vector<std::pair<v1::Ramp, const YamlNode*>> courses_;
+  std::pair<v1::Search, const YamlNode*> search_{};
   bool bounding_ = false;  ///< Bounds are read: nothing is required, nothing has a default.
 };
 

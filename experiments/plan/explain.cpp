@@ -33,15 +33,17 @@ void collect(const Descriptor& type, std::vector<Page>& pages) {
   const bool known =
       std::any_of(pages.begin(), pages.end(), [&](const Page& page) { return page.type == &type; });
   if (known) return;
-  if (rules_of(type).form() == v1::FORM_NONE && !type.options().map_entry() &&
-      !rules_of(type).help().empty()) {
+  const auto is_page = [](const Descriptor& one) {
+    const v1::Form form = rules_of(one).form();
+    return form == v1::FORM_NONE || form == v1::PARAMETER;
+  };
+  if (is_page(type) && !type.options().map_entry() && !rules_of(type).help().empty()) {
     pages.push_back({word, &type});
   }
   for (int i = 0; i < type.field_count(); ++i) {
     const FieldDescriptor& field = *type.field(i);
     if (field.cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE) continue;
-    const v1::Form form = rules_of(*field.message_type()).form();
-    if (form == v1::FORM_NONE) collect(*field.message_type(), pages);
+    if (is_page(*field.message_type())) collect(*field.message_type(), pages);
   }
 }
 
@@ -262,8 +264,23 @@ std::string page_of_field(const std::string& word) {
   return text;
 }
 
-/// A message as its set fields, each with its name.
-void tell(const Message& message, std::string& out) {
+/// A number of a fault's kind that does not stay what it is: 0ms to 400ms over 60s. Empty if it
+/// does.
+std::string course_of(const v1::Fault& fault, const FieldDescriptor& field) {
+  const v1::Unit unit = rules_of(field).unit();
+  for (const v1::Ramp& ramp : fault.ramps()) {
+    if (ramp.field() != field.name()) continue;
+    return fmt::format("{} to {} over {}", format_number(ramp.from(), unit),
+                       format_number(ramp.to(), unit), format_duration(Duration(ramp.over())));
+  }
+  const v1::Search& search = fault.search();
+  if (!fault.has_search() || search.field() != field.name()) return "";
+  return fmt::format("looked for from {} to {}", format_number(search.from(), unit),
+                     format_number(search.to(), unit));
+}
+
+/// A message as its set fields, each with its name. `fault`: whose kind it is.
+void tell(const Message& message, std::string& out, const v1::Fault* fault = nullptr) {
   using google::protobuf::DynamicCastToGenerated;
   if (const auto* cidr = DynamicCastToGenerated<v1::Cidr>(&message)) {
     out += ' ' + format_cidr(*cidr);
@@ -297,6 +314,12 @@ void tell(const Message& message, std::string& out) {
         }
       }
       continue;
+    }
+    if (fault != nullptr) {
+      if (const std::string course = course_of(*fault, *field); !course.empty()) {
+        out += ' ' + course;
+        continue;
+      }
     }
     switch (field->cpp_type()) {
       case FieldDescriptor::CPPTYPE_MESSAGE:
@@ -364,7 +387,7 @@ std::string in_words(const v1::Fault& fault) {
   const FieldDescriptor* kind = kind_of(fault);
   if (kind == nullptr) return "no fault";
   std::string text = kind->name();
-  tell(fault.GetReflection()->GetMessage(fault, kind), text);
+  tell(fault.GetReflection()->GetMessage(fault, kind), text, &fault);
   return text;
 }
 

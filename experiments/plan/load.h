@@ -7,6 +7,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "experiments/base/diagnostic.h"
 #include "experiments/base/status.h"
@@ -14,18 +15,25 @@
 
 namespace squall::plan {
 
+/// What the command line says beside the plan.
+struct Given {
+  std::vector<std::string> set;           ///< name=value, of parameters; each wins over the files'.
+  std::vector<std::string> params_files;  ///< With a mapping of parameters; the later ones win.
+  bool unobserved = false;                ///< A plan without checks is right.
+};
+
 struct Loaded {
   Diagnostics diagnostics;
   std::optional<v1::Plan> plan;  ///< Absent if there are errors. Defaults are filled in.
 };
 
-/// Never throws; every error of the text in one go. A plan without checks is an error unless the
-/// run is `unobserved`.
-Loaded load(std::string text, std::string file_name, bool unobserved = false);
+/// Never throws; every error of the text in one go, and of the files that it includes: these are
+/// looked for in the folder of `file_name`.
+Loaded load(std::string text, std::string file_name, const Given& given = {});
 
 /// Opens without following into a device or fifo, at most 1 MiB. What cannot be read is a
 /// diagnostic as well.
-Loaded load_file(const std::string& path, bool unobserved = false);
+Loaded load_file(const std::string& path, const Given& given = {});
 
 struct YamlNode;
 

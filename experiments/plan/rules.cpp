@@ -7,6 +7,7 @@
 #include <map>
 #include <set>
 #include <unordered_map>
+#include <utility>
 
 #include "experiments/plan/expectation.h"
 
@@ -93,10 +94,10 @@ class Weighing {
   void method(const YamlNode& root) {
     const YamlNode* method = root.find("method");
     if (method == nullptr || method->kind != YamlNode::Kind::kSequence) return;
-    steps(*method, *plan_.mutable_method());
-    if (steps_ > kMostSteps) {
-      out_.error(root.find_key("method")->place, fmt::format("{} steps are too many", steps_),
-                 fmt::format("a plan has at most {}", kMostSteps));
+    const std::size_t count = steps(*method, *plan_.mutable_method());
+    if (count > kMostSteps) {
+      out_.error(root.find_key("method")->place, fmt::format("more than {} steps", kMostSteps),
+                 "those of a `repeat` count as often as they are walked");
     }
   }
 
@@ -116,33 +117,50 @@ class Weighing {
     }
   }
 
-  void steps(const YamlNode& list, google::protobuf::RepeatedPtrField<v1::Step>& steps) {
+  /// Returns how many there are, each as often as it is repeated; stops counting where it is too
+  /// often.
+  std::size_t steps(const YamlNode& list, google::protobuf::RepeatedPtrField<v1::Step>& steps) {
     const std::size_t count = std::min(list.items.size(), static_cast<std::size_t>(steps.size()));
+    std::size_t all = 0;
     for (std::size_t i = 0; i < count; ++i) {
-      ++steps_;
-      step(*list.items[i], steps[static_cast<int>(i)]);
+      all = std::min(all + step(*list.items[i], steps[static_cast<int>(i)]), kMostSteps + 1);
     }
+    return all;
   }
 
-  void step(const YamlNode& node, v1::Step& step) {
-    if (node.kind != YamlNode::Kind::kMapping) return;
-    const YamlNode* on = node.find("on");
-    if (step.has_parallel() || node.find_key("wait") != nullptr) {
+  std::size_t step(const YamlNode& node, v1::Step& step) {
+    if (node.kind != YamlNode::Kind::kMapping) return 1;
+    for (const char* other : {"parallel", "repeat", "wait", "ask"}) {
+      const YamlNode* written = node.find(other);
+      if (node.find_key(other) == nullptr) continue;
+      const bool has_steps = step.has_parallel() || step.has_repeat();
       for (const char* word : {"on", "pick"}) {
         const YamlNode* key = node.find_key(word);
         if (key == nullptr) continue;
         out_.error(
             key->place,
             fmt::format("`{}` says where a fault goes, and this step has none of its own", word),
-            step.has_parallel() ? "write it in the steps below `parallel`"
-                                : fmt::format("leave `{}` out", word));
+            has_steps ? fmt::format("write it in the steps below `{}`", other)
+                      : fmt::format("leave `{}` out", word));
       }
-      const YamlNode* parallel = node.find("parallel");
-      if (parallel != nullptr && step.has_parallel()) {
-        steps(*parallel, *step.mutable_parallel()->mutable_steps());
+      if (written == nullptr || !has_steps) return 1;
+      ++inside_;
+      std::size_t count = 1;
+      if (step.has_parallel()) {
+        count += steps(*written, *step.mutable_parallel()->mutable_steps());
+      } else if (const YamlNode* list = written->find("steps")) {
+        count += step.repeat().times() * steps(*list, *step.mutable_repeat()->mutable_steps());
       }
-      return;
+      --inside_;
+      return count;
     }
+    fault(node, step);
+    return 1;
+  }
+
+  void fault(const YamlNode& node, v1::Step& step) {
+    const YamlNode* on = node.find("on");
+    search(node, step.fault());
     if (!nodes_known_) return;
     if (step.fault().has_partition()) return partition(node, step);
     std::size_t matching = 0;
@@ -168,6 +186,24 @@ class Weighing {
                  fmt::format("{} nodes are to be picked, and only {} match", step.pick().count(),
                              matching),
                  "");
+    }
+  }
+
+  void search(const YamlNode& node, const v1::Fault& fault) {
+    if (!fault.has_search()) return;
+    const OneofDescriptor& kinds = *v1::Fault::descriptor()->FindOneofByName("kind");
+    const YamlNode* kind =
+        node.find(fault.GetReflection()->GetOneofFieldDescriptor(fault, &kinds)->name());
+    const Place& place = kind->find(fault.search().field())->place;
+    if (inside_ > 0) {
+      out_.error(place, "a number is looked for among other steps",
+                 "make it a step of the method itself");
+    } else if (std::exchange(searched_, true)) {
+      out_.error(place, "a second number is looked for",
+                 "what one run finds is one number: make a plan of each");
+    } else if (plan_.steady_state().empty()) {
+      out_.error(place, "a number is looked for, and no check says when it is found",
+                 "add `steady_state:` with what must break");
     }
   }
 
@@ -315,7 +351,8 @@ class Weighing {
   std::vector<std::string> node_names_;
   std::map<std::string, std::set<std::string>> labels_;
   std::map<std::map<std::string, std::string>, std::size_t> bearing_;
-  std::size_t steps_ = 0;
+  int inside_ = 0;  ///< Steps that have steps.
+  bool searched_ = false;
   bool nodes_known_ = false;
   bool labels_known_ = false;
 };

@@ -29,7 +29,7 @@ bool is_null(std::string_view text) {
 /// a line.
 class Marks {
  public:
-  explicit Marks(std::string_view text) : text_(text) {
+  Marks(std::string_view text, std::size_t file) : text_(text), file_(file) {
     bool ascii = true;
     line_starts_.push_back(0);
     for (std::size_t at = 0; at < text.size(); ++at) {
@@ -52,11 +52,12 @@ class Marks {
   Place place(std::size_t at, std::size_t length = 1) const {
     const auto line = std::upper_bound(line_starts_.begin(), line_starts_.end(), at) - 1;
     return {static_cast<std::size_t>(line - line_starts_.begin()) + 1, at - *line + 1,
-            std::max<std::size_t>(length, 1)};
+            std::max<std::size_t>(length, 1), file_};
   }
 
  private:
   std::string_view text_;
+  std::size_t file_;
   std::vector<std::size_t> line_starts_;
   std::vector<std::uint32_t> characters_;  ///< Byte of each; empty where all are ASCII.
 };
@@ -64,8 +65,14 @@ class Marks {
 /// Builds the tree from libyaml's events.
 class Builder {
  public:
-  Builder(Diagnostics& diagnostics, YamlTree& tree)
-      : out_(diagnostics), tree_(tree), marks_(diagnostics.text) {}
+  Builder(Diagnostics& diagnostics, std::size_t file, YamlTree& tree)
+      : out_(diagnostics),
+        text_(diagnostics.text_of({.file = file})),
+        tree_(tree),
+        marks_(text_, file) {}
+
+  /// Null if it holds nothing.
+  const YamlNode* root() const { return root_; }
 
   void take(const yaml_event_t& event) {
     switch (event.type) {
@@ -104,10 +111,10 @@ class Builder {
     if (parser.error == YAML_MEMORY_ERROR) throw std::bad_alloc();
     // The reader of bytes has no mark; what it could refuse is refused before it is asked.
     const std::size_t at = parser.error == YAML_READER_ERROR
-                               ? std::min(parser.problem_offset, out_.text.size())
+                               ? std::min(parser.problem_offset, text_.size())
                                : offset(parser.problem_mark);
     const std::size_t from = offset(parser.context_mark);
-    const std::string_view text = out_.text;
+    const std::string_view text = text_;
     Place place = marks_.place(at);
     const auto begins = [&](std::string_view start) { return what.starts_with(start); };
     const bool cannot_start = begins("found character that cannot start any token");
@@ -175,7 +182,7 @@ class Builder {
   /// libyaml compares each directive with all before it; none may reach it. They stand before a
   /// document alone, behind nothing but comments, blank lines and the ends of other documents.
   void refuse_directive(std::size_t at) {
-    const std::string_view text = out_.text;
+    const std::string_view text = text_;
     for (;;) {
       at = skip_blanks(at);
       const bool begins_line = at == 0 || text[at - 1] == '\n';
@@ -230,7 +237,7 @@ class Builder {
     YamlNode& node =
         make(null ? YamlNode::Kind::kNull : YamlNode::Kind::kScalar, at, scalar.anchor);
     node.open = false;
-    const std::string_view text = out_.text;
+    const std::string_view text = text_;
     if (null) {
       node.place = nothing ? place_of_nothing(at) : marks_.place(at, value.size());
       return add(node);
@@ -252,27 +259,27 @@ class Builder {
   /// Of a value left out: its key's, or its list's dash.
   Place place_of_nothing(std::size_t at) const {
     if (!open_.empty() && open_.back().key != nullptr) return open_.back().key->place;
-    const auto before = std::string_view(out_.text).substr(0, at).find_last_not_of(" \r\n");
-    const bool dash = before != std::string_view::npos && out_.text[before] == '-';
+    const auto before = std::string_view(text_).substr(0, at).find_last_not_of(" \r\n");
+    const bool dash = before != std::string_view::npos && text_[before] == '-';
     return marks_.place(dash ? before : at);
   }
 
   std::size_t rest_of_line(std::size_t at, std::size_t end = std::string_view::npos) const {
     // Bounded, or values that share one long line would be searched to its end each.
-    const std::string_view rest = std::string_view(out_.text).substr(at, end - at);
+    const std::string_view rest = std::string_view(text_).substr(at, end - at);
     return std::max<std::size_t>(std::min(rest.find_first_of("\r\n"), rest.size()), 1);
   }
 
   /// Bytes up to the next blank or bracket: an anchor, a tag.
   std::size_t word_length(std::size_t at) const {
-    const auto end = out_.text.find_first_of(" \t\r\n,[]{}", at);
-    return std::max<std::size_t>((end == std::string::npos ? out_.text.size() : end) - at, 1);
+    const auto end = text_.find_first_of(" \t\r\n,[]{}", at);
+    return std::max<std::size_t>((end == std::string::npos ? text_.size() : end) - at, 1);
   }
 
   /// Where a value itself starts, behind its anchor. Refuses its tag.
   std::size_t behind_properties(const yaml_event_t& event, const yaml_char_t* anchor,
                                 const yaml_char_t* tag) {
-    const std::string_view text = out_.text;
+    const std::string_view text = text_;
     std::size_t at = offset(event.start_mark);
     for (int left = (anchor != nullptr) + (tag != nullptr); left > 0 && at < text.size(); --left) {
       const bool bracketed = text.substr(at, 2) == "!<";
@@ -287,7 +294,7 @@ class Builder {
 
   /// Past blanks, line ends and comments.
   std::size_t skip_blanks(std::size_t at) const {
-    const std::string_view text = out_.text;
+    const std::string_view text = text_;
     for (;;) {
       at = std::min(text.find_first_not_of(" \t\r\n", at), text.size());
       if (text.substr(at, 1) != "#") return at;
@@ -338,7 +345,7 @@ class Builder {
   /// Puts a finished node where it belongs; `place` is where it is used.
   void add(const YamlNode& node, const Place& place) {
     if (open_.empty()) {
-      tree_.root = &node;
+      root_ = &node;
       return;
     }
     Level& level = open_.back();
@@ -393,7 +400,9 @@ class Builder {
   }
 
   Diagnostics& out_;
+  const std::string& text_;
   YamlTree& tree_;
+  const YamlNode* root_ = nullptr;
   Marks marks_;
   std::vector<Level> open_;
   std::unordered_map<std::string, const YamlNode*> anchors_;
@@ -412,13 +421,13 @@ std::uint32_t code_point(std::string_view character) {
 
 /// Tells the first byte or character that no plan may hold. Of the line ends only \n is one:
 /// libyaml takes three more for such, where no editor shows one.
-bool tell_bad_bytes(Diagnostics& diagnostics) {
-  const std::string_view text = diagnostics.text;
+bool tell_bad_bytes(Diagnostics& diagnostics, std::size_t file) {
+  const std::string_view text = diagnostics.text_of({.file = file});
   std::size_t line = 1;
   std::size_t line_start = 0;
   for (std::size_t at = 0; at < text.size();) {
     const auto byte = static_cast<unsigned char>(text[at]);
-    const Place place{line, at - line_start + 1, 1};
+    const Place place{line, at - line_start + 1, 1, file};
     if (byte == '\n') {
       ++line;
       line_start = at + 1;
@@ -442,13 +451,52 @@ bool tell_bad_bytes(Diagnostics& diagnostics) {
     const std::uint32_t code = code_point(text.substr(at, length));
     const bool is_line_end = code == 0x85 || code == 0x2028 || code == 0x2029;
     if (code < 0xA0 || is_line_end || code == 0xFFFE || code == 0xFFFF) {
-      diagnostics.error({place.line, place.column, length},
+      diagnostics.error({place.line, place.column, length, file},
                         fmt::format("the character U+{:04X} cannot stand in a plan", code), "");
       return true;
     }
     at += length;
   }
   return false;
+}
+
+/// The text is one of the diagnostics' own.
+const YamlNode* read_source(Diagnostics& diagnostics, std::size_t file, std::string& text,
+                            YamlTree& tree) {
+  constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+  if (std::string_view(text).starts_with(kByteOrderMark)) text.erase(0, kByteOrderMark.size());
+  if (text.size() > kLargestPlan) {
+    diagnostics.error({.file = file}, fmt::format("{} bytes are too many", text.size()),
+                      "a plan has at most 1 MiB");
+    text.clear();
+    return nullptr;
+  }
+  if (tell_bad_bytes(diagnostics, file)) return nullptr;
+
+  Builder builder(diagnostics, file, tree);
+  yaml_parser_t parser;
+  if (yaml_parser_initialize(&parser) == 0) throw std::bad_alloc();
+  const std::unique_ptr<yaml_parser_t, decltype(&yaml_parser_delete)> owner(&parser,
+                                                                            &yaml_parser_delete);
+  yaml_parser_set_encoding(&parser, YAML_UTF8_ENCODING);
+  yaml_parser_set_input_string(&parser, reinterpret_cast<const unsigned char*>(text.data()),
+                               text.size());
+  try {
+    for (bool done = false; !done;) {
+      yaml_event_t event;
+      if (yaml_parser_parse(&parser, &event) == 0) {
+        builder.tell(parser);
+        return nullptr;
+      }
+      const std::unique_ptr<yaml_event_t, decltype(&yaml_event_delete)> held(&event,
+                                                                             &yaml_event_delete);
+      done = event.type == YAML_STREAM_END_EVENT;
+      builder.take(event);
+    }
+  } catch (const Enough&) {
+    return nullptr;
+  }
+  return builder.root();
 }
 
 }  // namespace
@@ -469,52 +517,34 @@ const YamlNode* YamlNode::find(std::string_view key) const {
 
 Place YamlNode::within(std::size_t offset, std::size_t length) const {
   if (!verbatim || offset > text.size()) return place;
+  // Anything within a parameter's value stands where its ${name} does.
+  const auto in_source = [this](std::size_t at, bool is_end) {
+    std::size_t source = at;
+    for (const Stand& stand : stands) {
+      if (at >= stand.end) {
+        source = at - stand.end + stand.source_end;
+      } else if (is_end ? at > stand.begin : at >= stand.begin) {
+        return is_end ? stand.source_end : stand.source_begin;
+      }
+    }
+    return source;
+  };
+  const std::size_t from = in_source(offset, false);
+  const std::size_t to = in_source(std::min(offset + length, text.size()), true);
   Place part = place;
-  part.column += offset + (plain ? 0 : 1);
-  part.length = std::max<std::size_t>(std::min(length, text.size() - offset), 1);
+  part.column += from + (plain ? 0 : 1);
+  part.length = std::max(to, from + 1) - from;
   return part;
 }
 
 YamlTree read_yaml(Diagnostics& diagnostics) {
   YamlTree tree;
-  constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
-  if (std::string_view(diagnostics.text).starts_with(kByteOrderMark)) {
-    diagnostics.text.erase(0, kByteOrderMark.size());
-  }
-  if (diagnostics.text.size() > kLargestPlan) {
-    diagnostics.error({}, fmt::format("{} bytes are too many", diagnostics.text.size()),
-                      "a plan has at most 1 MiB");
-    diagnostics.text.clear();
-    return tree;
-  }
-  if (tell_bad_bytes(diagnostics)) return tree;
-
-  Builder builder(diagnostics, tree);
-  yaml_parser_t parser;
-  if (yaml_parser_initialize(&parser) == 0) throw std::bad_alloc();
-  const std::unique_ptr<yaml_parser_t, decltype(&yaml_parser_delete)> owner(&parser,
-                                                                            &yaml_parser_delete);
-  yaml_parser_set_encoding(&parser, YAML_UTF8_ENCODING);
-  const std::string& text = diagnostics.text;
-  yaml_parser_set_input_string(&parser, reinterpret_cast<const unsigned char*>(text.data()),
-                               text.size());
-  try {
-    for (bool done = false; !done;) {
-      yaml_event_t event;
-      if (yaml_parser_parse(&parser, &event) == 0) {
-        builder.tell(parser);
-        tree.root = nullptr;
-        break;
-      }
-      const std::unique_ptr<yaml_event_t, decltype(&yaml_event_delete)> held(&event,
-                                                                             &yaml_event_delete);
-      done = event.type == YAML_STREAM_END_EVENT;
-      builder.take(event);
-    }
-  } catch (const Enough&) {
-    tree.root = nullptr;
-  }
+  tree.root = read_source(diagnostics, 0, diagnostics.text, tree);
   return tree;
+}
+
+const YamlNode* read_yaml_beside(Diagnostics& diagnostics, std::size_t file, YamlTree& tree) {
+  return read_source(diagnostics, file, diagnostics.beside[file - 1].text, tree);
 }
 
 }  // namespace squall::plan

@@ -31,20 +31,33 @@ struct YamlNode {
     const YamlNode* key;
     const YamlNode* value;
   };
+  /// A part of the text that stands for another part of the source: a parameter's value for its
+  /// ${name}. Offsets count from the beginning of each.
+  struct Stand {
+    std::size_t begin, end;
+    std::size_t source_begin, source_end;
+  };
 
   Kind kind = Kind::kNull;
   bool plain = false;     ///< A scalar without quotes.
-  bool verbatim = false;  ///< The scalar's text stands in the source byte for byte, on one line.
+  bool verbatim = false;  ///< The scalar's text stands in the source byte for byte, on one line,
+                          ///< but for its `stands`.
   bool open = true;       ///< Still being read; an alias to it would be a cycle.
   bool flow = false;      ///< Written with brackets.
+  bool told = false;      ///< What is wrong with it was told; there is nothing to read.
   Place place;
   std::size_t begin = 0;       ///< The byte of the text that its place is.
   std::string text;            ///< Of a scalar.
+  std::vector<Stand> stands;   ///< In their order.
   std::vector<Entry> entries;  ///< Of a mapping, in the text's order; keys are scalars and differ.
   std::vector<const YamlNode*> items;  ///< Of a sequence.
   std::size_t values =
       1;  ///< Nodes below and including it, aliases followed; stops counting past kMostValues.
   std::size_t height = 1;  ///< Levels below and including it, aliases followed.
+
+  bool is_scalar() const { return kind == Kind::kScalar; }
+  bool is_mapping() const { return kind == Kind::kMapping; }
+  bool is_sequence() const { return kind == Kind::kSequence; }
 
   /// The value of a mapping's key, or null.
   const YamlNode* find(std::string_view key) const;
@@ -58,9 +71,15 @@ struct YamlNode {
 struct YamlTree {
   std::deque<YamlNode> nodes;
   const YamlNode* root = nullptr;  ///< Null where the text could not be read, or holds nothing.
+
+  /// A node to be filled in, in place of another.
+  YamlNode& add(const YamlNode& instead_of) { return nodes.emplace_back(instead_of); }
 };
 
 /// Reads `diagnostics.text` and tells everything wrong with it there. Never throws.
 YamlTree read_yaml(Diagnostics& diagnostics);
+
+/// Reads the `file`th text of those beside it into the same tree, and returns its root, likewise.
+const YamlNode* read_yaml_beside(Diagnostics& diagnostics, std::size_t file, YamlTree& tree);
 
 }  // namespace squall::plan

@@ -305,7 +305,7 @@ Status Guardrails::allow_value(const Message& most, const Message& fault,
                                const FieldDescriptor& field, const std::string& path) const {
   const auto& type = *field.containing_type();
   const v1::Unit unit = plan::rules_of(field).unit();
-  const double bound = plan::number_in(most, field);
+  const double bound = number_in(most, field);
   const std::string rule = fmt::format("{} is {}", path, plan::format_number(bound, unit));
   if (!is_given(fault, field)) {
     if (!is_listed(limit_rules().absent_is_strongest(), field)) return ok();
@@ -315,7 +315,7 @@ Status Guardrails::allow_value(const Message& most, const Message& fault,
     return refuse(StatusCode::kPermissionDenied, path,
                   fmt::format("{}, the fault names no {}", rule, field.name()));
   }
-  const double asked = plan::number_in(fault, field);
+  const double asked = number_in(fault, field);
   const bool less = is_listed(limit_rules().less_is_stronger(), field);
   // Written so that what is no number exceeds every bound.
   if (less ? asked >= bound : asked <= bound) return ok();

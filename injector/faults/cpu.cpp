@@ -55,10 +55,31 @@ struct alignas(64) Reins {
   std::atomic<bool> ending;
 };
 
+/// A share of the processor time, from which to which, over how long.
+struct Load {
+  double from = 0;
+  double to = 0;
+  Duration over{};
+};
+
+Load load_of(const v1::Fault& fault) {
+  for (const v1::Ramp& ramp : fault.ramps()) {
+    return {ramp.from() / 100, ramp.to() / 100, Duration(ramp.over())};
+  }
+  return {0, fault.cpu().load() / 100, Duration(fault.cpu().ramp())};
+}
+
+/// Errors: kInvalidArgument for a load that is to rise in two ways.
+Status rises_in_one_way(const v1::Fault& fault) {
+  if (fault.ramps().empty() || !fault.cpu().has_ramp()) return ok();
+  return error(StatusCode::kInvalidArgument,
+               "cpu.ramp: the load itself says from where it goes to where; leave `ramp` out");
+}
+
 /// Threads that together burn one share: one thread, or all of them.
 struct Share {
-  double cores;  ///< How many cores' time in all, once it has risen.
-  Duration ramp;
+  Load load;
+  double cores;  ///< That it is a share of.
   std::span<Meter> meters;
 
   Duration burnt() const {
@@ -71,11 +92,13 @@ struct Share {
 
   /// What is to be burnt in all, that long after the beginning.
   Duration due(Duration since) const {
-    const double rising = static_cast<double>(std::min(since, ramp).count());
-    const double risen = static_cast<double>((since - std::min(since, ramp)).count());
-    const double area =
-        risen +
-        (ramp > Duration::zero() ? rising * rising / 2 / static_cast<double>(ramp.count()) : 0);
+    const double changing = static_cast<double>(std::min(since, load.over).count());
+    const double changed = static_cast<double>(since.count()) - changing;
+    double area = load.from * changing + load.to * changed;
+    if (load.over > Duration::zero()) {
+      area +=
+          (load.to - load.from) * changing * changing / 2 / static_cast<double>(load.over.count());
+    }
     return Duration(static_cast<std::int64_t>(cores * area));
   }
 };
@@ -200,11 +223,13 @@ StatusOr<std::optional<Group>> choose_group(const v1::Cpu& wanted) {
 
 class Cpu final : public Fault {
  public:
-  explicit Cpu(const v1::Cpu& wanted) : wanted_(wanted) {}
+  explicit Cpu(const v1::Fault& fault)
+      : fault_(fault), wanted_(fault.cpu()), load_(load_of(fault)) {}
   ~Cpu() override { stop(); }
 
   /// Errors: as choose_cores and choose_group.
   StatusOr<std::vector<v1::Undo>> prepare() override {
+    if (Status one = rises_in_one_way(fault_); !one.ok()) return one;
     StatusOr<std::vector<unsigned>> cores = choose_cores(wanted_);
     if (!cores.ok()) return cores.status();
     StatusOr<std::optional<Group>> group = choose_group(wanted_);
@@ -252,8 +277,11 @@ class Cpu final : public Fault {
                  "what burnt in the control group " + group_->path + " " + child_->how());
   }
 
+  /// The burners know the whole course.
+  Status become(const v1::Fault&) override { return ok(); }
+
   v1::Evidence evidence() override {
-    const Duration burnt = Share{.cores = 0, .ramp = {}, .meters = meters_}.burnt();
+    const Duration burnt = Share{.load = {}, .cores = 0, .meters = meters_}.burnt();
     const Duration elapsed = (ended_ ? *ended_ : monotonic_now()) - applied_;
     v1::Evidence evidence;
     evidence.set_effect(burnt > Duration::zero());
@@ -304,11 +332,9 @@ class Cpu final : public Fault {
     cpu_set_t all;
     CPU_ZERO(&all);
     for (const unsigned core : cores_) CPU_SET(core, &all);
-    const double load = wanted_.load() / 100.0;
-    const Duration ramp(wanted_.ramp());
     for (std::size_t i = 0; i < cores_.size(); ++i) {
       if (wanted_.of() == v1::TOTAL) {
-        const Share share{load * static_cast<double>(cores_.size()), ramp, meters_};
+        const Share share{load_, static_cast<double>(cores_.size()), meters_};
         burners_.push_back(std::make_unique<Burner>(all, share, meters_[i], *reins_, applied_));
         failpoint<"cpu.burner_started">();
         continue;
@@ -316,7 +342,7 @@ class Cpu final : public Fault {
       cpu_set_t only;
       CPU_ZERO(&only);
       CPU_SET(cores_[i], &only);
-      const Share share{load, ramp, meters_.subspan(i, 1)};
+      const Share share{load_, 1, meters_.subspan(i, 1)};
       burners_.push_back(std::make_unique<Burner>(only, share, meters_[i], *reins_, applied_));
       failpoint<"cpu.burner_started">();
     }
@@ -331,7 +357,9 @@ class Cpu final : public Fault {
     burners_.clear();
   }
 
+  v1::Fault fault_;
   v1::Cpu wanted_;
+  Load load_;
   std::vector<unsigned> cores_;
   std::optional<Group> group_;
   std::optional<SharedMemory> shared_;
@@ -343,12 +371,11 @@ class Cpu final : public Fault {
   std::vector<std::unique_ptr<Burner>> burners_;
 };
 
-std::unique_ptr<Fault> make(const v1::Start& start) {
-  return std::make_unique<Cpu>(start.fault().cpu());
-}
+std::unique_ptr<Fault> make(const v1::Start& start) { return std::make_unique<Cpu>(start.fault()); }
 
 v1::Looked look(const v1::Look& request) {
   v1::Looked looked;
+  if (const Status one = rises_in_one_way(request.fault()); !one.ok()) return refused(one);
   const auto cores = choose_cores(request.fault().cpu());
   if (!cores.ok()) return refused(cores.status());
   const auto group = choose_group(request.fault().cpu());

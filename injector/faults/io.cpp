@@ -30,6 +30,7 @@
 #include <vector>
 
 #include "experiments/base/diagnostic.h"
+#include "experiments/fault/ramp.h"
 #include "injector/faults/fault.h"
 #include "injector/faults/file_calls.h"
 #include "injector/faults/paths.h"
@@ -173,6 +174,10 @@ class Aim {
  public:
   Aim(const v1::Io& wanted, std::uint64_t seed) : random_(seed) {
     for (const int operation : wanted.operations()) operations_.insert(operation);
+    set_share(wanted);
+  }
+
+  void set_share(const v1::Io& wanted) {
     if (wanted.has_percent()) share_ = wanted.percent() / 100;
   }
 
@@ -201,17 +206,16 @@ class Aim {
  private:
   std::set<int> operations_;  // empty: all
   std::string path_;
-  double share_ = 1;
+  std::atomic<double> share_ = 1;
   std::mt19937_64 random_;
 };
 
 class Io final : public Fault {
  public:
   explicit Io(const v1::Fault& wanted)
-      : wanted_(wanted),
-        delay_(wanted.io().delay()),
-        errno_(number_of(wanted.io().error())),
-        aim_(wanted.io(), wanted.seed()) {}
+      : wanted_(wanted), errno_(number_of(wanted.io().error())), aim_(wanted.io(), wanted.seed()) {
+    static_cast<void>(become(fault_at(wanted, Duration::zero())));
+  }
   ~Io() override { end_tracer(); }
 
   /// Errors: as select_to_follow().
@@ -221,6 +225,13 @@ class Io final : public Fault {
     targets_ = std::move(meant->selection.targets);
     aim_.set_path(meant->path);
     return std::vector<v1::Undo>();
+  }
+
+  /// Of the operations that begin from now on.
+  Status become(const v1::Fault& now) override {
+    delay_ = Duration(now.io().delay());
+    aim_.set_share(now.io());
+    return ok();
   }
 
   /// Errors: kResourceExhausted; as Tracing::stop().
@@ -278,6 +289,7 @@ class Io final : public Fault {
     std::uint64_t instruction = 0;
     MonotonicTime began;
     std::optional<MonotonicTime> due;  // while it is kept
+    Duration delay{};
     bool is_hit = false;
   };
 
@@ -345,11 +357,12 @@ class Io final : public Fault {
                  .instruction = call.instruction,
                  .began = monotonic_now(),
                  .due = std::nullopt,
+                 .delay = delay_,
                  .is_hit = aim_.draw()};
-    if (!operation.is_hit || delay_ == Duration::zero() || !tracing_.keep(call.tid)) {
+    if (!operation.is_hit || operation.delay == Duration::zero() || !tracing_.keep(call.tid)) {
       return go_on(call.tid, operation);
     }
-    operation.due = operation.began + delay_;
+    operation.due = operation.began + operation.delay;
     due_.emplace(*operation.due, call.tid);
   }
 
@@ -366,8 +379,8 @@ class Io final : public Fault {
     const auto found = begun_.find(call.tid);
     if (found != begun_.end()) {
       const Operation& operation = found->second;
-      if (operation.is_hit && delay_ > Duration::zero() &&
-          monotonic_now() - operation.began >= delay_) {
+      if (operation.is_hit && operation.delay > Duration::zero() &&
+          monotonic_now() - operation.began >= operation.delay) {
         ++delayed_;
       }
       if (operation.is_hit && errno_ != 0 && call.result == -errno_) ++failed_;
@@ -408,7 +421,7 @@ class Io final : public Fault {
   }
 
   v1::Fault wanted_;
-  Duration delay_;
+  std::atomic<Duration> delay_{};
   int errno_;  // 0: none
   std::vector<Target> targets_;
   Fd news_;

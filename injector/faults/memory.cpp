@@ -25,6 +25,7 @@
 
 #include "experiments/base/failpoint.h"
 #include "experiments/base/units.h"
+#include "experiments/fault/ramp.h"
 #include "injector/faults/child.h"
 #include "injector/faults/fault.h"
 #include "injector/faults/groups.h"
@@ -172,8 +173,8 @@ struct Board {
 /// The child's part.
 class Taker {
  public:
-  Taker(const v1::Memory& wanted, const Source& source, Board& board, std::uint64_t most)
-      : wanted_(wanted), source_(source), board_(board), most_(most) {}
+  Taker(const v1::Fault& fault, const Source& source, Board& board, std::uint64_t most)
+      : fault_(fault), source_(source), board_(board), most_(most) {}
 
   /// Until the deadline.
   void run() {
@@ -194,21 +195,23 @@ class Taker {
   bool step(Duration since) {
     const StatusOr<Stock> stock = source_.look();
     if (!stock.ok()) return false;
-    const std::uint64_t reserve = wanted_.keep_free();
+    const v1::Memory wanted = fault_at(fault_, since).memory();
+    if (fault_.ramps_size() > 0 && held_ > wanted.size()) give_back(held_ - wanted.size());
+    const std::uint64_t reserve = wanted.keep_free();
     if (stock->free < reserve) {
       give_back(reserve - stock->free + reserve / kSlackShare);
       gave_back_ = true;
-      board_.kept_back.store(still_wanted(wanted_, *stock, held_), std::memory_order_relaxed);
+      board_.kept_back.store(still_wanted(wanted, *stock, held_), std::memory_order_relaxed);
       return false;
     }
     const std::uint64_t left = gave_back_ ? reserve + reserve / kSlackShare : reserve;
     const std::uint64_t room = less(stock->free, left);
-    const std::uint64_t missing = std::min(still_wanted(wanted_, *stock, held_), most_ - held_);
+    const std::uint64_t missing = std::min(still_wanted(wanted, *stock, held_), most_ - held_);
     board_.kept_back.store(less(missing, room), std::memory_order_relaxed);
     std::uint64_t next = std::min({missing, room, step_});
-    if (wanted_.has_rate()) {
+    if (wanted.has_rate()) {
       const double due =
-          static_cast<double>(wanted_.rate()) * static_cast<double>(since.count()) / 1e9;
+          static_cast<double>(wanted.rate()) * static_cast<double>(since.count()) / 1e9;
       next = std::min(next, less(static_cast<std::uint64_t>(due), held_));
     }
     next -= next % page_;
@@ -254,7 +257,7 @@ class Taker {
     board_.held.store(held_, std::memory_order_relaxed);
   }
 
-  const v1::Memory& wanted_;
+  const v1::Fault& fault_;
   const Source& source_;
   Board& board_;
   std::uint64_t most_;
@@ -304,7 +307,7 @@ Status can_be_had(const v1::Memory& wanted, const Source& source, const Stock& s
 
 class Memory final : public Fault {
  public:
-  explicit Memory(const v1::Memory& wanted) : wanted_(wanted) {}
+  explicit Memory(const v1::Fault& fault) : fault_(fault), wanted_(fault.memory()) {}
 
   /// Errors: as Source::find, Source::look and can_be_had.
   StatusOr<std::vector<v1::Undo>> prepare() override {
@@ -326,8 +329,8 @@ class Memory final : public Fault {
 
   Status apply(MonotonicTime deadline) override {
     board_->deadline_ns.store(to_ns(deadline), std::memory_order_relaxed);
-    StatusOr<Child> child = Child::start([this] { Taker(wanted_, *source_, *board_, most_).run(); },
-                                         source_->folders());
+    StatusOr<Child> child =
+        Child::start([this] { Taker(fault_, *source_, *board_, most_).run(); }, source_->folders());
     if (!child.ok()) return child.status();
     child_.emplace(*std::move(child));
     const auto pid = static_cast<std::uint32_t>(child_->pid());
@@ -370,6 +373,9 @@ class Memory final : public Fault {
     return error(StatusCode::kFailedPrecondition, what + how);
   }
 
+  /// The child knows the whole course.
+  Status become(const v1::Fault&) override { return ok(); }
+
   v1::Evidence evidence() override {
     v1::Evidence evidence;
     v1::MemoryEvidence& memory = *evidence.mutable_memory();
@@ -399,7 +405,8 @@ class Memory final : public Fault {
     return error(StatusCode::kPermissionDenied, path + " cannot be set to 1000");
   }
 
-  v1::Memory wanted_;
+  v1::Fault fault_;
+  v1::Memory wanted_;  // at its largest
   std::optional<Source> source_;
   std::optional<SharedMemory> shared_;
   Board* board_ = nullptr;
@@ -410,7 +417,7 @@ class Memory final : public Fault {
 };
 
 std::unique_ptr<Fault> make(const v1::Start& start) {
-  return std::make_unique<Memory>(start.fault().memory());
+  return std::make_unique<Memory>(start.fault());
 }
 
 v1::Looked look(const v1::Look& request) {

@@ -20,6 +20,7 @@
 
 #include "experiments/base/failpoint.h"
 #include "experiments/base/ids.h"
+#include "experiments/fault/ramp.h"
 #include "injector/faults/fault.h"
 #include "injector/faults/spared.h"
 #include "injector/faults/undo.h"
@@ -125,7 +126,13 @@ StatusOr<std::optional<InNetns>> enter(const Fd& netns) {
   return std::optional<InNetns>(*std::move(inside));
 }
 
-StatusOr<Resolved> resolve(Netlink& netlink, const v1::Network& wanted, const v1::Match& match) {
+/// Whether there is more to do than to lose every packet all the time, which the filter does alone.
+bool needs_device(const v1::Fault& fault) {
+  return fault.ramps_size() > 0 || !loses_all(effect_of(fault.network(), 0));
+}
+
+StatusOr<Resolved> resolve(Netlink& netlink, const v1::Fault& fault, const v1::Match& match) {
+  const v1::Network wanted = in_one(fault.network());
   const StatusOr<EngineChoice> engine = choose_engine(wanted);
   if (!engine.ok()) return engine.status();
   const StatusOr<std::vector<Link>> interfaces =
@@ -137,7 +144,7 @@ StatusOr<Resolved> resolve(Netlink& netlink, const v1::Network& wanted, const v1
                    "the interface " + interface.name + " cannot be touched: " + why);
     }
   }
-  if (engine->engine == v1::RELAY && !loses_all(effect_of(wanted, 0))) {
+  if (engine->engine == v1::RELAY && needs_device(fault)) {
     for (const Link& interface : *interfaces) {
       if (has_ethernet_header(interface)) continue;
       return error(StatusCode::kUnimplemented, "the relay cannot send on " + interface.name +
@@ -153,6 +160,7 @@ class Network final : public Fault {
       : start_(start),
         wanted_(in_one(start.fault().network())),
         effect_(effect_of(wanted_, start.fault().seed())),
+        now_(effect_at(fault_at(start.fault(), Duration::zero()))),
         tag_(object_tag(start.state_id(), start.fault().id())) {}
 
   StatusOr<std::vector<v1::Undo>> prepare() override;
@@ -161,13 +169,14 @@ class Network final : public Fault {
   int watched() const override { return monitor_ ? monitor_->descriptor() : -1; }
   Status look_again() override;
   Status resolved(const Hosts& hosts) override;
+  Status become(const v1::Fault& now) override;
   v1::Evidence evidence() override;
   Status end_effect() override;
   std::vector<std::string> clean_up() override;
 
  private:
   const std::string& id() const { return start_.fault().id(); }
-  bool needs_device() const { return !loses_all(effect_); }
+  bool needs_device() const { return hold::needs_device(start_.fault()); }
   bool is_relay() const { return engine_.engine == v1::RELAY; }
 
   /// A filter that is to stand, and where its packets go.
@@ -178,7 +187,15 @@ class Network final : public Fault {
     std::uint32_t device_index = 0;
   };
 
+  /// With room for all that it will ever hold.
+  Effect effect_at(const v1::Fault& fault) const {
+    Effect effect = effect_of(in_one(fault.network()), fault.seed());
+    effect.limit = effect_.limit;
+    return effect;
+  }
+
   Status prepare_loopback();
+  Status read_back_netem();
   Status make_ifb();
   Status make_relay();
   Status add_filter(const Standpoint& standpoint);
@@ -191,7 +208,8 @@ class Network final : public Fault {
 
   v1::Start start_;
   v1::Network wanted_;
-  Effect effect_;
+  Effect effect_;  // at its largest
+  Effect now_;
   Fd scope_;  // the namespace where all of it happens; none: the holder's own
   Aim aim_;
   Fd lock_;
@@ -238,7 +256,7 @@ StatusOr<std::vector<v1::Undo>> Network::prepare() {
     if (!netlink.ok()) return netlink.status();
     netlink_.emplace(*std::move(netlink));
   }
-  const StatusOr<Resolved> resolved = resolve(*netlink_, wanted_, aim_.match);
+  const StatusOr<Resolved> resolved = resolve(*netlink_, start_.fault(), aim_.match);
   if (!resolved.ok()) return resolved.status();
   engine_ = resolved->engine;
   const StatusOr<std::vector<Place>> places =
@@ -376,10 +394,15 @@ Status Network::make_ifb() {
     settings.mtu = std::max(*settings.mtu, standpoint.place.interface.mtu);
   }
   if (Status set = netlink_->set_link(ifb_, settings); !set.ok()) return in_context(name, set);
-  if (Status set = netlink_->add_root_netem(ifb_, encode_netem(effect_)); !set.ok()) {
+  if (Status set = netlink_->add_root_netem(ifb_, encode_netem(now_)); !set.ok()) {
     return in_context(name, set);
   }
   if (Status up = netlink_->set_up(ifb_); !up.ok()) return in_context(name, up);
+  return read_back_netem();
+}
+
+Status Network::read_back_netem() {
+  const std::string name = device_name(id());
   const StatusOr<std::optional<Qdisc>> root = netlink_->root_qdisc(ifb_);
   if (!root.ok()) return root.status();
   if (!root->has_value() || (*root)->kind != "netem") {
@@ -387,7 +410,7 @@ Status Network::make_ifb() {
   }
   const StatusOr<Effect> read = decode_netem((*root)->options);
   if (!read.ok()) return read.status();
-  if (!same_netem(*read, effect_)) {
+  if (!same_netem(*read, now_)) {
     return error(StatusCode::kInternal, "the netem of " + name + " does not read as it was set");
   }
   return ok();
@@ -398,6 +421,7 @@ Status Network::make_relay() {
     if (Status set = write_sysctl(setting.name(), setting.ours()); !set.ok()) return set;
   }
   relay_ = std::make_unique<Relay>(effect_);
+  relay_->become(now_);
   for (Standpoint& standpoint : standpoints_) {
     const Place& place = standpoint.place;
     const StatusOr<std::uint32_t> tap =
@@ -562,6 +586,19 @@ Status Network::resolved(const Hosts& hosts) {
   return applied_ ? classifier_->set_addresses(aim_) : ok();
 }
 
+Status Network::become(const v1::Fault& now) {
+  if (!applied_) return ok();
+  now_ = effect_at(now);
+  if (relay_) {
+    relay_->become(now_);
+    return ok();
+  }
+  // A seed would let netem draw the same numbers again at each step.
+  now_.seed = 0;
+  if (Status set = netlink_->change_root_netem(ifb_, encode_netem(now_)); !set.ok()) return set;
+  return read_back_netem();
+}
+
 /// Counters only grow: where something can no longer be read, what was last seen of it stays.
 void Network::read_counters() {
   if (!netlink_ || !classifier_) return;
@@ -699,7 +736,7 @@ Status meets_none(Netlink& netlink, const v1::Look& asked, const v1::Network& wa
     // What is wrong with the other by itself is told when it is looked at.
     const StatusOr<Aim> other_aim = aim_of(other, asked.hosts(), fault.seed());
     if (!other_aim.ok() || !may_overlap(aim, *other_aim)) continue;
-    const StatusOr<Resolved> resolved = resolve(netlink, other, other_aim->match);
+    const StatusOr<Resolved> resolved = resolve(netlink, fault, other_aim->match);
     if (!resolved.ok()) continue;
     for (const Link& interface : interfaces) {
       const auto same = [&](const Link& link) { return link.index == interface.index; };
@@ -726,7 +763,7 @@ v1::Looked look(const v1::Look& asked) {
   if (!aim.ok()) return refused(aim.status());
   StatusOr<Netlink> netlink = Netlink::open();
   if (!netlink.ok()) return refused(netlink.status());
-  const StatusOr<Resolved> resolved = resolve(*netlink, wanted, aim->match);
+  const StatusOr<Resolved> resolved = resolve(*netlink, asked.fault(), aim->match);
   if (!resolved.ok()) return refused(resolved.status());
   if (const Status alone = meets_none(*netlink, asked, wanted, *aim, resolved->interfaces);
       !alone.ok()) {

@@ -19,6 +19,7 @@
 
 #include "experiments/base/failpoint.h"
 #include "experiments/base/fd.h"
+#include "experiments/fault/ramp.h"
 #include "injector/faults/spared.h"
 #include "injector/hold/channel.h"
 #include "injector/hold/requests.h"
@@ -28,6 +29,8 @@ namespace {
 
 /// How late a holder may be to end its fault before the kernel ends the holder.
 constexpr Duration kGrace = std::chrono::milliseconds(500);
+/// Between two steps of a number that changes.
+constexpr Duration kStep = std::chrono::milliseconds(100);
 /// How long an answer may wait for room on the socket. Never before the effect has ended.
 constexpr Duration kPatience = std::chrono::seconds(1);
 constexpr MonotonicTime kNever = MonotonicTime::max();
@@ -180,7 +183,7 @@ class Holder {
     failpoint<"holder.applied_told">();
 
     const v1::EndReason reason =
-        !standing.ok() ? v1::OBJECTS_GONE : hold_on(*fault, at_once, standing);
+        !standing.ok() ? v1::OBJECTS_GONE : hold_on(*fault, start.fault(), at_once, standing);
     last_resort_.at(kNever);
     // Before the effect ends: what the kernel counted goes with the objects that counted it.
     const v1::Evidence last = fault->evidence();
@@ -200,12 +203,24 @@ class Holder {
     return say(released, kPatience);
   }
 
-  /// Pulses until the fault must end. `standing`: what a pulse found wrong, if that is why.
-  v1::EndReason hold_on(Fault& fault, bool at_once, Status& standing) {
+  /// Pulses until the fault must end, and sets anew what changes. `standing`: what was found wrong,
+  /// if that is why.
+  v1::EndReason hold_on(Fault& fault, const v1::Fault& wanted, bool at_once, Status& standing) {
+    const MonotonicTime begun = monotonic_now();
+    const MonotonicTime unchanging = begun + longest_ramp(wanted);
+    MonotonicTime changes = unchanging == begun ? kNever : begun + kStep;
     for (;;) {
       if (at_once && fault.is_done()) return v1::DURATION_OVER;
       v1::ToHolder request;
-      const Wake wake = wait(deadline(), request, fault.watched());
+      const Wake wake = wait(std::min(deadline(), changes), request, fault.watched());
+      const MonotonicTime now = monotonic_now();
+      if (wake == Wake::kDeadline && now < deadline()) {
+        standing = fault.become(fault_at(wanted, now - begun));
+        if (!standing.ok()) return v1::OBJECTS_GONE;
+        failpoint<"holder.changed">();
+        changes = now >= unchanging ? kNever : std::min(now + kStep, unchanging);
+        continue;
+      }
       if (wake == Wake::kWatched) {
         standing = fault.look_again();
         if (!standing.ok()) return v1::OBJECTS_GONE;

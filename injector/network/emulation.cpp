@@ -103,6 +103,16 @@ Emulation::Emulation(const Effect& effect, MonotonicTime now)
   }
 }
 
+void Emulation::become(const Effect& effect) {
+  const std::uint64_t seed = effect_.seed;
+  effect_ = effect;
+  effect_.seed = seed;
+  duplicate_.threshold = to_fraction(effect_.duplicate.percent);
+  loss_.threshold = to_fraction(effect_.loss.percent);
+  corrupt_.threshold = to_fraction(effect_.corrupt.percent);
+  reorder_.threshold = to_fraction(effect_.reorder.percent);
+}
+
 bool Emulation::is_duplicated() { return duplicate_.happens(); }
 
 bool Emulation::is_lost() {

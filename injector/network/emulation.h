@@ -42,6 +42,10 @@ class Emulation {
   /// `now`: of the first slot.
   Emulation(const Effect& effect, MonotonicTime now);
 
+  /// From here on with other numbers, of which none is there that was not before: delay, jitter,
+  /// the chances, the rate. The sequences go on.
+  void become(const Effect& effect);
+
   /// Whether a packet that arrives is there twice. To be asked before is_lost(), and not of a
   /// duplicate. Both together leave one packet.
   bool is_duplicated();

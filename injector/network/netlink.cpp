@@ -441,12 +441,21 @@ Status Netlink::delete_clsact(std::uint32_t ifindex) {
   return acknowledge(request);
 }
 
-Status Netlink::add_root_netem(std::uint32_t ifindex, std::span<const std::byte> options) {
-  Request request("cannot add netem", RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL,
+Status Netlink::put_root_netem(const char* what, std::uint16_t flags, std::uint32_t ifindex,
+                               std::span<const std::byte> options) {
+  Request request(what, RTM_NEWQDISC, flags,
                   for_traffic(ifindex, TC_H_ROOT, TC_H_MAKE(1u << 16, 0)));
   request.put_text(TCA_KIND, "netem");
   request.put(TCA_OPTIONS, options.data(), options.size());
   return acknowledge(request);
+}
+
+Status Netlink::add_root_netem(std::uint32_t ifindex, std::span<const std::byte> options) {
+  return put_root_netem("cannot add netem", NLM_F_CREATE | NLM_F_EXCL, ifindex, options);
+}
+
+Status Netlink::change_root_netem(std::uint32_t ifindex, std::span<const std::byte> options) {
+  return put_root_netem("cannot change netem", 0, ifindex, options);
 }
 
 namespace {

@@ -125,6 +125,8 @@ class Netlink {
   Status delete_clsact(std::uint32_t ifindex);
   /// The root of a device of our own.
   Status add_root_netem(std::uint32_t ifindex, std::span<const std::byte> options);
+  /// Sets all of what it is told anew; what is queued stays.
+  Status change_root_netem(std::uint32_t ifindex, std::span<const std::byte> options);
 
   /// All filters of one hook; none if there is no such interface or no clsact.
   StatusOr<std::vector<Filter>> filters(std::uint32_t ifindex, std::uint32_t parent);
@@ -135,6 +137,8 @@ class Netlink {
   StatusOr<std::uint32_t> route_to(std::span<const std::byte> address);
 
  private:
+  Status put_root_netem(const char* what, std::uint16_t flags, std::uint32_t ifindex,
+                        std::span<const std::byte> options);
   friend class Monitor;
   struct CloseSocket {
     void operator()(nl_sock* socket) const;

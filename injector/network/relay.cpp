@@ -152,6 +152,7 @@ class Relay::Queue {
                                         : std::min<std::size_t>(effect.limit, kMaxQueuedPackets)),
         counters_(counters) {}
 
+  void become(const Effect& effect) { emulation_.become(effect); }
   bool is_empty() const { return heap_.empty(); }
   std::uint32_t next_port() const { return heap_.front().port; }
   MonotonicTime next_departure(MonotonicTime now) {
@@ -406,6 +407,18 @@ RelayCounts Relay::counts() const {
           .refused = counters_.refused.load()};
 }
 
+void Relay::become(const Effect& effect) {
+  const std::lock_guard lock(effect_mutex_);
+  next_effect_ = effect;
+  has_next_effect_ = true;
+}
+
+void Relay::take_next_effect() {
+  const std::lock_guard lock(effect_mutex_);
+  has_next_effect_ = false;
+  queue_->become(*next_effect_);
+}
+
 void Relay::run() {
   // The default slack of 50 us would be half of the error that is allowed. Of this thread only.
   prctl(PR_SET_TIMERSLACK, 1);
@@ -425,6 +438,7 @@ void Relay::run() {
       renew();
       next_renewal = now + kRenewal;
     }
+    if (has_next_effect_) take_next_effect();
     send_due(now);
     bool more = false;
     for (std::uint32_t i = 0; i < ports_.size(); ++i) {

@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -65,6 +66,9 @@ class Relay {
   /// Lets the effect last until `deadline`.
   void pulse(MonotonicTime deadline);
 
+  /// What arrives from now on has this effect, of the same kinds as the first.
+  void become(const Effect& effect);
+
   /// Nothing more is matched, by the time it returns.
   void end_effect();
 
@@ -91,6 +95,7 @@ class Relay {
 
   void run();
   void renew();
+  void take_next_effect();
   bool read_port(Port& port, std::uint32_t number);
   void send_due(MonotonicTime now);
 
@@ -103,6 +108,10 @@ class Relay {
   std::mutex deadline_mutex_;
   MonotonicTime deadline_{};
   bool ended_ = false;
+
+  std::mutex effect_mutex_;
+  std::optional<Effect> next_effect_;
+  std::atomic<bool> has_next_effect_ = false;
 
   std::mutex idle_mutex_;
   std::condition_variable idle_changed_;

@@ -639,4 +639,119 @@ TEST_CASE("whenever a breach comes, nothing is injected after the decision") {
   CHECK(unfinished > 10);
 }
 
+TEST_CASE("the run waits for a person and goes on with yes") {
+  World world(1);
+  world.add_check("shop");
+  world.plan.add_method()->set_ask("has the pager gone off?");
+  world.add_kill();
+  std::string asked;
+  world.ask = [&](const std::string& question) -> boost::asio::awaitable<run::Answer> {
+    asked = question;
+    co_return run::Answer{true, "a person"};
+  };
+  CHECK(world.run().exit_code() == 0);
+  CHECK(asked == "has the pager gone off?");
+  CHECK(count(world.told(), "inject") == 1);
+  REQUIRE(world.of(v1::Event::kAnswered).size() == 1);
+  CHECK(world.of(v1::Event::kAnswered)[0].answered().by() == "a person");
+}
+
+TEST_CASE("a person's no ends the run, and so does nobody to be asked") {
+  World world(1);
+  world.add_check("shop");
+  world.plan.add_method()->set_ask("go on?");
+  world.add_kill();
+  std::string by = "nobody was there to be asked";
+  SUBCASE("no") {
+    by = "a person";
+    world.ask = [](const std::string&) -> boost::asio::awaitable<run::Answer> {
+      co_return run::Answer{false, "a person"};
+    };
+  }
+  SUBCASE("nobody") {}
+  const v1::RunEnded ended = world.run();
+  CHECK(ended.exit_code() == 130);
+  CHECK(ended.sentence() == "\"go on?\" was answered with no: " + by);
+  CHECK(count(world.told(), "inject") == 0);
+}
+
+namespace {
+
+/// Breaks while a delay of at least this much acts.
+Answers broken_from(World& world, std::int64_t delay_ns) {
+  return [&world, delay_ns](MonotonicTime) -> std::int64_t {
+    return world.nodes[0]->largest_delay() >= delay_ns ? 500 : 200;
+  };
+}
+
+v1::Search& add_search(World& world, double from_ms, double to_ms, double resolution_ms) {
+  v1::Fault& fault = *world.add_fault(milliseconds(60)).mutable_fault();
+  fault.mutable_network()->set_delay(static_cast<std::int64_t>(to_ms * 1e6));
+  v1::Search& search = *fault.mutable_search();
+  search.set_field("delay");
+  search.set_from(from_ms * 1e6);
+  search.set_to(to_ms * 1e6);
+  search.set_resolution(resolution_ms * 1e6);
+  return search;
+}
+
+}  // namespace
+
+TEST_CASE("a search finds the largest number that the steady state stands, to its resolution") {
+  World world(1);
+  world.add_check("shop");
+  add_search(world, 0, 1000, 10);
+  world.answers["shop"] = broken_from(world, 345'000'000);
+  const v1::RunEnded ended = world.run();
+  CHECK(ended.exit_code() == 0);
+  CHECK(ended.sentence() ==
+        "network delay holds up to 340ms and breaks at 350ms: check \"shop\": observed status 500, "
+        "expected status == 200");
+  const auto attempts = world.of(v1::Event::kAttempted);
+  CHECK(attempts.size() <= 7);
+  // By halves from the mild end: nothing harsher than half of the range was tried.
+  CHECK(attempts[0].attempted().value() == "500ms");
+  CHECK_FALSE(attempts[0].attempted().held());
+  REQUIRE(world.of(v1::Event::kFound).size() == 1);
+  CHECK(world.of(v1::Event::kFound)[0].found().holds() == "340ms");
+  CHECK(world.of(v1::Event::kAbortDecided).empty());
+  CHECK(world.of(v1::Event::kCheckBreached).empty());
+}
+
+TEST_CASE("a search in which nothing breaks says that the most that was tried holds") {
+  World world(1);
+  world.add_check("shop");
+  add_search(world, 0, 40, 10);
+  const v1::RunEnded ended = world.run();
+  CHECK(ended.exit_code() == 0);
+  CHECK(ended.sentence() == "network delay holds up to 40ms, the most that was tried");
+}
+
+TEST_CASE("a search whose mildest number breaks the steady state is a breach") {
+  World world(1);
+  world.add_check("shop");
+  add_search(world, 10, 40, 10);
+  world.answers["shop"] = broken_from(world, 1);
+  const v1::RunEnded ended = world.run();
+  CHECK(ended.exit_code() == 1);
+  CHECK(has(ended.sentence(), "network delay breaks at 10ms already, the least that was tried"));
+}
+
+TEST_CASE("a system that does not recover from an attempt ends the search") {
+  World world(1);
+  world.add_check("shop");
+  add_search(world, 0, 40, 10);
+  world.plan.mutable_recovery()->set_within(Duration(milliseconds(50)).count());
+  bool broken = false;
+  world.answers["shop"] = [&](MonotonicTime) -> std::int64_t {
+    broken = broken || world.nodes[0]->acting() > 0;
+    return broken ? 500 : 200;
+  };
+  const v1::RunEnded ended = world.run();
+  CHECK(ended.exit_code() == 1);
+  CHECK(
+      has(ended.sentence(), "the checks did not hold again within 50ms of the attempt with 20ms"));
+  CHECK(world.of(v1::Event::kAttempted).size() == 1);
+}
+
 }  // namespace squall::test

@@ -31,6 +31,14 @@ std::size_t FakeNode::acting() const {
   }));
 }
 
+std::int64_t FakeNode::largest_delay() const {
+  std::int64_t largest = 0;
+  for (const auto& [id, held] : held_) {
+    if (held.applied && !held.over) largest = std::max(largest, held.delay);
+  }
+  return largest;
+}
+
 asio::awaitable<StatusOr<v1::Description>> FakeNode::connect() {
   if (lost_ && stays_lost) co_return error(StatusCode::kUnavailable, "fake: no answer");
   if (!unreachable.ok()) co_return unreachable;
@@ -59,7 +67,7 @@ asio::awaitable<StatusOr<v1::Opened>> FakeNode::open(v1::Open, fleet::Listener l
 
 void FakeNode::inject(const v1::Fault& fault) {
   told.push_back({"inject", fault.id(), monotonic_now()});
-  held_[fault.id()] = {};
+  held_[fault.id()] = {.delay = fault.network().delay()};
   after(apply_takes, [this, fault] {
     Held& held = held_.at(fault.id());
     if (held.over) return;
@@ -241,6 +249,7 @@ v1::RunEnded World::run() {
     return std::make_unique<FakeCheck>(found == answers.end() ? Answers() : found->second,
                                        holds_answers);
   };
+  parts.ask = ask;
   parts.tell = [this](v1::Event event) {
     events.push_back(event);
     if (on_event) on_event(event);

@@ -56,6 +56,8 @@ class FakeNode final : public fleet::Node {
 
   /// Faults that act now.
   std::size_t acting() const;
+  /// Of those, the largest delay; 0 without any.
+  std::int64_t largest_delay() const;
 
   const std::string& name() const override { return name_; }
   std::string address() const override { return "fake:" + name_; }
@@ -73,6 +75,7 @@ class FakeNode final : public fleet::Node {
   struct Held {
     bool applied = false;
     bool over = false;
+    std::int64_t delay = 0;
   };
 
   void after(Duration delay, std::function<void()> then);
@@ -104,6 +107,7 @@ struct World {
   std::uint64_t seed = 1;
   std::vector<v1::Event> events;
   std::function<void(const v1::Event&)> on_event;
+  std::function<boost::asio::awaitable<run::Answer>(const std::string&)> ask;
   std::unique_ptr<run::Engine> engine;
 
   v1::Check& add_check(const std::string& name, Duration every = std::chrono::milliseconds(5));

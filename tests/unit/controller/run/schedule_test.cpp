@@ -143,8 +143,85 @@ TEST_CASE("a method lasts as long as its steps, and parallel ones as the longest
   const auto schedule = make_schedule(plan, 1);
   REQUIRE(schedule.ok());
   CHECK(length_of(*schedule) == std::chrono::milliseconds(4500));
-  CHECK((*schedule)[2].parallel[1].place == "method[2].parallel[1]");
-  CHECK((*schedule)[2].parallel[1].name == "wait");
+  CHECK((*schedule)[2].steps[1].place == "method[2].parallel[1]");
+  CHECK((*schedule)[2].steps[1].name == "wait");
+}
+
+TEST_CASE("what is repeated is chosen anew each time, and the same for a seed") {
+  v1::Plan plan = plan_of(8);
+  v1::Repeat& repeat = *plan.add_method()->mutable_repeat();
+  repeat.set_times(6);
+  repeat.set_every(20'000'000'000);
+  v1::Plan one = plan_of(8);
+  *repeat.add_steps() = add_step(one);
+  repeat.mutable_steps(0)->mutable_pick()->set_count(1);
+  const auto nodes_of = [](const std::vector<Step>& schedule) {
+    std::vector<std::size_t> nodes;
+    for (const Step* step : acting_steps(schedule)) nodes.push_back(step->targets.front().node);
+    return nodes;
+  };
+  const auto first = make_schedule(plan, 7);
+  const auto again = make_schedule(plan, 7);
+  REQUIRE(first.ok());
+  REQUIRE(again.ok());
+  const std::vector<std::size_t> nodes = nodes_of(*first);
+  CHECK(nodes.size() == 6);
+  CHECK(std::set<std::size_t>(nodes.begin(), nodes.end()).size() > 1);
+  CHECK(nodes == nodes_of(*again));
+  const Duration once((*first)[0].steps[5].lasts);
+  CHECK(length_of(*first) == 5 * std::chrono::seconds(20) + once);
+  CHECK((*first)[0].steps[2].name == "3 of 6");
+  CHECK((*first)[0].steps[2].steps[0].steps[0].place == "method[0].repeat[2][0]");
+}
+
+TEST_CASE("a pulse is the same fault on the same nodes and off between until its time is up") {
+  v1::Plan plan = plan_of(4);
+  v1::Step& step = add_step(plan);
+  step.mutable_pick()->set_count(2);
+  step.mutable_fault()->set_for_(23'000'000'000);
+  step.mutable_fault()->mutable_pulse()->set_on(5'000'000'000);
+  step.mutable_fault()->mutable_pulse()->set_off(10'000'000'000);
+  const auto schedule = make_schedule(plan, 1);
+  REQUIRE(schedule.ok());
+  const std::vector<Step>& turns = (*schedule)[0].steps;
+  REQUIRE(turns.size() == 4);
+  CHECK(length_of(*schedule) == std::chrono::seconds(23));
+  CHECK(turns[0].lasts == std::chrono::seconds(5));
+  CHECK(turns[1].form == Step::Form::kWait);
+  CHECK(turns[2].lasts == std::chrono::seconds(5));
+  CHECK(turns[3].lasts == std::chrono::seconds(3));
+  REQUIRE(turns[2].targets.size() == 2);
+  for (std::size_t n = 0; n < 2; ++n) {
+    CHECK(turns[2].targets[n].node == turns[0].targets[n].node);
+    CHECK(turns[2].targets[n].fault.id() != turns[0].targets[n].fault.id());
+    CHECK_FALSE(turns[2].targets[n].fault.has_pulse());
+    CHECK(turns[2].targets[n].fault.for_() == 5'000'000'000);
+  }
+}
+
+TEST_CASE("faults that may act at the same time are those of steps that run together") {
+  v1::Plan plan = plan_of(1);
+  const auto named = [](v1::Step step, const std::string& name) {
+    step.set_name(name);
+    return step;
+  };
+  const v1::Step step = add_step(plan);
+  plan.clear_method();
+  *plan.add_method() = named(step, "a");
+  v1::Parallel& both = *plan.add_method()->mutable_parallel();
+  *both.add_steps() = named(step, "b");
+  v1::Repeat& repeat = *both.add_steps()->mutable_repeat();
+  repeat.set_times(1);
+  *repeat.add_steps() = named(step, "c");
+  *repeat.add_steps() = named(step, "d");
+  const auto schedule = make_schedule(plan, 1);
+  REQUIRE(schedule.ok());
+  std::vector<std::string> told;
+  for (const Moment& moment : moments_of(*schedule)) {
+    std::string& names = told.emplace_back();
+    for (const Step* acting : moment) names += acting->name;
+  }
+  CHECK(told == std::vector<std::string>{"a", "bc", "bd"});
 }
 
 }  // namespace squall::run

@@ -132,7 +132,8 @@ TEST_CASE("texts keep their form, and what they hold is escaped") {
 
 TEST_CASE("a step is a fault or something else, never both") {
   v1::Step step;
-  CHECK(told(step) == "step: no step; one of wait, parallel or fault is required");
+  CHECK(told(step) ==
+        "step: no step; one of wait, parallel, repeat, ask, include or fault is required");
   *step.mutable_fault() = slow();
   CHECK(told(step) == "ok");
   step.set_wait(kSecond);

@@ -22,7 +22,9 @@ std::string indented(const std::string& text, const std::string& by) {
 }
 
 std::string told(const std::string& text) {
-  return format_diagnostics(load(text, "example", true).diagnostics, false);
+  return format_diagnostics(
+      load(text, "example", {.set = {}, .params_files = {}, .unobserved = true}).diagnostics,
+      false);
 }
 
 TEST_CASE("every word explains itself, with an example") {

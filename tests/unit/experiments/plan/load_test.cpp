@@ -56,7 +56,8 @@ seed: 18446744073709551615
 )";
 
 v1::Plan good(const std::string& text, bool unobserved = false) {
-  const Loaded loaded = load(text, "plan.yaml", unobserved);
+  const Loaded loaded =
+      load(text, "plan.yaml", {.set = {}, .params_files = {}, .unobserved = unobserved});
   REQUIRE_MESSAGE(loaded.plan.has_value(), format_diagnostics(loaded.diagnostics, false));
   return *loaded.plan;
 }
@@ -280,9 +281,12 @@ TEST_CASE("aliases of steps count as steps") {
   for (int i = 0; i < 101; ++i) text += "{wait: 1s},";
   text += "]\n";
   for (int i = 0; i < 100; ++i) text += "  - parallel: *a\n";
-  CHECK(format_diagnostics(load(text, "plan.yaml", true).diagnostics, false) ==
-        "plan.yaml:3:1: error: 10302 steps are too many\n  method:\n  ^^^^^^\n"
-        "  a plan has at most 10000\n");
+  CHECK(
+      format_diagnostics(
+          load(text, "plan.yaml", {.set = {}, .params_files = {}, .unobserved = true}).diagnostics,
+          false) ==
+      "plan.yaml:3:1: error: more than 10000 steps\n  method:\n  ^^^^^^\n"
+      "  those of a `repeat` count as often as they are walked\n");
 }
 
 TEST_CASE("a file that is no plain file is a diagnostic") {

@@ -459,26 +459,22 @@ method:
   - ask: has it
   - repeat: {times: 3}
 )") ==
-        R"(plan.yaml:7:1: error: unknown key "params"
+        R"(plan.yaml:7:10: warning: nothing in the plan uses a
   params: {a: 1}
-  ^^^^^^
-  known here: plan, hypothesis, environment, tags, nodes, steady_state, method, recovery, lease, seed
+           ^
+  write ${a} where its value belongs
 plan.yaml:8:1: error: unknown key "load"
   load: [{name: x}]
   ^^^^
-  known here: plan, hypothesis, environment, tags, nodes, steady_state, method, recovery, lease, seed
+  known here: plan, hypothesis, environment, tags, nodes, steady_state, method, recovery, lease, seed, params
 plan.yaml:10:5: error: unknown key "gremlin"
     - gremlin: {size: 1GiB}
       ^^^^^^^
-  known here: name, on, pick, for, network, kill, cpu, partition, pause, memory, disk, io, exhaust, service, dns, clock, files, script, wait, parallel
-plan.yaml:11:5: error: unknown key "ask"
-    - ask: has it
-      ^^^
-  known here: name, on, pick, for, network, kill, cpu, partition, pause, memory, disk, io, exhaust, service, dns, clock, files, script, wait, parallel
-plan.yaml:12:5: error: unknown key "repeat"
+  known here: name, on, pick, for, pulse, network, kill, cpu, partition, pause, memory, disk, io, exhaust, service, dns, clock, files, script, wait, parallel, repeat, ask, include
+plan.yaml:12:5: error: repeat needs `steps`
     - repeat: {times: 3}
       ^^^^^^
-  known here: name, on, pick, for, network, kill, cpu, partition, pause, memory, disk, io, exhaust, service, dns, clock, files, script, wait, parallel
+  steps: the steps, one after another
 )");
 }
 
@@ -506,11 +502,11 @@ method:
         R"(plan.yaml:8:5: error: the step does nothing
     - {}
       ^
-  write network, kill, cpu, partition, pause, memory, disk, io, exhaust, service, dns, clock, files, script, wait or parallel
+  write network, kill, cpu, partition, pause, memory, disk, io, exhaust, service, dns, clock, files, script, wait, parallel, repeat, ask or include
 plan.yaml:9:5: error: the step does nothing
     - name: x
       ^^^^
-  write network, kill, cpu, partition, pause, memory, disk, io, exhaust, service, dns, clock, files, script, wait or parallel
+  write network, kill, cpu, partition, pause, memory, disk, io, exhaust, service, dns, clock, files, script, wait, parallel, repeat, ask or include
 plan.yaml:10:23: error: two faults in one step: cpu and kill
     - {cpu: {load: 1%}, kill: {process: {name: x}}}
                         ^^^^
@@ -526,7 +522,7 @@ plan.yaml:12:16: error: `for` is a fault's, and this step has none
 plan.yaml:13:5: error: a step is a mapping
     - hello
       ^^^^^
-  known in it: name, on, pick, for, network, kill, cpu, partition, pause, memory, disk, io, exhaust, service, dns, clock, files, script, wait, parallel
+  known in it: name, on, pick, for, pulse, network, kill, cpu, partition, pause, memory, disk, io, exhaust, service, dns, clock, files, script, wait, parallel, repeat, ask, include
 plan.yaml:14:14: error: network is a mapping
     - network: fast
                ^^^^
@@ -1507,7 +1503,7 @@ plan.yaml:9:22: error: name has no value
 plan.yaml:10:3: error: the step does nothing
     -
     ^
-  write network, kill, cpu, partition, pause, memory, disk, io, exhaust, service, dns, clock, files, script, wait or parallel
+  write network, kill, cpu, partition, pause, memory, disk, io, exhaust, service, dns, clock, files, script, wait, parallel, repeat, ask or include
 )");
 }
 
@@ -1567,7 +1563,7 @@ TEST_CASE("what is wrong behind an anchor and a line end is told where it stands
         "    - &nothing\n"
         "    ^\n"
         "  write network, kill, cpu, partition, pause, memory, disk, io, exhaust, service, dns, "
-        "clock, files, script, wait or parallel\n");
+        "clock, files, script, wait, parallel, repeat, ask or include\n");
 }
 
 TEST_CASE("directives are refused wherever they stand") {
@@ -1650,7 +1646,8 @@ TEST_CASE("many values on one line, many credentials and many wrong names take n
   names += "method:\n";
   for (int i = 0; i < 8000; ++i) names += "  - {on: nope99, kill: {process: {name: a}}}\n";
   // Each node but the first, and each step.
-  CHECK(load(names, "plan.yaml", true).diagnostics.errors == 7999 + 8000);
+  CHECK(load(names, "plan.yaml", {.set = {}, .params_files = {}, .unobserved = true})
+            .diagnostics.errors == 7999 + 8000);
 
   std::string patterns =
       "plan: t\nsteady_state:\n  - name: a\n    http: {url: \"http://h/\"}\n    expect: [";

@@ -181,6 +181,36 @@ TEST_CASE("cpu with a ramp rises from nothing to its load") {
   CHECK(risen >= 35);
 }
 
+TEST_CASE("cpu whose load falls burns the area below the line") {
+  v1::Fault fault = cpu(80, 1);
+  v1::Ramp& ramp = *fault.add_ramps();
+  ramp.set_field("load");
+  ramp.set_from(80);
+  ramp.set_to(0);
+  ramp.set_over(Duration(2s).count());
+  const Namespace node;
+  Holder holder(node);
+  holder.inject(fault, 1min);
+  const MonotonicTime begun = monotonic_now();
+  const Duration before = processor_time(holder.process().pid()).value();
+  REQUIRE(eventually([&] { return monotonic_now() - begun >= 2500ms; }, kBound));
+  const double burnt = to_ms(processor_time(holder.process().pid()).value() - before) / 1000;
+  CHECK(burnt <= 0.8 * 2 / 2 + 0.1);
+  CHECK(burnt >= 0.3);
+  CHECK(share_of(holder.process().pid(), 1s) < 5);
+}
+
+TEST_CASE("cpu refuses a load that is to rise in two ways") {
+  v1::Fault fault = cpu(80, 1);
+  fault.mutable_cpu()->set_ramp(Duration(4s).count());
+  v1::Ramp& ramp = *fault.add_ramps();
+  ramp.set_field("load");
+  ramp.set_to(80);
+  ramp.set_over(Duration(2s).count());
+  CHECK(why_refused(fault, Namespace()) ==
+        "cpu.ramp: the load itself says from where it goes to where; leave `ramp` out");
+}
+
 TEST_CASE("cpu in a control group stays within the group's quota, in a process of its own") {
   const ControlGroup group("cpu");
   if (group.is_v2()) {
@@ -383,6 +413,31 @@ TEST_CASE("memory with a rate grows no faster than that") {
   const std::uint64_t second = grown(2s);
   CHECK(first >= 4 * kMiB);
   CHECK(second >= first + 4 * kMiB);
+}
+
+TEST_CASE("memory whose size falls is given back as it does") {
+  v1::Fault fault = memory(64 * kMiB);
+  v1::Ramp& ramp = *fault.add_ramps();
+  ramp.set_field("size");
+  ramp.set_from(static_cast<double>(64 * kMiB));
+  ramp.set_to(static_cast<double>(16 * kMiB));
+  ramp.set_over(Duration(3s).count());
+  const Namespace node;
+  Holder holder(node);
+  holder.inject(fault, 1min);
+  std::uint64_t most = 0;
+  std::uint64_t held = 0;
+  REQUIRE(eventually(
+      [&] {
+        const auto evidence = holder.pulse(1min);
+        if (evidence) held = evidence->memory().held();
+        most = std::max(most, held);
+        return most > 40 * kMiB && held <= 16 * kMiB + kMiB;
+      },
+      kBound));
+  CHECK(held >= 15 * kMiB);
+  CHECK(resident_memory(child_of(holder.process().pid())) <= 18 * kMiB);
+  CHECK(holder.release().empty());
 }
 
 TEST_CASE("memory to a share of a control group's limit stops there") {

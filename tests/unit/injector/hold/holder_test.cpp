@@ -30,7 +30,9 @@ constexpr Duration kBound = seconds(10);
 struct Record {
   std::atomic<int> prepared, applied, pulsed, ended, cleaned;
   std::atomic<std::int64_t> deadline_ns;
-  std::atomic<bool> refuse_apply, refuse_prepare, refuse_pulse, leave_residue;
+  std::atomic<bool> refuse_apply, refuse_prepare, refuse_pulse, refuse_become, leave_residue;
+  std::atomic<int> became;
+  std::atomic<double> load;
 };
 
 Record* record() {
@@ -58,6 +60,11 @@ class Fake final : public Fault {
     if (record()->refuse_pulse) return error(StatusCode::kFailedPrecondition, "it is gone");
     record()->deadline_ns = to_ns(deadline);
     return ok();
+  }
+  Status become(const v1::Fault& now) override {
+    ++record()->became;
+    record()->load = now.cpu().load();
+    return record()->refuse_become ? error(StatusCode::kFailedPrecondition, "it is gone") : ok();
   }
   v1::Evidence evidence() override {
     v1::Evidence evidence;
@@ -117,12 +124,14 @@ class Holding {
 
   void say(const v1::ToHolder& message) { REQUIRE(send_message(socket_.number(), message).ok()); }
 
-  void start(Duration lease, std::optional<Duration> lasts = seconds(60)) {
+  void start(Duration lease, std::optional<Duration> lasts = seconds(60),
+             const std::optional<v1::Ramp>& ramp = std::nullopt) {
     v1::ToHolder message;
     v1::Start& start = *message.mutable_start();
     start.mutable_fault()->set_id(new_fault_id());
     start.mutable_fault()->mutable_cpu();
     if (lasts) start.mutable_fault()->set_for_(lasts->count());
+    if (ramp) *start.mutable_fault()->add_ramps() = *ramp;
     start.set_lease_end(to_ns(monotonic_now() + lease));
     say(message);
   }
@@ -153,8 +162,9 @@ class Holding {
   }
 
   /// start → undos → go → applied.
-  void apply(Duration lease, Duration lasts = seconds(60)) {
-    start(lease, lasts);
+  void apply(Duration lease, Duration lasts = seconds(60),
+             const std::optional<v1::Ramp>& ramp = std::nullopt) {
+    start(lease, lasts, ramp);
     REQUIRE(hear().has_undos());
     go();
     REQUIRE(hear().has_applied());
@@ -265,6 +275,42 @@ TEST_CASE("a fault whose objects somebody else removed ends and says so") {
   REQUIRE(over.has_effect_ended());
   CHECK(over.effect_ended().reason() == v1::OBJECTS_GONE);
   CHECK(record()->ended == 1);
+  const v1::FromHolder failed = holding.hear();
+  REQUIRE(failed.has_failed());
+  CHECK(failed.failed().message() == "it is gone");
+  CHECK(record()->cleaned == 1);
+}
+
+TEST_CASE("a number that ramps is set anew until it has arrived, and then no more") {
+  Holding holding;
+  v1::Ramp ramp;
+  ramp.set_field("load");
+  ramp.set_from(10);
+  ramp.set_to(60);
+  ramp.set_over(Duration(milliseconds(350)).count());
+  holding.apply(seconds(60), seconds(60), ramp);
+  REQUIRE(support::eventually([&] { return record()->load == 60; }, kBound));
+  const int became = record()->became;
+  CHECK(became >= 2);
+  CHECK(became <= 4);
+  holding.pulse(seconds(60));
+  CHECK(holding.hear().has_evidence());
+  CHECK(record()->became == became);
+  holding.release();
+  CHECK(holding.end() == v1::RELEASED);
+}
+
+TEST_CASE("a fault that cannot become what its ramp says ends and says so") {
+  Holding holding;
+  record()->refuse_become = true;
+  v1::Ramp ramp;
+  ramp.set_field("load");
+  ramp.set_to(60);
+  ramp.set_over(Duration(seconds(5)).count());
+  holding.apply(seconds(60), seconds(60), ramp);
+  const v1::FromHolder over = holding.hear();
+  REQUIRE(over.has_effect_ended());
+  CHECK(over.effect_ended().reason() == v1::OBJECTS_GONE);
   const v1::FromHolder failed = holding.hear();
   REQUIRE(failed.has_failed());
   CHECK(failed.failed().message() == "it is gone");

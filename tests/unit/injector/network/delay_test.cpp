@@ -5,6 +5,7 @@
 #include <array>
 #include <limits>
 
+#include "experiments/fault/ramp.h"
 #include "tests/unit/injector/network/driver.h"
 #include "tests/unit/injector/network/ping.h"
 
@@ -102,6 +103,49 @@ TEST_CASE(
     }
   }
   CHECK(difference(before, settled_fingerprint(hosts.node)) == "");
+}
+
+TEST_CASE("a delay that ramps is at each moment what it says, and gone afterwards") {
+  TwoHosts hosts;
+  const Echo echo(hosts.node, kPort);
+  const std::vector<std::string> before = settled_fingerprint(hosts.node);
+  const double undisturbed = measured_ms(hosts.client, TwoHosts::kNode4, kPort);
+  v1::Fault fault = delay_fault(kPort, 2 * kAsked);
+  v1::Ramp& ramp = *fault.add_ramps();
+  ramp.set_field("delay");
+  ramp.set_from(0);
+  ramp.set_to(static_cast<double>(Duration(2 * kAsked).count()));
+  ramp.set_over(Duration(std::chrono::seconds(10)).count());
+  const auto held = inject(hosts.node, fault);
+  CHECK(measured_ms(hosts.client, TwoHosts::kNode4, kPort) < kUndisturbed);
+  for (const int second : {5, 10, 2}) {
+    require_ok(held->become(fault_at(fault, std::chrono::seconds(second))));
+    const double asked = to_ms(2 * kAsked) * second / 10;
+    CAPTURE(second);
+    // A packet that waits is not overtaken: each probe waits for the one before it.
+    check_delayed(measured_ms(hosts.client, TwoHosts::kNode4, kPort, asked + kExact), undisturbed,
+                  asked);
+  }
+  CHECK(held->evidence().effect());
+  check_clean(*held);
+  CHECK(measured_ms(hosts.client, TwoHosts::kNode4, kPort) < kUndisturbed);
+  CHECK(difference(before, settled_fingerprint(hosts.node)) == "");
+}
+
+TEST_CASE("a loss that ramps to all of the packets loses them all in the end") {
+  TwoHosts hosts;
+  const Echo echo(hosts.node, kPort);
+  v1::Fault fault = loss_fault(kPort, 100);
+  v1::Ramp& ramp = *fault.add_ramps();
+  ramp.set_field("loss");
+  ramp.set_to(100);
+  ramp.set_over(Duration(std::chrono::seconds(1)).count());
+  const auto held = inject(hosts.node, fault);
+  CHECK(measured_ms(hosts.client, TwoHosts::kNode4, kPort) < kUndisturbed);
+  require_ok(held->become(fault_at(fault, std::chrono::seconds(1))));
+  CHECK(answered(measure(hosts.client, TwoHosts::kNode4, kPort, 5, milliseconds(300))) == 0);
+  CHECK(held->evidence().network().dropped_packets() >= 5);
+  check_clean(*held);
 }
 
 TEST_CASE("TCP is delayed from its handshake on") {

@@ -68,6 +68,9 @@ class Held {
   Status resolved(const hold::Hosts& hosts) {
     return where_.run([&] { return fault_->resolved(hosts); });
   }
+  Status become(const v1::Fault& now) {
+    return where_.run([&] { return fault_->become(now); });
+  }
   /// Whether it noticed, by itself, that something happened, and what it found then.
   std::optional<Status> noticed(Duration bound) {
     pollfd waiting{.fd = fault_->watched(), .events = POLLIN, .revents = 0};
