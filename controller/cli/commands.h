@@ -32,6 +32,7 @@ struct Invocation {
 int run_plan(const Invocation& said);
 int validate(const Invocation& said);
 int explain(const Invocation& said);
+int schema(const Invocation& said);
 int nodes(const Invocation& said);
 int report(const Invocation& said);
 

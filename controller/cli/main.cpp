@@ -84,6 +84,8 @@ void declare_explain(CLI::App& app, Invocation& said) {
       ->type_name("WORD");
 }
 
+void declare_schema(CLI::App&, Invocation&) {}
+
 void declare_nodes(CLI::App& app, Invocation& said) {
   add_plan(app, said);
   add_output(app, said);
@@ -129,7 +131,7 @@ struct Command {
   int (*call)(const Invocation&);
 };
 
-constexpr std::array<Command, 5> kCommands = {{
+constexpr std::array<Command, 6> kCommands = {{
     {"run", "walk a plan: prove the steady state, inject, watch, revert, prove recovery",
      "  squall run examples/quickstart.yaml\n"
      "  squall run plan.yaml --tls-dir ~/.squall/tls --seed 42\n"
@@ -143,6 +145,8 @@ constexpr std::array<Command, 5> kCommands = {{
      "  squall explain network\n"
      "  squall explain expectation\n",
      "", declare_explain, explain},
+    {"schema", "print the plan language as a JSON Schema, for editors",
+     "  squall schema > squall.schema.json\n", "", declare_schema, schema},
     {"nodes", "reach a plan's nodes and say what they are",
      "  squall nodes plan.yaml --tls-dir ~/.squall/tls\n", "", declare_nodes, nodes},
     {"report", "tell a run again from its log",

@@ -1,4 +1,4 @@
-// The commands that contact nothing: validate, explain, report.
+// The commands that contact nothing: validate, explain, schema, report.
 #include <unistd.h>
 
 #include <cstdio>
@@ -15,6 +15,7 @@
 #include "experiments/base/state.h"
 #include "experiments/plan/explain.h"
 #include "experiments/plan/load.h"
+#include "experiments/plan/schema.h"
 
 namespace squall::cli {
 namespace {
@@ -77,6 +78,11 @@ int explain(const Invocation& said) {
     return kRefused;
   }
   print(page->ends_with("\n") ? *page : *page + "\n");
+  return kSuccess;
+}
+
+int schema(const Invocation&) {
+  print(plan::json_schema());
   return kSuccess;
 }
 

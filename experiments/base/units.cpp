@@ -280,6 +280,12 @@ std::string shortest(std::uint64_t value, std::span<const UnitName> units) {
   return best;
 }
 
+std::vector<std::string_view> names_of(std::span<const UnitName> units) {
+  std::vector<std::string_view> names;
+  for (const UnitName& unit : units) names.push_back(unit.name);
+  return names;
+}
+
 }  // namespace
 
 StatusOr<Duration> parse_duration(std::string_view text) {
@@ -371,5 +377,10 @@ std::string format_bytes(std::uint64_t bytes) {
 std::string format_rate(std::uint64_t bits_per_second) {
   return bits_per_second == 0 ? "0bit" : shortest(bits_per_second, kRateUnits);
 }
+
+std::vector<std::string_view> duration_units() { return names_of(kDurationUnits); }
+std::vector<std::string_view> percent_units() { return names_of(kPercentUnits); }
+std::vector<std::string_view> byte_units() { return names_of(kByteUnits); }
+std::vector<std::string_view> rate_units() { return names_of(kRateUnits); }
 
 }  // namespace squall

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "experiments/base/clock.h"
 #include "experiments/base/status.h"
@@ -42,5 +43,11 @@ std::string format_measured(Duration duration);
 std::string format_percent(double percent);
 std::string format_bytes(std::uint64_t bytes);
 std::string format_rate(std::uint64_t bits_per_second);
+
+/// How the units of each are written, smallest first, for whoever describes quantities.
+std::vector<std::string_view> duration_units();
+std::vector<std::string_view> percent_units();
+std::vector<std::string_view> byte_units();
+std::vector<std::string_view> rate_units();
 
 }  // namespace squall

@@ -49,13 +49,6 @@ const Metric* metric_named(std::string_view name) {
   return found == kMetrics.end() ? nullptr : found;
 }
 
-std::vector<std::string> metric_names() {
-  std::vector<std::string> names;
-  for (const Metric& metric : kMetrics) names.emplace_back(metric.name);
-  names.emplace_back(kValue.name);
-  return names;
-}
-
 struct Operation {
   std::string_view spelling;
   v1::Operator op;
@@ -123,7 +116,7 @@ class Reader {
     }
     metric_ = metric_named(name);
     if (metric_ == nullptr) {
-      const std::string near = nearest(name, metric_names());
+      const std::string near = nearest(name, metric_words());
       return wrong(begin, name.size(), fmt::format("unknown metric \"{}\"", name),
                    near.empty() ? "write it as status == 200 or p99 < 300ms over 10s"
                                 : fmt::format("did you mean \"{}\"?", near));
@@ -441,6 +434,19 @@ class Reader {
 
 std::optional<ProblemAt> read_expectation(std::string_view text, v1::Expectation& expectation) {
   return Reader(text, expectation).read();
+}
+
+std::vector<std::string> metric_words() {
+  std::vector<std::string> names;
+  for (const Metric& metric : kMetrics) names.emplace_back(metric.name);
+  names.emplace_back(kValue.name);
+  return names;
+}
+
+std::vector<std::string> operator_words() {
+  std::vector<std::string> words;
+  for (const Operation& operation : kOperations) words.emplace_back(operation.spelling);
+  return words;
 }
 
 std::string explain_expectations() {

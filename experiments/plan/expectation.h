@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "experiments/plan/declared.h"
 #include "squall/v1/checks.pb.h"
@@ -21,6 +22,10 @@ struct ProblemAt {
 /// Reads one expectation. Which metrics there are is the check kind's to say, so every metric of
 /// any kind is taken here.
 std::optional<ProblemAt> read_expectation(std::string_view text, v1::Expectation& expectation);
+
+/// The words of the grammar: every metric of any kind, every operator.
+std::vector<std::string> metric_words();
+std::vector<std::string> operator_words();
 
 /// The grammar and the metrics of every check kind, for people.
 std::string explain_expectations();

@@ -8,161 +8,12 @@
 #include "experiments/base/diagnostic.h"
 #include "experiments/base/units.h"
 #include "experiments/plan/declared.h"
+#include "experiments/plan/describe.h"
 #include "experiments/plan/expectation.h"
 #include "experiments/plan/forms.h"
-#include "squall/v1/plan.pb.h"
 
 namespace squall::plan {
 namespace {
-
-struct Page {
-  std::string word;
-  const Descriptor* type;
-};
-
-std::string lower_case(std::string text) {
-  for (char& c : text) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return text;
-}
-
-/// Every message that a plan spells out as a mapping, in the order in which a plan comes to it.
-void collect(const Descriptor& type, std::vector<Page>& pages) {
-  const std::string word = lower_case(type.name());
-  const bool known =
-      std::any_of(pages.begin(), pages.end(), [&](const Page& page) { return page.type == &type; });
-  if (known) return;
-  const auto is_page = [](const Descriptor& one) {
-    const v1::Form form = rules_of(one).form();
-    return form == v1::FORM_NONE || form == v1::PARAMETER;
-  };
-  if (is_page(type) && !type.options().map_entry() && !rules_of(type).help().empty()) {
-    pages.push_back({word, &type});
-  }
-  for (int i = 0; i < type.field_count(); ++i) {
-    const FieldDescriptor& field = *type.field(i);
-    if (field.cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE) continue;
-    if (is_page(*field.message_type())) collect(*field.message_type(), pages);
-  }
-}
-
-const std::vector<Page>& pages() {
-  static const std::vector<Page> all = [] {
-    std::vector<Page> found;
-    collect(*v1::Plan::descriptor(), found);
-    return found;
-  }();
-  return all;
-}
-
-/// What a field is written as.
-std::string type_of(const FieldDescriptor& field) {
-  std::string one;
-  if (field.is_map()) {
-    const FieldDescriptor& value = *field.message_type()->map_value();
-    return fmt::format("names to {}s", type_of(value));
-  }
-  if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
-    switch (rules_of(*field.message_type()).form()) {
-      case v1::CIDR:
-        one = "network";
-        break;
-      case v1::PORT_RANGE:
-        one = "port";
-        break;
-      case v1::PROTOCOL:
-        one = "protocol";
-        break;
-      case v1::PROCESS_PICK:
-        one = "pick";
-        break;
-      case v1::LIST:
-        return fmt::format("list of {}", field.message_type()->field(0)->name());
-      default:
-        one = noun_of(*field.message_type());
-        break;
-    }
-  } else if (field.cpp_type() == FieldDescriptor::CPPTYPE_ENUM) {
-    one = "word";
-  } else if (field.cpp_type() == FieldDescriptor::CPPTYPE_STRING) {
-    one = "text";
-  } else if (field.cpp_type() == FieldDescriptor::CPPTYPE_BOOL) {
-    one = "true or false";
-  } else {
-    switch (rules_of(field).unit()) {
-      case v1::DURATION:
-        one = "duration";
-        break;
-      case v1::PERCENT:
-        one = "percentage";
-        break;
-      case v1::BYTES:
-        one = "size";
-        break;
-      case v1::RATE:
-        one = "rate";
-        break;
-      default:
-        one = "number";
-        break;
-    }
-  }
-  return field.is_repeated() ? fmt::format("list of {}s", one) : one;
-}
-
-/// What a field's value may be: required; 1us to 60s; default egress; such as 200ms.
-std::string conditions_of(const FieldDescriptor& field) {
-  const v1::FieldRules& rules = rules_of(field);
-  std::vector<std::string> said;
-  if (rules.required()) said.emplace_back("required");
-  if (field.cpp_type() == FieldDescriptor::CPPTYPE_ENUM) {
-    said.push_back(one_of(spellings(*field.enum_type())));
-  }
-  if (const std::string bounds = bounds_in_words(field); !bounds.empty()) said.push_back(bounds);
-  if (!rules.not_over().empty()) said.push_back(fmt::format("at most `{}`", rules.not_over()));
-  if (!rules.needs().empty()) said.push_back(fmt::format("only with `{}`", rules.needs()));
-  for (const std::string& other : rules.excludes()) {
-    said.push_back(fmt::format("not with `{}`", other));
-  }
-  for (const v1::Conflict& conflict : rules.conflicts()) {
-    const std::string with =
-        conflict.value().empty() ? conflict.with() : conflict.with() + ": " + conflict.value();
-    said.push_back(conflict.is().empty() ? fmt::format("not with `{}`", with)
-                                         : fmt::format("no {} with `{}`", conflict.is(), with));
-  }
-  if (!rules.shares_with().empty()) {
-    said.push_back(fmt::format("with `{}` at most 100%", rules.shares_with()));
-  }
-  if (rules.within_for()) said.emplace_back("less than `for`");
-  if (!rules.default_value().empty()) {
-    said.push_back(fmt::format("default {}", rules.default_value()));
-  }
-  if (rules.examples_size() > 0) {
-    said.push_back(fmt::format("such as {}", fmt::join(rules.examples(), ", ")));
-  }
-  if (said.empty()) return "";
-  return fmt::format(" ({})", fmt::join(said, "; "));
-}
-
-std::string help_of(const FieldDescriptor& field) {
-  const std::string& own = rules_of(field).help();
-  if (!own.empty() || field.cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE) return own;
-  return rules_of(*field.message_type()).help();
-}
-
-/// The fields of one level, those of inline messages included.
-void fields_of(const Descriptor& type, std::vector<const FieldDescriptor*>& fields) {
-  for (int i = 0; i < type.field_count(); ++i) {
-    const FieldDescriptor& field = *type.field(i);
-    if (rules_of(field).wire_only()) continue;
-    if (rules_of(field).inline_fields()) {
-      fields_of(*field.message_type(), fields);
-    } else {
-      fields.push_back(&field);
-    }
-  }
-}
 
 std::string indented(const std::string& text) {
   std::string out = "  ";
@@ -196,54 +47,31 @@ std::string wrapped(const std::string& text, std::size_t hang) {
   return out;
 }
 
-std::string page_of(const Page& page) {
-  const v1::MessageRules& rules = rules_of(*page.type);
-  std::string text = wrapped(fmt::format("{}: {}", page.word, rules.help()), 0) + "\n\n";
-  std::vector<const FieldDescriptor*> fields;
-  fields_of(*page.type, fields);
+/// (1us to 60s; such as 200ms), behind a blank; empty where there is nothing to say.
+std::string in_brackets(const std::vector<std::string>& conditions) {
+  return conditions.empty() ? "" : fmt::format(" ({})", fmt::join(conditions, "; "));
+}
+
+std::string as_text(const Description& told) {
+  std::string text = wrapped(fmt::format("{}: {}", told.word, told.help), 0) + "\n\n";
   std::size_t names = 0;
   std::size_t types = 0;
-  for (const FieldDescriptor* field : fields) {
-    names = std::max(names, field->name().size());
-    types = std::max(types, type_of(*field).size());
+  for (const Description::Field& field : told.fields) {
+    names = std::max(names, field.name.size());
+    types = std::max(types, field.type.size());
   }
-  for (const FieldDescriptor* field : fields) {
+  for (const Description::Field& field : told.fields) {
     const std::size_t hang = 2 + names + 2 + types + 2;
-    text += fmt::format("  {:<{}}  {:<{}}  {}\n", field->name(), names, type_of(*field), types,
-                        wrapped(help_of(*field) + conditions_of(*field), hang));
+    text += fmt::format("  {:<{}}  {:<{}}  {}\n", field.name, names, field.type, types,
+                        wrapped(field.help + in_brackets(field.conditions), hang));
   }
-  for (int i = 0; i < page.type->real_oneof_decl_count(); ++i) {
-    const OneofDescriptor& choice = *page.type->oneof_decl(i);
-    if (!rules_of(choice).required()) continue;
-    std::vector<std::string> words = choices(choice);
-    const FieldDescriptor* instead = page.type->FindFieldByName(rules_of(choice).or_field());
-    for (int j = 0; instead != nullptr && j < instead->message_type()->real_oneof_decl_count();
-         ++j) {
-      const std::vector<std::string> more = choices(*instead->message_type()->oneof_decl(j));
-      words.insert(words.end(), more.begin(), more.end());
-    }
-    text += fmt::format("\nExactly one of {}.\n", one_of(words));
+  for (const std::string& rule : told.rules) text += fmt::format("\n{}\n", rule);
+  if (!told.metrics.empty()) {
+    text += fmt::format("\nMetrics\n  {}\n",
+                        wrapped(fmt::format("{}", fmt::join(told.metrics, ", ")), 2));
   }
-  if (rules.any_of_size() > 0) {
-    text += fmt::format("\nAt least one of {}.\n",
-                        one_of({rules.any_of().begin(), rules.any_of().end()}));
-  }
-  const auto& metrics = rules.metrics();
-  if (!metrics.empty()) {
-    text +=
-        fmt::format("\nMetrics\n  {}\n", wrapped(fmt::format("{}", fmt::join(metrics, ", ")), 2));
-    if (rules.states_size() > 0) {
-      text +=
-          fmt::format("  state is {}\n", one_of({rules.states().begin(), rules.states().end()}));
-    }
-  }
-  if (rules.at_once()) {
-    text += rules.lasting().empty()
-                ? "\nDone at once: the step takes no `for`.\n"
-                : fmt::format("\nDone at once: the step takes `for` only with {}.\n",
-                              one_of({rules.lasting().begin(), rules.lasting().end()}));
-  }
-  if (!rules.example().empty()) text += fmt::format("\nExample\n{}\n", indented(rules.example()));
+  if (!told.states.empty()) text += fmt::format("  state is {}\n", one_of(told.states));
+  if (!told.example.empty()) text += fmt::format("\nExample\n{}\n", indented(told.example));
   return text;
 }
 
@@ -251,12 +79,10 @@ std::string page_of(const Page& page) {
 std::string page_of_field(const std::string& word) {
   std::string text;
   for (const Page& page : pages()) {
-    std::vector<const FieldDescriptor*> fields;
-    fields_of(*page.type, fields);
-    for (const FieldDescriptor* field : fields) {
-      if (field->name() != word) continue;
-      text += wrapped(fmt::format("{} in {}: {}, {}{}", word, page.word, type_of(*field),
-                                  help_of(*field), conditions_of(*field)),
+    for (const Description::Field& field : describe(page).fields) {
+      if (field.name != word) continue;
+      text += wrapped(fmt::format("{} in {}: {}, {}{}", word, page.word, field.type, field.help,
+                                  in_brackets(field.conditions)),
                       2) +
               "\n";
     }
@@ -370,7 +196,7 @@ std::vector<std::string> explainable() {
 StatusOr<std::string> explain(const std::string& word) {
   const std::string wanted = lower_case(word);
   for (const Page& page : pages()) {
-    if (page.word == wanted) return page_of(page);
+    if (page.word == wanted) return as_text(describe(page));
   }
   if (wanted == "expectation" || wanted == "expect") return explain_expectations();
   if (std::string text = page_of_field(wanted); !text.empty()) return text;

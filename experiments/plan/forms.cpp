@@ -192,6 +192,12 @@ std::string format_protocol(const v1::Protocol& protocol) {
   return std::to_string(protocol.number());
 }
 
+std::vector<std::string> protocol_words() {
+  std::vector<std::string> words;
+  for (const auto& [word, number] : kProtocols) words.emplace_back(word);
+  return words;
+}
+
 std::optional<Problem> bad_form(const Message& message) {
   using google::protobuf::DynamicCastToGenerated;
   if (const auto* cidr = DynamicCastToGenerated<v1::Cidr>(&message)) {

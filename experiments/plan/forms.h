@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "experiments/plan/declared.h"
 #include "squall/v1/faults.pb.h"
@@ -27,6 +28,9 @@ std::string format_port_range(const v1::PortRange& range);
 
 /// tcp, or the number of one that has no word here.
 std::string format_protocol(const v1::Protocol& protocol);
+
+/// The protocols that have a word.
+std::vector<std::string> protocol_words();
 
 /// What no text could have said, in a message of one of these forms that came over the wire.
 std::optional<Problem> bad_form(const Message& message);

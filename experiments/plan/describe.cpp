@@ -1,0 +1,213 @@
+#include "experiments/plan/describe.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "squall/v1/guardrails.pb.h"
+#include "squall/v1/plan.pb.h"
+
+namespace squall::plan {
+namespace {
+
+bool is_spelt_out(const Descriptor& type) {
+  return rules_of(type).form() == v1::FORM_NONE && !type.options().map_entry();
+}
+
+void collect(const Descriptor& type, std::vector<Page>& pages) {
+  const bool known =
+      std::any_of(pages.begin(), pages.end(), [&](const Page& page) { return page.type == &type; });
+  if (known) return;
+  if (is_spelt_out(type) && !rules_of(type).help().empty()) {
+    pages.push_back({word_of(type), &type});
+  }
+  for (int i = 0; i < type.field_count(); ++i) {
+    const FieldDescriptor& field = *type.field(i);
+    if (field.cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE) continue;
+    if (rules_of(*field.message_type()).form() == v1::FORM_NONE) {
+      collect(*field.message_type(), pages);
+    }
+  }
+}
+
+/// What one value of a field is written as, whether or not there may be several.
+std::string type_of_one(const FieldDescriptor& field) {
+  switch (field.cpp_type()) {
+    case FieldDescriptor::CPPTYPE_MESSAGE:
+      break;
+    case FieldDescriptor::CPPTYPE_ENUM:
+      return "word";
+    case FieldDescriptor::CPPTYPE_STRING:
+      return "text";
+    case FieldDescriptor::CPPTYPE_BOOL:
+      return "true or false";
+    default:
+      switch (rules_of(field).unit()) {
+        case v1::DURATION:
+          return "duration";
+        case v1::PERCENT:
+          return "percentage";
+        case v1::BYTES:
+          return "size";
+        case v1::RATE:
+          return "rate";
+        default:
+          return "number";
+      }
+  }
+  switch (rules_of(*field.message_type()).form()) {
+    case v1::CIDR:
+      return "network";
+    case v1::PORT_RANGE:
+      return "port";
+    case v1::PROTOCOL:
+      return "protocol";
+    case v1::PROCESS_PICK:
+      return "pick";
+    case v1::LIST:
+      return fmt::format("list of {}", field.message_type()->field(0)->name());
+    default:
+      return noun_of(*field.message_type());
+  }
+}
+
+void collect_fields(const Descriptor& type, std::vector<const FieldDescriptor*>& fields) {
+  for (int i = 0; i < type.field_count(); ++i) {
+    const FieldDescriptor& field = *type.field(i);
+    if (rules_of(field).wire_only()) continue;
+    if (rules_of(field).inline_fields()) {
+      collect_fields(*field.message_type(), fields);
+    } else {
+      fields.push_back(&field);
+    }
+  }
+}
+
+}  // namespace
+
+std::string lower_case(std::string_view text) {
+  std::string lower(text);
+  for (char& c : lower) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  }
+  return lower;
+}
+
+const std::vector<Page>& pages() {
+  static const std::vector<Page> all = [] {
+    std::vector<Page> found;
+    collect(*v1::Plan::descriptor(), found);
+    collect(*v1::Guardrails::descriptor(), found);
+    return found;
+  }();
+  return all;
+}
+
+std::string word_of(const Descriptor& message) {
+  std::string word = noun_of(message);
+  std::replace(word.begin(), word.end(), ' ', '_');
+  return word;
+}
+
+std::vector<const FieldDescriptor*> fields_of(const Descriptor& message) {
+  std::vector<const FieldDescriptor*> fields;
+  collect_fields(message, fields);
+  return fields;
+}
+
+std::vector<Choice> choices_of(const Descriptor& message) {
+  std::vector<Choice> found;
+  for (int i = 0; i < message.real_oneof_decl_count(); ++i) {
+    const OneofDescriptor& choice = *message.oneof_decl(i);
+    Choice made{choices(choice), rules_of(choice).required()};
+    const FieldDescriptor* instead = message.FindFieldByName(rules_of(choice).or_field());
+    if (instead != nullptr) {
+      for (const Choice& inner : choices_of(*instead->message_type())) {
+        made.words.insert(made.words.end(), inner.words.begin(), inner.words.end());
+      }
+    }
+    found.push_back(std::move(made));
+  }
+  return found;
+}
+
+std::string type_of(const FieldDescriptor& field) {
+  if (field.options().HasExtension(v1::limits)) return "kinds to bounds";
+  if (field.is_map()) {
+    return fmt::format("names to {}s", type_of_one(*field.message_type()->map_value()));
+  }
+  const std::string one = type_of_one(field);
+  return field.is_repeated() ? fmt::format("list of {}s", one) : one;
+}
+
+std::string help_of(const FieldDescriptor& field) {
+  const std::string& own = rules_of(field).help();
+  if (!own.empty() || field.cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE) return own;
+  return rules_of(*field.message_type()).help();
+}
+
+std::vector<std::string> conditions_of(const FieldDescriptor& field) {
+  const v1::FieldRules& rules = rules_of(field);
+  std::vector<std::string> said;
+  if (rules.required()) said.emplace_back("required");
+  if (field.cpp_type() == FieldDescriptor::CPPTYPE_ENUM) {
+    said.push_back(one_of(spellings(*field.enum_type())));
+  }
+  if (const std::string bounds = bounds_in_words(field); !bounds.empty()) said.push_back(bounds);
+  if (!rules.not_over().empty()) said.push_back(fmt::format("at most `{}`", rules.not_over()));
+  if (!rules.needs().empty()) said.push_back(fmt::format("only with `{}`", rules.needs()));
+  for (const std::string& other : rules.excludes()) {
+    said.push_back(fmt::format("not with `{}`", other));
+  }
+  for (const v1::Conflict& conflict : rules.conflicts()) {
+    const std::string with =
+        conflict.value().empty() ? conflict.with() : conflict.with() + ": " + conflict.value();
+    said.push_back(conflict.is().empty() ? fmt::format("not with `{}`", with)
+                                         : fmt::format("no {} with `{}`", conflict.is(), with));
+  }
+  if (!rules.shares_with().empty()) {
+    said.push_back(fmt::format("with `{}` at most 100%", rules.shares_with()));
+  }
+  if (rules.within_for()) said.emplace_back("less than `for`");
+  if (!rules.default_value().empty()) {
+    said.push_back(fmt::format("default {}", rules.default_value()));
+  }
+  return said;
+}
+
+Description describe(const Page& page) {
+  const v1::MessageRules& rules = rules_of(*page.type);
+  Description told;
+  told.word = page.word;
+  told.help = rules.help();
+  for (const FieldDescriptor* field : fields_of(*page.type)) {
+    std::vector<std::string> conditions = conditions_of(*field);
+    const auto& examples = rules_of(*field).examples();
+    if (!examples.empty()) {
+      conditions.push_back(fmt::format("such as {}", fmt::join(examples, ", ")));
+    }
+    told.fields.push_back({field->name(), type_of(*field), help_of(*field), std::move(conditions)});
+  }
+  for (const Choice& choice : choices_of(*page.type)) {
+    if (choice.required) {
+      told.rules.push_back(fmt::format("Exactly one of {}.", one_of(choice.words)));
+    }
+  }
+  if (rules.any_of_size() > 0) {
+    told.rules.push_back(
+        fmt::format("At least one of {}.", one_of({rules.any_of().begin(), rules.any_of().end()})));
+  }
+  if (rules.at_once()) {
+    told.rules.push_back(
+        rules.lasting().empty()
+            ? "Done at once: the step takes no `for`."
+            : fmt::format("Done at once: the step takes `for` only with {}.",
+                          one_of({rules.lasting().begin(), rules.lasting().end()})));
+  }
+  told.metrics = {rules.metrics().begin(), rules.metrics().end()};
+  told.states = {rules.states().begin(), rules.states().end()};
+  told.example = rules.example();
+  return told;
+}
+
+}  // namespace squall::plan
