@@ -16,6 +16,7 @@ namespace squall::cli {
 struct Invocation {
   std::vector<std::string> files;  ///< validate: the plans. run, nodes: the first of them.
   std::string word;                ///< explain.
+  std::string markdown_folder;     ///< explain: where all pages go as Markdown; empty: nowhere.
   std::string run;                 ///< report: a run's id, or a path.
   std::string output = "text";     ///< text or json: the result, on standard output.
   std::string format = "text";     ///< report: text, json or junit, as `output` is to the others.

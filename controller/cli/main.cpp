@@ -82,6 +82,8 @@ void declare_validate(CLI::App& app, Invocation& said) {
 void declare_explain(CLI::App& app, Invocation& said) {
   app.add_option("word", said.word, "of the plan language; without it, all there are")
       ->type_name("WORD");
+  app.add_option("--markdown", said.markdown_folder, "write the pages of all words to this folder")
+      ->type_name("DIR");
 }
 
 void declare_schema(CLI::App&, Invocation&) {}

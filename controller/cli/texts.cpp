@@ -3,6 +3,7 @@
 
 #include <cstdio>
 #include <filesystem>
+#include <fstream>
 #include <utility>
 
 #include "controller/cli/commands.h"
@@ -32,6 +33,27 @@ fs::path log_of(const Invocation& said) {
   }
   if (fs::is_directory(said.run, failed)) return fs::path(said.run) / "events.jsonl";
   return said.run;
+}
+
+/// All pages as Markdown into a folder, which lies beside what is written by hand.
+int write_reference(const fs::path& folder) {
+  std::error_code failed;
+  fs::create_directories(folder, failed);
+  const fs::path where = fs::canonical(folder, failed);
+  if (failed) {
+    complain(folder.string() + ": " + failed.message());
+    return kRefused;
+  }
+  const auto handwritten = plan::read_handwritten(where.parent_path());
+  for (const auto& [name, text] : plan::reference(handwritten)) {
+    std::ofstream file(where / name, std::ios::binary | std::ios::trunc);
+    file << text;
+    file.close();
+    if (file) continue;
+    complain((where / name).string() + ": cannot be written");
+    return kRefused;
+  }
+  return kSuccess;
 }
 
 }  // namespace
@@ -68,6 +90,7 @@ int validate(const Invocation& said) {
 }
 
 int explain(const Invocation& said) {
+  if (!said.markdown_folder.empty()) return write_reference(said.markdown_folder);
   if (said.word.empty()) {
     for (const std::string& word : plan::explainable()) print(word + "\n");
     return kSuccess;

@@ -83,6 +83,67 @@ void collect_fields(const Descriptor& type, std::vector<const FieldDescriptor*>&
   }
 }
 
+std::string several(const std::string& noun) { return noun.ends_with('s') ? noun : noun + 's'; }
+
+std::string type_of(const FieldDescriptor& field) {
+  if (field.options().HasExtension(v1::limits)) return "kinds to bounds";
+  if (field.is_map()) {
+    return fmt::format("names to {}", several(type_of_one(*field.message_type()->map_value())));
+  }
+  const std::string one = type_of_one(field);
+  return field.is_repeated() ? fmt::format("list of {}", several(one)) : one;
+}
+
+std::string help_of(const FieldDescriptor& field) {
+  const std::string& own = rules_of(field).help();
+  if (!own.empty() || field.cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE) return own;
+  return rules_of(*field.message_type()).help();
+}
+
+std::vector<std::string> conditions_of(const FieldDescriptor& field) {
+  const v1::FieldRules& rules = rules_of(field);
+  std::vector<std::string> said;
+  if (rules.required()) said.emplace_back("required");
+  if (field.cpp_type() == FieldDescriptor::CPPTYPE_ENUM) {
+    said.push_back(one_of(spellings(*field.enum_type())));
+  }
+  if (const std::string bounds = bounds_in_words(field); !bounds.empty()) said.push_back(bounds);
+  if (!rules.not_over().empty()) said.push_back(fmt::format("at most `{}`", rules.not_over()));
+  if (!rules.needs().empty()) said.push_back(fmt::format("only with `{}`", rules.needs()));
+  for (const std::string& other : rules.excludes()) {
+    said.push_back(fmt::format("not with `{}`", other));
+  }
+  for (const v1::Conflict& conflict : rules.conflicts()) {
+    const std::string with =
+        conflict.value().empty() ? conflict.with() : conflict.with() + ": " + conflict.value();
+    said.push_back(conflict.is().empty() ? fmt::format("not with `{}`", with)
+                                         : fmt::format("no {} with `{}`", conflict.is(), with));
+  }
+  if (!rules.shares_with().empty()) {
+    said.push_back(fmt::format("with `{}` at most 100%", rules.shares_with()));
+  }
+  if (rules.within_for()) said.emplace_back("less than `for`");
+  return said;
+}
+
+/// The page on the messages that a field holds.
+std::string page_on(const FieldDescriptor& field) {
+  const FieldDescriptor& value = field.is_map() ? *field.message_type()->map_value() : field;
+  if (value.cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE) return "";
+  const Descriptor* type = value.message_type();
+  switch (rules_of(*type).form()) {
+    case v1::EXPECTATION:
+      return word_of(*type);
+    case v1::LIST:
+      return page_on(*type->field(0));
+    default:
+      break;
+  }
+  const auto found = std::find_if(pages().begin(), pages().end(),
+                                  [&](const Page& page) { return page.type == type; });
+  return found == pages().end() ? "" : found->word;
+}
+
 }  // namespace
 
 std::string lower_case(std::string_view text) {
@@ -131,48 +192,15 @@ std::vector<Choice> choices_of(const Descriptor& message) {
   return found;
 }
 
-std::string type_of(const FieldDescriptor& field) {
-  if (field.options().HasExtension(v1::limits)) return "kinds to bounds";
-  if (field.is_map()) {
-    return fmt::format("names to {}s", type_of_one(*field.message_type()->map_value()));
-  }
-  const std::string one = type_of_one(field);
-  return field.is_repeated() ? fmt::format("list of {}s", one) : one;
-}
-
-std::string help_of(const FieldDescriptor& field) {
-  const std::string& own = rules_of(field).help();
-  if (!own.empty() || field.cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE) return own;
-  return rules_of(*field.message_type()).help();
-}
-
-std::vector<std::string> conditions_of(const FieldDescriptor& field) {
+FieldDescription describe(const FieldDescriptor& field) {
   const v1::FieldRules& rules = rules_of(field);
-  std::vector<std::string> said;
-  if (rules.required()) said.emplace_back("required");
-  if (field.cpp_type() == FieldDescriptor::CPPTYPE_ENUM) {
-    said.push_back(one_of(spellings(*field.enum_type())));
-  }
-  if (const std::string bounds = bounds_in_words(field); !bounds.empty()) said.push_back(bounds);
-  if (!rules.not_over().empty()) said.push_back(fmt::format("at most `{}`", rules.not_over()));
-  if (!rules.needs().empty()) said.push_back(fmt::format("only with `{}`", rules.needs()));
-  for (const std::string& other : rules.excludes()) {
-    said.push_back(fmt::format("not with `{}`", other));
-  }
-  for (const v1::Conflict& conflict : rules.conflicts()) {
-    const std::string with =
-        conflict.value().empty() ? conflict.with() : conflict.with() + ": " + conflict.value();
-    said.push_back(conflict.is().empty() ? fmt::format("not with `{}`", with)
-                                         : fmt::format("no {} with `{}`", conflict.is(), with));
-  }
-  if (!rules.shares_with().empty()) {
-    said.push_back(fmt::format("with `{}` at most 100%", rules.shares_with()));
-  }
-  if (rules.within_for()) said.emplace_back("less than `for`");
-  if (!rules.default_value().empty()) {
-    said.push_back(fmt::format("default {}", rules.default_value()));
-  }
-  return said;
+  return {.name = field.name(),
+          .type = type_of(field),
+          .page = page_on(field),
+          .help = help_of(field),
+          .conditions = conditions_of(field),
+          .default_value = rules.default_value(),
+          .examples = {rules.examples().begin(), rules.examples().end()}};
 }
 
 Description describe(const Page& page) {
@@ -181,12 +209,7 @@ Description describe(const Page& page) {
   told.word = page.word;
   told.help = rules.help();
   for (const FieldDescriptor* field : fields_of(*page.type)) {
-    std::vector<std::string> conditions = conditions_of(*field);
-    const auto& examples = rules_of(*field).examples();
-    if (!examples.empty()) {
-      conditions.push_back(fmt::format("such as {}", fmt::join(examples, ", ")));
-    }
-    told.fields.push_back({field->name(), type_of(*field), help_of(*field), std::move(conditions)});
+    told.fields.push_back(describe(*field));
   }
   for (const Choice& choice : choices_of(*page.type)) {
     if (choice.required) {

@@ -37,27 +37,24 @@ struct Choice {
 /// written in.
 std::vector<Choice> choices_of(const Descriptor& message);
 
-/// What a field is written as: duration, list of ports, names to texts.
-std::string type_of(const FieldDescriptor& field);
+/// What is told of a field, whoever it is told to.
+struct FieldDescription {
+  std::string name;
+  std::string type;  ///< What it is written as: duration, list of ports, names to texts.
+  std::string page;  ///< The word that has a page on what is in it; empty: none has.
+  std::string help;
+  std::vector<std::string> conditions;  ///< required; 1us to 60s; only with `delay`.
+  std::string default_value;
+  std::vector<std::string> examples;
+};
 
-/// What it does, in one line.
-std::string help_of(const FieldDescriptor& field);
+FieldDescription describe(const FieldDescriptor& field);
 
-/// What its value may be: required; 1us to 60s; only with `delay`; default egress.
-std::vector<std::string> conditions_of(const FieldDescriptor& field);
-
-/// What is told of a page, whoever it is told to.
+/// What is told of a page.
 struct Description {
-  struct Field {
-    std::string name;
-    std::string type;
-    std::string help;
-    std::vector<std::string> conditions;  ///< With what it may look like, at their end.
-  };
-
   std::string word;
   std::string help;
-  std::vector<Field> fields;
+  std::vector<FieldDescription> fields;
   std::vector<std::string> rules;  ///< Sentences about several of them.
   std::vector<std::string> metrics;
   std::vector<std::string> states;

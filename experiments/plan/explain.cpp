@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <fstream>
+#include <iterator>
 
 #include "experiments/base/diagnostic.h"
 #include "experiments/base/units.h"
@@ -47,23 +49,28 @@ std::string wrapped(const std::string& text, std::size_t hang) {
   return out;
 }
 
-/// (1us to 60s; such as 200ms), behind a blank; empty where there is nothing to say.
-std::string in_brackets(const std::vector<std::string>& conditions) {
-  return conditions.empty() ? "" : fmt::format(" ({})", fmt::join(conditions, "; "));
+/// (1us to 60s; default 1s; such as 200ms), behind a blank; empty where there is nothing to say.
+std::string in_brackets(const FieldDescription& field) {
+  std::vector<std::string> said = field.conditions;
+  if (!field.default_value.empty()) said.push_back(fmt::format("default {}", field.default_value));
+  if (!field.examples.empty()) {
+    said.push_back(fmt::format("such as {}", fmt::join(field.examples, ", ")));
+  }
+  return said.empty() ? "" : fmt::format(" ({})", fmt::join(said, "; "));
 }
 
 std::string as_text(const Description& told) {
   std::string text = wrapped(fmt::format("{}: {}", told.word, told.help), 0) + "\n\n";
   std::size_t names = 0;
   std::size_t types = 0;
-  for (const Description::Field& field : told.fields) {
+  for (const FieldDescription& field : told.fields) {
     names = std::max(names, field.name.size());
     types = std::max(types, field.type.size());
   }
-  for (const Description::Field& field : told.fields) {
+  for (const FieldDescription& field : told.fields) {
     const std::size_t hang = 2 + names + 2 + types + 2;
     text += fmt::format("  {:<{}}  {:<{}}  {}\n", field.name, names, field.type, types,
-                        wrapped(field.help + in_brackets(field.conditions), hang));
+                        wrapped(field.help + in_brackets(field), hang));
   }
   for (const std::string& rule : told.rules) text += fmt::format("\n{}\n", rule);
   if (!told.metrics.empty()) {
@@ -75,14 +82,113 @@ std::string as_text(const Description& told) {
   return text;
 }
 
+/// `word`, and several of them one after the other; empty for none.
+std::string in_code(const std::vector<std::string>& words) {
+  std::string text;
+  for (const std::string& word : words) {
+    if (!text.empty()) text += ", ";
+    text += fmt::format("`{}`", word);
+  }
+  return text;
+}
+
+/// A cell of a table: a bar would end it.
+std::string cell(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    if (c == '|') out += '\\';
+    out += c;
+  }
+  return out;
+}
+
+std::string in_fence(const std::string& language, const std::string& text) {
+  return fmt::format("\n```{}\n{}{}```\n", language, text, text.ends_with('\n') ? "" : "\n");
+}
+
+constexpr const char* kOrigin =
+    "<!-- Told from the declarations in api/squall/v1/ by ./dev docs; not written by hand. -->\n";
+
+std::string as_markdown(const Description& told) {
+  std::string text = fmt::format("{}# {}\n\n{}\n", kOrigin, told.word, told.help);
+  if (!told.example.empty()) text += in_fence("yaml", told.example);
+  text +=
+      "\n| key | what it is | written as | default | such as |\n| --- | --- | --- | --- | --- |\n";
+  for (const FieldDescription& field : told.fields) {
+    std::vector<std::string> written = field.conditions;
+    written.insert(written.begin(), field.page.empty()
+                                        ? field.type
+                                        : fmt::format("[{}]({}.md)", field.type, field.page));
+    text += fmt::format("| `{}` | {} | {} | {} | {} |\n", field.name, cell(field.help),
+                        cell(fmt::format("{}", fmt::join(written, "; "))),
+                        field.default_value.empty() ? "" : in_code({field.default_value}),
+                        cell(in_code(field.examples)));
+  }
+  for (const std::string& rule : told.rules) text += fmt::format("\n{}\n", rule);
+  if (!told.metrics.empty()) {
+    text += fmt::format("\nMetrics, for its [expectations](expectation.md): {}.\n",
+                        in_code(told.metrics));
+  }
+  if (!told.states.empty()) text += fmt::format("\n`state` is {}.\n", one_of(told.states));
+  return text;
+}
+
+/// The hand-written page on what a message's file declares, if there is one, as a link from a page
+/// of the reference.
+std::string further(const Page& page, const Handwritten& handwritten) {
+  std::string family = page.type->file()->name();
+  family = family.substr(family.rfind('/') + 1);
+  family = family.substr(0, family.rfind('.'));
+  const std::string heading = fmt::format("\n## {}\n", page.word);
+  for (const std::string& name :
+       {fmt::format("faults/{}.md", page.word), fmt::format("faults/{}.md", family),
+        fmt::format("{}.md", family)}) {
+    const auto found = handwritten.find(name);
+    if (found == handwritten.end()) continue;
+    const bool has_section = lower_case(found->second).find(heading) != std::string::npos;
+    return fmt::format("../{}{}", name, has_section ? "#" + page.word : "");
+  }
+  return "";
+}
+
+/// The words of a choice of kinds as rows of a table, each with a link to its page.
+std::string rows_of(const std::vector<std::string>& words) {
+  std::string text = "\n| | |\n| --- | --- |\n";
+  for (const Page& page : pages()) {
+    if (std::find(words.begin(), words.end(), page.word) == words.end()) continue;
+    text += fmt::format("| [{0}]({0}.md) | {1} |\n", page.word, cell(rules_of(*page.type).help()));
+  }
+  return text;
+}
+
+std::string index_page() {
+  const std::vector<std::string> faults =
+      choices(*v1::Fault::descriptor()->FindOneofByName("kind"));
+  const std::vector<std::string> checks =
+      choices(*v1::Check::descriptor()->FindOneofByName("kind"));
+  std::vector<std::string> others;
+  for (const Page& page : pages()) {
+    const auto is_in = [&](const std::vector<std::string>& words) {
+      return std::find(words.begin(), words.end(), page.word) != words.end();
+    };
+    if (!is_in(faults) && !is_in(checks)) others.push_back(page.word);
+  }
+  return fmt::format(
+      "{}# Reference\n\nEvery word of the plan language, as `squall explain` tells it. "
+      "[The plan language](../plan-language.md) says how they go together.\n"
+      "\n## Faults\n{}\n## Checks\n{}\nWhat they are held to: [expectation](expectation.md).\n"
+      "\n## All the rest\n{}",
+      kOrigin, rows_of(faults), rows_of(checks), rows_of(others));
+}
+
 /// Where a word stands that is a field and no page of its own.
 std::string page_of_field(const std::string& word) {
   std::string text;
   for (const Page& page : pages()) {
-    for (const Description::Field& field : describe(page).fields) {
+    for (const FieldDescription& field : describe(page).fields) {
       if (field.name != word) continue;
       text += wrapped(fmt::format("{} in {}: {}, {}{}", word, page.word, field.type, field.help,
-                                  in_brackets(field.conditions)),
+                                  in_brackets(field)),
                       2) +
               "\n";
     }
@@ -207,6 +313,39 @@ StatusOr<std::string> explain(const std::string& word) {
                                           fmt::join(known, ", "))
                             : fmt::format("no word \"{}\"; did you mean \"{}\"?",
                                           escape_controls(word), near));
+}
+
+Handwritten read_handwritten(const std::filesystem::path& docs) {
+  namespace fs = std::filesystem;
+  Handwritten found;
+  for (const fs::path& folder : {docs, docs / "faults"}) {
+    std::error_code failed;
+    for (const fs::directory_entry& entry : fs::directory_iterator(folder, failed)) {
+      if (entry.path().extension() != ".md") continue;
+      std::ifstream file(entry.path(), std::ios::binary);
+      found[entry.path().lexically_relative(docs).string()] = {std::istreambuf_iterator<char>(file),
+                                                               {}};
+    }
+  }
+  return found;
+}
+
+std::map<std::string, std::string> reference(const Handwritten& handwritten) {
+  std::map<std::string, std::string> files;
+  for (const Page& page : pages()) {
+    std::string text = as_markdown(describe(page));
+    const std::string more = further(page, handwritten);
+    if (!more.empty()) text += fmt::format("\nMore about it: [{}]({}).\n", more.substr(3), more);
+    files[page.word + ".md"] = std::move(text);
+  }
+  const std::string expectations = explain_expectations();
+  const std::size_t colon = expectations.find(": ");
+  const std::size_t gap = expectations.find("\n\n");
+  files["expectation.md"] = fmt::format("{}# {}\n\n{}\n{}", kOrigin, expectations.substr(0, colon),
+                                        expectations.substr(colon + 2, gap - colon - 2),
+                                        in_fence("text", expectations.substr(gap + 2)));
+  files["README.md"] = index_page();
+  return files;
 }
 
 std::string in_words(const v1::Fault& fault) {

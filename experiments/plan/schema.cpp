@@ -351,10 +351,13 @@ class Generator {
   Json property(const FieldDescriptor& field) {
     const v1::FieldRules& rules = rules_of(field);
     Json schema = value(field);
-    const std::vector<std::string> conditions = conditions_of(field);
-    const std::string help = help_of(field);
-    schema["description"] =
-        conditions.empty() ? help : fmt::format("{} ({})", help, fmt::join(conditions, "; "));
+    FieldDescription told = describe(field);
+    if (!told.default_value.empty()) {
+      told.conditions.push_back(fmt::format("default {}", told.default_value));
+    }
+    schema["description"] = told.conditions.empty() ? told.help
+                                                    : fmt::format("{} ({})", told.help,
+                                                                  fmt::join(told.conditions, "; "));
     if (!rules.default_value().empty()) schema["default"] = value_of(rules.default_value());
     Json examples = Json::array();
     for (const std::string& example : rules.examples()) {

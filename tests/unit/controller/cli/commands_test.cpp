@@ -100,4 +100,29 @@ TEST_CASE("a log without an event is no run to report") {
   }
 }
 
+TEST_CASE("explain writes its pages to a folder that it makes") {
+  const Folder folder;
+  Invocation said;
+  said.markdown_folder = (folder.path / "docs" / "reference" / "").string();
+  fs::create_directories(folder.path / "docs" / "faults");
+  std::ofstream(folder.path / "docs" / "faults" / "processes.md") << "# both\n\n## kill\n";
+  const Told told = call(explain, said, folder.path);
+  CHECK(told.code == kSuccess);
+  CHECK(told.error == "");
+  CHECK(
+      text_of(folder.path / "docs/reference/kill.md")
+          .ends_with("More about it: [faults/processes.md#kill](../faults/processes.md#kill).\n"));
+  CHECK(fs::exists(folder.path / "docs/reference/README.md"));
+}
+
+TEST_CASE("explain says where it cannot write its pages") {
+  const Folder folder;
+  Invocation said;
+  std::ofstream(folder.path / "file") << "";
+  said.markdown_folder = (folder.path / "file" / "reference").string();
+  const Told told = call(explain, said, folder.path);
+  CHECK(told.code == kRefused);
+  CHECK(told.error == "squall: " + said.markdown_folder + ": Not a directory\n");
+}
+
 }  // namespace squall::cli

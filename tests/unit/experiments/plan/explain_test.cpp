@@ -1,11 +1,21 @@
 #include "experiments/plan/explain.h"
 
 #include <doctest/doctest.h>
+#include <fmt/format.h>
+#include <google/protobuf/message.h>
 
 #include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <memory>
+#include <regex>
 #include <string>
 
 #include "experiments/plan/declared.h"
+#include "experiments/plan/decode.h"
+#include "experiments/plan/describe.h"
 #include "experiments/plan/load.h"
 #include "squall/v1/plan.pb.h"
 
@@ -81,6 +91,144 @@ TEST_CASE("the examples of a plan and its parts load where they stand") {
   CHECK(told(nodes + "method:\n  - kill:\n      " + example(v1::Process()) + "\n") == "");
   CHECK(told(nodes + "method:\n  - for: 1s\n    network:\n      delay: 1s\n      " +
              example(v1::Match()) + "\n") == "");
+}
+
+/// The value in a fragment that begins with its key, or is a list's item: what has fields of the
+/// message for keys.
+const YamlNode* value_in(const YamlNode* node, const Descriptor& type) {
+  const std::vector<const FieldDescriptor*> fields = fields_of(type);
+  const auto is_field = [&](const std::string& key) {
+    return std::any_of(fields.begin(), fields.end(),
+                       [&](const FieldDescriptor* field) { return field->name() == key; });
+  };
+  while (node != nullptr) {
+    if (node->kind == YamlNode::Kind::kSequence && !node->items.empty()) {
+      node = node->items.front();
+    } else if (node->kind == YamlNode::Kind::kMapping && !node->entries.empty() &&
+               !is_field(node->entries.front().key->text)) {
+      node = node->entries.front().value;
+    } else {
+      break;
+    }
+  }
+  return node;
+}
+
+/// What is told of a text that is, or leads to, the value of a message.
+Diagnostics told_of(const std::string& text, const Descriptor& type) {
+  using google::protobuf::MessageFactory;
+  const std::unique_ptr<Message> message(
+      MessageFactory::generated_factory()->GetPrototype(&type)->New());
+  Diagnostics diagnostics;
+  diagnostics.file = type.name();
+  diagnostics.text = text;
+  YamlTree tree = read_yaml(diagnostics);
+  tree.root = value_in(tree.root, type);
+  REQUIRE_MESSAGE(tree.root != nullptr, text);
+  decode(tree, *message, diagnostics);
+  return diagnostics;
+}
+
+TEST_CASE("the example on every page is right where it stands") {
+  int examples = 0;
+  for (const Page& page : pages()) {
+    const std::string& example = rules_of(*page.type).example();
+    CHECK_MESSAGE(!example.empty(), page.word);
+    CHECK(format_diagnostics(told_of(example, *page.type), false) == "");
+    ++examples;
+  }
+  CHECK(examples > 20);
+}
+
+TEST_CASE("every example and default of a field is a value that it takes") {
+  int values = 0;
+  for (const Page& page : pages()) {
+    for (const FieldDescriptor* field : fields_of(*page.type)) {
+      const v1::FieldRules& rules = rules_of(*field);
+      std::vector<std::string> said(rules.examples().begin(), rules.examples().end());
+      if (!rules.default_value().empty()) said.push_back(rules.default_value());
+      for (const std::string& value : said) {
+        const bool one_of_several =
+            field->is_repeated() && !field->is_map() && !value.starts_with('[');
+        // Beside an unknown key what the fields say together is not asked.
+        const std::string text = fmt::format("{}:\n  {}\nunknown: 1\n", field->name(),
+                                             one_of_several ? "[" + value + "]" : value);
+        for (const Diagnostic& told : told_of(text, *page.type).found) {
+          CHECK_MESSAGE(told.place.line != 2, page.word, ".", text, told.summary);
+        }
+        ++values;
+      }
+    }
+  }
+  CHECK(values > 100);
+}
+
+TEST_CASE("the committed reference is what squall explain writes") {
+  namespace fs = std::filesystem;
+  const fs::path docs = fs::path(SQUALL_SOURCE_DIR) / "docs";
+  std::map<std::string, std::string> committed;
+  for (const fs::directory_entry& entry : fs::directory_iterator(docs / "reference")) {
+    std::ifstream file(entry.path(), std::ios::binary);
+    committed[entry.path().filename()] = {std::istreambuf_iterator<char>(file), {}};
+  }
+  const std::map<std::string, std::string> told = reference(read_handwritten(docs));
+  for (const auto& [name, text] : told) {
+    CHECK_MESSAGE(committed[name] == text, "docs/reference/", name,
+                  " is not what `squall explain --markdown` writes; ./dev docs renews it");
+  }
+  for (const auto& [name, text] : committed) {
+    CHECK_MESSAGE(told.contains(name), "docs/reference/", name, " is of no word; remove it");
+  }
+}
+
+TEST_CASE("every link of the reference leads to a file that is there") {
+  namespace fs = std::filesystem;
+  const fs::path docs = fs::path(SQUALL_SOURCE_DIR) / "docs";
+  const std::map<std::string, std::string> told = reference(read_handwritten(docs));
+  const std::regex link(R"(\]\(([^)#]+)[^)]*\))");
+  int links = 0;
+  for (const auto& [name, text] : told) {
+    for (auto found = std::sregex_iterator(text.begin(), text.end(), link);
+         found != std::sregex_iterator(); ++found) {
+      const std::string target = (*found)[1];
+      CHECK_MESSAGE((told.contains(target) || fs::exists(docs / "reference" / target)), name,
+                    " leads to ", target);
+      ++links;
+    }
+  }
+  CHECK(links > 60);
+}
+
+TEST_CASE("a page of the reference has a table of the fields") {
+  const std::map<std::string, std::string> told =
+      reference({{"faults/resources.md", "# cpu and more\n\n## cpu\n\n"}});
+  CHECK(told.at("cpu.md") ==
+        R"(<!-- Told from the declarations in api/squall/v1/ by ./dev docs; not written by hand. -->
+# cpu
+
+burns a share of processor time
+
+```yaml
+cpu: {load: 80%, cores: 1}
+```
+
+| key | what it is | written as | default | such as |
+| --- | --- | --- | --- | --- |
+| `load` | share of each chosen core that is burnt, or of all of them together | percentage; required; 1% to 100% |  | `80%` |
+| `cores` | how many cores; without it, all that the node may use | number; 1 to 4096; not with `on_cores` |  |  |
+| `on_cores` | which cores, by their numbers | list of numbers; 0 to 4095 |  | `[0, 2]` |
+| `of` | what the load is a share of: of each core, or of the total of them | word; core or total | `core` | `total` |
+| `ramp` | rises from nothing to the load over this time | duration; 1ms to 1h |  | `30s` |
+| `in` | burnt inside a part of the node, within its quota | [scope](scope.md) |  |  |
+
+More about it: [faults/resources.md#cpu](../faults/resources.md#cpu).
+)");
+}
+
+TEST_CASE("guardrails and what is in them are explained") {
+  for (const char* word : {"guardrails", "protect", "quiet_hours", "gilbert_elliott"}) {
+    CHECK_MESSAGE(explain(word).ok(), word);
+  }
 }
 
 TEST_CASE("a kind's page tells its fields with unit, bounds and default") {

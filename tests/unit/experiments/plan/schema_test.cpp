@@ -37,8 +37,8 @@ TEST_CASE("every key of every message that a plan reaches is in the schema with 
       REQUIRE_MESSAGE(definition["properties"].contains(field->name()), name, ".", field->name());
       const Json& property = definition["properties"][field->name()];
       const std::string told = property["description"];
-      CHECK_MESSAGE(told.starts_with(help_of(*field)), name, ".", field->name());
-      CHECK_MESSAGE(!help_of(*field).empty(), name, ".", field->name());
+      CHECK_MESSAGE(told.starts_with(describe(*field).help), name, ".", field->name());
+      CHECK_MESSAGE(!told.empty(), name, ".", field->name());
       ++keys;
     }
   }
