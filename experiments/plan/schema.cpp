@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string_view>
@@ -42,7 +43,7 @@ Json text_like(std::string_view pattern, std::string_view what) {
   return {{"type", "string"}, {"pattern", whole(pattern)}, {"errorMessage", what}};
 }
 
-/// The same where YAML may take the text for a number or a truth: 1000 is a user, and so is true.
+/// The same where YAML may take the text for a number or a truth: 1000 is a user.
 Json loosely(Json text) {
   text["type"] = {"string", "number", "boolean"};
   return text;
@@ -51,10 +52,10 @@ Json loosely(Json text) {
 Json any_text() { return {{"type", {"string", "number", "boolean"}}}; }
 
 /// A whole number, or in quotes, or a parameter.
-Json count(double least, double most, std::string_view what) {
+Json count(std::int64_t least, std::int64_t most, std::string_view what) {
   return {{"type", {"integer", "string"}},
-          {"minimum", static_cast<std::int64_t>(least)},
-          {"maximum", static_cast<std::int64_t>(most)},
+          {"minimum", least},
+          {"maximum", most},
           {"pattern", whole(kCount)},
           {"errorMessage", what}};
 }
@@ -105,6 +106,8 @@ struct Demand {
   std::vector<std::string> excludes;
 };
 
+/// Makes the definitions as they are asked for. What a message, a form, a unit or a text looks like
+/// is one function each.
 class Generator {
  public:
   Json schema(const Descriptor& root) {
@@ -189,7 +192,7 @@ class Generator {
 
   /// One of the choice's words, a number, or a share: as the choice's fields have it.
   static Json pick(const OneofDescriptor& how) {
-    constexpr double kMost = 4'194'304;
+    constexpr std::int64_t kMost = 4'194'304;  // of processes; of nodes there are fewer
     std::vector<std::string> words;
     for (int i = 0; i < how.field_count(); ++i) {
       if (how.field(i)->cpp_type() == FieldDescriptor::CPPTYPE_BOOL) {

@@ -11,8 +11,8 @@ const here = dirname(fileURLToPath(import.meta.url));
 const schema = JSON.parse(readFileSync(join(root, 'docs', 'squall.schema.json'), 'utf8'));
 const modeline = '# yaml-language-server: $schema=../docs/squall.schema.json\n';
 
-const server = spawn(process.execPath, [join(here, 'node_modules/yaml-language-server/bin/yaml-language-server'), '--stdio'],
-  {stdio: ['pipe', 'pipe', 'inherit']});
+const program = join(here, 'node_modules/yaml-language-server/bin/yaml-language-server');
+const server = spawn(process.execPath, [program, '--stdio'], {stdio: ['pipe', 'pipe', 'inherit']});
 const connection = rpc.createMessageConnection(
   new rpc.StreamMessageReader(server.stdout), new rpc.StreamMessageWriter(server.stdin));
 
@@ -40,7 +40,8 @@ let opened = 0;
 async function open(text) {
   const uri = pathToFileURL(join(root, 'examples', `unsaved-${++opened}.yaml`)).href;
   const marked = new Promise((resolve) => marks.set(uri, resolve));
-  await connection.sendNotification('textDocument/didOpen', {textDocument: {uri, languageId: 'yaml', version: 1, text}});
+  const textDocument = {uri, languageId: 'yaml', version: 1, text};
+  await connection.sendNotification('textDocument/didOpen', {textDocument});
   return {uri, marked};
 }
 
@@ -115,7 +116,8 @@ async function main() {
   for (const [text, ...wanted] of [
     [`${head}method:\n  - on: db\n    network: {delay: 200}\n    for: 1s\n`,
       '6: a duration such as 200ms, its unit one of ns, us, ms, s, m, h'],
-    [`${head}method:\n  - on: db\n    network: {dealy: 200ms, loss: 1%}\n    for: 1s\n`, '6: Property dealy is not allowed.'],
+    [`${head}method:\n  - on: db\n    network: {dealy: 200ms, loss: 1%}\n    for: 1s\n`,
+      '6: Property dealy is not allowed.'],
     [`${head}method:\n  - on: db\n    cpu: {load: 1%}\n    memory: {to: 1%}\n    for: 1s\n`,
       '7: cannot stand beside `cpu`', '6: cannot stand beside `memory`'],
     [`${head}method:\n  - on: db\n    memory: {keep_free: 1GiB}\n    for: 1s\n`, '6: Missing property "size".'],

@@ -14,16 +14,20 @@ function filesBelow(folder, ending) {
   });
 }
 
+/** What stands in the pages as YAML: where, and the text. */
+function blocksOfThePages() {
+  return [join(root, 'README.md'), ...filesBelow(join(root, 'docs'), '.md')].flatMap((path) =>
+    [...readFileSync(path, 'utf8').matchAll(/^```yaml\n(.*?)^```$/gms)].map((found, number) => ({
+      name: `${relative(root, path)}, block ${number + 1}`,
+      text: found[1],
+    })));
+}
+
 /** Every plan of the repository: the examples, and what the pages show whole. */
 export function plansOfTheRepository() {
   const examples = filesBelow(join(root, 'examples'), '.yaml')
     .map((path) => ({name: relative(root, path), text: readFileSync(path, 'utf8')}));
-  const pages = [join(root, 'README.md'), ...filesBelow(join(root, 'docs'), '.md')].flatMap((path) =>
-    [...readFileSync(path, 'utf8').matchAll(/^```yaml\n(plan: .*?)^```$/gms)].map((found, number) => ({
-      name: `${relative(root, path)}, plan ${number + 1}`,
-      text: found[1],
-    })));
-  return [...examples, ...pages];
+  return [...examples, ...blocksOfThePages().filter(({text}) => text.startsWith('plan: '))];
 }
 
 const nodes = `nodes:
@@ -41,6 +45,18 @@ const plan = (text) => `plan: small\n${nodes}${steadyState}${method}${text}\n`;
 const step = (text) => `plan: small\n${nodes}${steadyState}method:\n  - ${text.replaceAll('\n', '\n    ')}\n`;
 const fault = (text) => step(`{on: db, for: 10s, ${text}}`);
 const check = (text) => `plan: small\n${nodes}${method}steady_state:\n  - ${text.replaceAll('\n', '\n    ')}\n`;
+
+/** What the pages of the faults show, each made a plan: a method, with the nodes that it names, or one fault. */
+export function faultsOfThePages() {
+  return blocksOfThePages().filter(({name}) => name.startsWith('docs/faults/')).flatMap(({name, text}) => {
+    if (/^network: .*\n$/.test(text)) return [{name, text: step(`on: db\nfor: 10s\n${text.trim()}`)}];
+    if (!text.startsWith('method:')) return [];
+    const named = new Set([...text.matchAll(/\bon: ([a-z0-9-]+)/g)].map((found) => found[1]));
+    const theirs = [...named].map((node) => `  ${node}: {address: "${node}:7411"}\n`).join('');
+    return [{name, text: `plan: shown\nnodes:\n${theirs}${steadyState}${text}`}];
+  });
+}
+
 const http = (text) => check(`name: shop\nhttp: {url: "http://shop.staging/"}\n${text}`);
 
 /** Each is right, in a form that a plan may be written in. */

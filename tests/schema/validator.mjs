@@ -1,11 +1,11 @@
 // docs/squall.schema.json by ajv, held against what `squall validate` says of the same plans.
 import Ajv from 'ajv';
-import {execFileSync} from 'node:child_process';
+import {spawnSync} from 'node:child_process';
 import {mkdtempSync, readFileSync, rmSync, writeFileSync} from 'node:fs';
 import {tmpdir} from 'node:os';
 import {join} from 'node:path';
 import {parse} from 'yaml';
-import {plansOfTheRepository, right, root, wrong} from './plans.mjs';
+import {faultsOfThePages, plansOfTheRepository, right, root, wrong} from './plans.mjs';
 
 const squall = join(process.argv[2], 'squall');
 const schema = JSON.parse(readFileSync(join(root, 'docs', 'squall.schema.json'), 'utf8'));
@@ -28,15 +28,12 @@ function bySquall(plans) {
       writeFileSync(file, text);
       return file;
     });
-    return files.map((file) => {
-      try {
-        execFileSync(squall, ['validate', file], {stdio: 'pipe'});
-        return '';
-      } catch (refused) {
-        if (refused.status !== 2) throw refused;
-        return refused.stderr.toString().replaceAll(`${folder}/`, '');
-      }
-    });
+    const {status, stdout, stderr} = spawnSync(squall, ['validate', '-o', 'json', ...files], {encoding: 'utf8'});
+    if (status !== 0 && status !== 2) throw new Error(`squall validate exited with ${status}: ${stderr}`);
+    const {diagnostics} = JSON.parse(stdout);
+    return files.map((file) => diagnostics
+      .filter(({range, severity}) => range.filename === file && severity === 'error')
+      .map(({summary, range}) => `  line ${range.start.line}: ${summary}`).join('\n'));
   } finally {
     rmSync(folder, {recursive: true});
   }
@@ -62,8 +59,8 @@ function judge(plans, shouldBeRight) {
 
 const named = (plans) => Object.entries(plans).map(([name, text]) => ({name, text}));
 
-const ours = plansOfTheRepository();
-if (ours.length < 5) fail(`only ${ours.length} plans were found in the repository`);
+const ours = [...plansOfTheRepository(), ...faultsOfThePages()];
+if (ours.length < 20) fail(`only ${ours.length} plans were found in the repository`);
 judge(ours, true);
 judge(named(right), true);
 judge(named(wrong), false);
@@ -76,7 +73,7 @@ for (const [name, text] of Object.entries({
   'a truth': right['a truth'].replace('true', '"${ecn}"'),
   'a word': right['a word in the other case'].replace('BOTH', '"${direction}"'),
   'a port': right['ports and ranges of them'].replace('443', '"${port}"'),
-  'a part of an expectation': right['headers and a body'].replace('200]', '"${status}"]').replace('status == "', '"status == '),
+  'a part of an expectation': right['headers and a body'].replace('[status == 200]', '["status == ${wanted}"]'),
   'a pick': right['a number of nodes'].replace('pick: 1', 'pick: "${several}"'),
   'a selector': right['all nodes by a word'].replace('on: all', 'on: "${victim}"'),
 })) {
@@ -84,7 +81,9 @@ for (const [name, text] of Object.entries({
   const errors = bySchema(text);
   if (errors !== '') fail(`${name} that is a parameter: the schema refuses it: ${errors}`);
 }
-if (bySchema(right['networks and addresses'].replace('1ms', '"$delay"')) === '') fail('$delay is taken for a parameter');
+if (bySchema(right['networks and addresses'].replace('1ms', '"$delay"')) === '') {
+  fail('$delay is taken for a parameter');
+}
 
 // What the schema itself proposes must be right by it.
 let proposed = 0;
@@ -95,14 +94,15 @@ function walk(part, path) {
     return;
   }
   const isSchema = 'type' in part || '$ref' in part || 'anyOf' in part;
-  const proposals = [...(Array.isArray(part.examples) ? part.examples : []), ...(isSchema && 'default' in part ? [part.default] : [])];
-  if (isSchema && proposals.length > 0) {
+  const proposals = isSchema ? [...(part.examples ?? []), ...('default' in part ? [part.default] : [])] : [];
+  if (proposals.length > 0) {
     const {examples, default: byDefault, $schema, ...bare} = part;
     const fits = new Ajv({strict: true, allowUnionTypes: true}).addKeyword('errorMessage')
       .compile({...bare, definitions: schema.definitions});
     for (const proposal of proposals) {
       ++proposed;
-      if (!fits(proposal)) fail(`${path}: ${JSON.stringify(proposal)} is proposed, and wrong: ${JSON.stringify(fits.errors)}`);
+      if (fits(proposal)) continue;
+      fail(`${path}: ${JSON.stringify(proposal)} is proposed, and wrong: ${ajv.errorsText(fits.errors)}`);
     }
   }
   for (const [key, value] of Object.entries(part)) {
@@ -112,5 +112,6 @@ function walk(part, path) {
 walk(schema, '#');
 if (proposed < 100) fail(`the schema proposes only ${proposed} examples and defaults`);
 
-console.log(`${ours.length + Object.keys(right).length} right plans, ${Object.keys(wrong).length} wrong ones, ${proposed} proposals`);
+const taken = ours.length + Object.keys(right).length;
+console.log(`${taken} right plans, ${Object.keys(wrong).length} wrong ones, ${proposed} proposals`);
 process.exitCode = failed === 0 ? 0 : 1;
