@@ -173,7 +173,8 @@ TEST_CASE("the committed reference is what squall explain writes") {
   }
   const std::map<std::string, std::string> told = reference(read_handwritten(docs));
   for (const auto& [name, text] : told) {
-    CHECK_MESSAGE(committed[name] == text, "docs/reference/", name,
+    const bool same = committed[name] == text;
+    CHECK_MESSAGE(same, "docs/reference/", name,
                   " is not what `squall explain --markdown` writes; ./dev docs renews it");
   }
   for (const auto& [name, text] : committed) {
