@@ -449,38 +449,24 @@ std::vector<std::string> operator_words() {
   return words;
 }
 
-std::string explain_expectations() {
-  std::string text =
-      "expectation: what must hold, as a check's answers show it; a list of them is a conjunction\n"
-      "\n"
-      "  metric op quantity [over WINDOW] [for DURATION]\n"
-      "\n"
-      "  metric    what is looked at; each check kind has its own, below\n"
-      "  op        < <= > >= == !=   between A and B   in [A, B]   matches REGEX   contains TEXT\n"
-      "  quantity  a number with its unit, a text, or N x baseline: N times the metric's median "
-      "while\n"
-      "            the steady state was proven\n"
-      "  over      the window that a rate or a percentile is taken over (default 10s)\n"
-      "  for       how long it must have been false on end before it is a breach (default: at "
-      "once)\n"
-      "\n"
-      "Metrics\n";
-  const OneofDescriptor& kinds = *v1::Check::descriptor()->FindOneofByName("kind");
-  for (int i = 0; i < kinds.field_count(); ++i) {
-    const v1::MessageRules& rules = rules_of(*kinds.field(i)->message_type());
-    text += fmt::format("  {:<6}  {}\n", kinds.field(i)->name(), fmt::join(rules.metrics(), ", "));
-    if (rules.states_size() > 0) {
-      text += fmt::format("  {:<6}  state is {}\n", "",
-                          one_of({rules.states().begin(), rules.states().end()}));
-    }
-  }
-  text += "\nExamples\n";
+Grammar expectation_grammar() {
+  Grammar grammar;
+  grammar.help = "what must hold, as a check's answers show it; a list of them is a conjunction";
+  grammar.form = "metric op quantity [over WINDOW] [for DURATION]";
+  grammar.parts = {
+      {"metric", "what is looked at; each check kind has its own, below"},
+      {"op", "< <= > >= == !=, between A and B, in [A, B], matches REGEX, contains TEXT"},
+      {"quantity",
+       "a number with its unit, a text, or N x baseline: N times the metric's median while the "
+       "steady state was proven"},
+      {"over", "the window that a rate or a percentile is taken over (default 10s)"},
+      {"for", "how long it must have been false on end before it is a breach (default: at once)"}};
   for (const Metric& metric : kMetrics) {
     if (metric.name.starts_with('p') && metric.name != "p99") continue;
-    text += fmt::format("  {}\n", metric.example);
+    grammar.examples.emplace_back(metric.example);
   }
-  text += "  p99 < 1.5 x baseline over 10s for 2s\n";
-  return text;
+  grammar.examples.emplace_back("p99 < 1.5 x baseline over 10s for 2s");
+  return grammar;
 }
 
 std::optional<ProblemAt> misfit(const v1::Expectation& expectation, const v1::Check& check) {

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "experiments/plan/declared.h"
@@ -27,8 +28,14 @@ std::optional<ProblemAt> read_expectation(std::string_view text, v1::Expectation
 std::vector<std::string> metric_words();
 std::vector<std::string> operator_words();
 
-/// The grammar and the metrics of every check kind, for people.
-std::string explain_expectations();
+/// The grammar, for people: each part of an expectation and what it is, and well-written ones.
+struct Grammar {
+  std::string help;
+  std::string form;
+  std::vector<std::pair<std::string, std::string>> parts;
+  std::vector<std::string> examples;
+};
+Grammar expectation_grammar();
 
 /// Whether an expectation, well written in itself, fits the kind of its check and how often that
 /// asks.

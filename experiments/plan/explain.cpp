@@ -82,6 +82,49 @@ std::string as_text(const Description& told) {
   return text;
 }
 
+/// What the answers of a check kind show.
+struct Metrics {
+  std::string kind;
+  std::vector<std::string> names;
+  std::vector<std::string> states;
+};
+
+std::vector<Metrics> metrics_of_checks() {
+  std::vector<Metrics> all;
+  const OneofDescriptor& kinds = *v1::Check::descriptor()->FindOneofByName("kind");
+  for (int i = 0; i < kinds.field_count(); ++i) {
+    const v1::MessageRules& rules = rules_of(*kinds.field(i)->message_type());
+    all.push_back({kinds.field(i)->name(),
+                   {rules.metrics().begin(), rules.metrics().end()},
+                   {rules.states().begin(), rules.states().end()}});
+  }
+  return all;
+}
+
+std::string as_text(const Grammar& grammar) {
+  std::string text = fmt::format("expectation: {}\n\n  {}\n\n", grammar.help, grammar.form);
+  std::size_t names = 0;
+  for (const auto& [part, help] : grammar.parts) names = std::max(names, part.size());
+  for (const auto& [part, help] : grammar.parts) {
+    text += fmt::format("  {:<{}}  {}\n", part, names, wrapped(help, 2 + names + 2));
+  }
+  text += "\nMetrics\n";
+  std::size_t kinds = 0;
+  const std::vector<Metrics> metrics = metrics_of_checks();
+  for (const Metrics& of : metrics) kinds = std::max(kinds, of.kind.size());
+  for (const Metrics& of : metrics) {
+    const std::size_t hang = 2 + kinds + 2;
+    text += fmt::format("  {:<{}}  {}\n", of.kind, kinds,
+                        wrapped(fmt::format("{}", fmt::join(of.names, ", ")), hang));
+    if (!of.states.empty()) {
+      text += fmt::format("{}state is {}\n", std::string(hang, ' '), one_of(of.states));
+    }
+  }
+  text += "\nExamples\n";
+  for (const std::string& example : grammar.examples) text += fmt::format("  {}\n", example);
+  return text;
+}
+
 /// `word`, and several of them one after the other; empty for none.
 std::string in_code(const std::vector<std::string>& words) {
   std::string text;
@@ -131,6 +174,23 @@ std::string as_markdown(const Description& told) {
   }
   if (!told.states.empty()) text += fmt::format("\n`state` is {}.\n", one_of(told.states));
   return text;
+}
+
+std::string as_markdown(const Grammar& grammar) {
+  std::string text =
+      fmt::format("{}# expectation\n\n{}\n\n`{}`\n", kOrigin, grammar.help, grammar.form);
+  text += "\n| part | what it is |\n| --- | --- |\n";
+  for (const auto& [part, help] : grammar.parts) {
+    text += fmt::format("| {} | {} |\n", part, cell(help));
+  }
+  text += "\n| check | metrics |\n| --- | --- |\n";
+  for (const Metrics& of : metrics_of_checks()) {
+    text += fmt::format("| [{0}]({0}.md) | {1}{2} |\n", of.kind, in_code(of.names),
+                        of.states.empty() ? "" : "; `state` is " + one_of(of.states));
+  }
+  std::string examples;
+  for (const std::string& example : grammar.examples) examples += example + '\n';
+  return text + in_fence("text", examples);
 }
 
 /// The hand-written page on what a message's file declares, if there is one, as a link from a page
@@ -304,7 +364,7 @@ StatusOr<std::string> explain(const std::string& word) {
   for (const Page& page : pages()) {
     if (page.word == wanted) return as_text(describe(page));
   }
-  if (wanted == "expectation" || wanted == "expect") return explain_expectations();
+  if (wanted == "expectation" || wanted == "expect") return as_text(expectation_grammar());
   if (std::string text = page_of_field(wanted); !text.empty()) return text;
   const std::vector<std::string> known = explainable();
   const std::string near = nearest(wanted, known);
@@ -338,12 +398,7 @@ std::map<std::string, std::string> reference(const Handwritten& handwritten) {
     if (!more.empty()) text += fmt::format("\nMore about it: [{}]({}).\n", more.substr(3), more);
     files[page.word + ".md"] = std::move(text);
   }
-  const std::string expectations = explain_expectations();
-  const std::size_t colon = expectations.find(": ");
-  const std::size_t gap = expectations.find("\n\n");
-  files["expectation.md"] = fmt::format("{}# {}\n\n{}\n{}", kOrigin, expectations.substr(0, colon),
-                                        expectations.substr(colon + 2, gap - colon - 2),
-                                        in_fence("text", expectations.substr(gap + 2)));
+  files["expectation.md"] = as_markdown(expectation_grammar());
   files["README.md"] = index_page();
   return files;
 }
