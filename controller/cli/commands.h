@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
@@ -22,6 +23,8 @@ struct Invocation {
   std::string format = "text";     ///< report: text, json or junit, as `output` is to the others.
   std::string tls_dir;
   std::string runs_dir;  ///< Empty: `runs` in the state directory.
+  std::string replay;    ///< A run's id, or its folder.
+  std::string out_file;  ///< plan: the plan with everything chosen is written here.
   std::string json_file;
   std::string junit_file;
   std::optional<std::uint64_t> seed;
@@ -31,6 +34,8 @@ struct Invocation {
 
 /// All return the exit code. Results go to standard output, all else to standard error.
 int run_plan(const Invocation& said);
+int plan(const Invocation& said);
+int init(const Invocation& said);
 int validate(const Invocation& said);
 int explain(const Invocation& said);
 int schema(const Invocation& said);
@@ -39,12 +44,16 @@ int report(const Invocation& said);
 
 /// Exit codes that more than one command has.
 inline constexpr int kSuccess = 0;
+inline constexpr int kNo = 1;
 inline constexpr int kRefused = 2;
 inline constexpr int kUnreachable = 4;
 inline constexpr int kInternal = 70;
 
 /// The folder of all runs.
 std::string runs_folder(const Invocation& said);
+
+/// Of a run that is named by its id; any other name is a path already.
+std::filesystem::path run_folder(const Invocation& said, const std::string& named);
 
 /// squall: message, on standard error.
 void complain(const std::string& message);

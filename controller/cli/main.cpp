@@ -49,20 +49,28 @@ void add_params(CLI::App& app, Invocation& said) {
       ->allow_extra_args(false);
 }
 
-void add_plan(CLI::App& app, Invocation& said) {
-  app.add_option("plan", said.files, "the plan")->required()->expected(1)->type_name("FILE");
+CLI::Option* add_plan(CLI::App& app, Invocation& said) {
   add_params(app, said);
+  return app.add_option("plan", said.files, "the plan")->required()->expected(1)->type_name("FILE");
 }
 
-void declare_run(CLI::App& app, Invocation& said) {
-  add_plan(app, said);
-  add_output(app, said);
-  add_tls(app, said);
-  add_runs(app, said);
+void add_seed(CLI::App& app, Invocation& said) {
   app.add_option("--seed", said.seed,
                  "of every random choice (default: the plan's, else drawn and told)")
       ->envname("SQUALL_SEED")
       ->type_name("NUMBER");
+}
+
+void declare_run(CLI::App& app, Invocation& said) {
+  CLI::Option* const plan = add_plan(app, said);
+  CLI::Option* const replay =
+      app.add_option("--replay", said.replay, "walk this run again, with the same choices")
+          ->type_name("RUN");
+  plan->required(false)->excludes(replay);
+  add_output(app, said);
+  add_tls(app, said);
+  add_runs(app, said);
+  add_seed(app, said);
   app.add_option("--json", said.json_file, "write the JSON report here too")->type_name("FILE");
   app.add_option("--junit", said.junit_file, "write the JUnit report here too")->type_name("FILE");
   app.add_flag("--unobserved", said.given.unobserved, "run a plan that has no steady state");
@@ -71,6 +79,25 @@ void declare_run(CLI::App& app, Invocation& said) {
       ->check(CLI::IsMember({"skip", "fail"}))
       ->envname("SQUALL_NO_INPUT")
       ->type_name("skip|fail");
+}
+
+void declare_plan(CLI::App& app, Invocation& said) {
+  add_plan(app, said);
+  add_output(app, said);
+  add_tls(app, said);
+  add_seed(app, said);
+  app.add_option(
+         "--out", said.out_file,
+         "write the plan with everything chosen here; `squall run` of it walks exactly that, "
+         "or says what has changed")
+      ->type_name("FILE");
+  app.add_flag("--unobserved", said.given.unobserved, "a plan that has no steady state is right");
+}
+
+void declare_init(CLI::App& app, Invocation& said) {
+  app.add_option("plan", said.files, "the file to be made (default: plan.yaml)")
+      ->expected(0, 1)
+      ->type_name("FILE");
 }
 
 void declare_validate(CLI::App& app, Invocation& said) {
@@ -133,12 +160,23 @@ struct Command {
   int (*call)(const Invocation&);
 };
 
-constexpr std::array<Command, 6> kCommands = {{
+constexpr std::array<Command, 8> kCommands = {{
     {"run", "walk a plan: prove the steady state, inject, watch, revert, prove recovery",
      "  squall run examples/quickstart.yaml\n"
      "  squall run plan.yaml --tls-dir ~/.squall/tls --seed 42\n"
-     "  squall run plan.yaml -o json > result.json\n",
+     "  squall run plan.yaml --set delay=300ms -o json > result.json\n"
+     "  squall run --replay 20261122-071549-k3x9\n",
      kAboutRuns, declare_run, run_plan},
+    {"plan", "show what a run would do, on the real nodes; changes nothing",
+     "  squall plan plan.yaml --tls-dir ~/.squall/tls\n"
+     "  squall plan plan.yaml --set delay=300ms --out friday.json && squall run friday.json\n",
+     "Exit codes: 0 all would take part; 1 a node refuses; 2 the plan is wrong; 4 a node is not "
+     "reached.\n",
+     declare_plan, plan},
+    {"init", "make a first plan, with comments",
+     "  squall init\n"
+     "  squall init checkout.yaml\n",
+     "", declare_init, init},
     {"validate", "say everything that is wrong with plans; contacts nothing",
      "  squall validate plan.yaml\n"
      "  squall validate plans/*.yaml -o json\n",

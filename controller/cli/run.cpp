@@ -1,4 +1,4 @@
-// The commands that contact nodes: run and nodes.
+// The commands that contact nodes: run, plan and nodes.
 #include <fmt/format.h>
 #include <signal.h>
 #include <unistd.h>
@@ -21,10 +21,13 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <random>
+#include <span>
 #include <utility>
 
 #include "controller/cli/commands.h"
 #include "controller/cli/keys.h"
+#include "controller/cli/outline.h"
+#include "controller/cli/resolved.h"
 #include "controller/fleet/fleet.h"
 #include "controller/fleet/wake.h"
 #include "controller/report/event_log.h"
@@ -32,6 +35,7 @@
 #include "controller/report/screen.h"
 #include "controller/report/style.h"
 #include "controller/run/engine.h"
+#include "controller/run/preflight.h"
 #include "controller/run/schedule.h"
 #include "experiments/base/diagnostic.h"
 #include "experiments/base/ids.h"
@@ -221,29 +225,113 @@ struct Session {
   fleet::Wake wake;
 };
 
+/// Everything chosen, and nobody asked yet.
+struct Chosen {
+  v1::ResolvedPlan resolved;
+  std::vector<run::Step> schedule;
+};
+
+/// What to walk: a plan, a plan that was resolved before, or a run to be walked again. Says why
+/// not.
+std::optional<Chosen> choose(const Invocation& said) {
+  Chosen chosen;
+  v1::ResolvedPlan& resolved = chosen.resolved;
+  const bool again = !said.replay.empty();
+  if (!again && said.files.empty()) {
+    complain("which plan? name its file, or a run by --replay");
+    return std::nullopt;
+  }
+  const fs::path kept = again ? run_folder(said, said.replay) / "plan.json" : fs::path();
+  if (again || is_resolved(said.files.front())) {
+    auto read = read_resolved(again ? kept : fs::path(said.files.front()));
+    if (!read.ok()) {
+      complain(message_of(read.status()));
+      return std::nullopt;
+    }
+    if (said.seed || !said.given.set.empty() || !said.given.params_files.empty()) {
+      complain("everything of this plan is chosen already: leave --seed, --set and --params out");
+      return std::nullopt;
+    }
+    resolved = *std::move(read);
+  } else {
+    auto plan = load_plan(said.files.front(), said.given);
+    if (!plan) return std::nullopt;
+    resolved.set_file(said.files.front());
+    resolved.set_seed(said.seed ? *said.seed : plan->has_seed() ? plan->seed() : draw_seed());
+    *resolved.mutable_plan() = *std::move(plan);
+  }
+  auto schedule = run::make_schedule(resolved.plan(), resolved.seed());
+  if (!schedule.ok()) {
+    complain(resolved.file() + ": " + message_of(schedule.status()));
+    return std::nullopt;
+  }
+  chosen.schedule = *std::move(schedule);
+  return chosen;
+}
+
+/// The nodes of a plan, none contacted yet. Says why not.
+bool make_nodes(const v1::ResolvedPlan& resolved, const Invocation& said, Session& session) {
+  fleet::Options options;
+  options.tls_dir = said.tls_dir;
+  auto made = fleet::make_nodes(resolved.plan(), options);
+  if (!made.ok()) {
+    complain(resolved.file() + ": " + message_of(made.status()));
+    return false;
+  }
+  session.nodes = *std::move(made);
+  return true;
+}
+
+std::vector<fleet::Node*> pointers_to(const Nodes& nodes) {
+  std::vector<fleet::Node*> pointers;
+  for (const auto& node : nodes) pointers.push_back(node.get());
+  return pointers;
+}
+
+/// Asks the nodes, which stay connected.
+std::vector<run::NodePreview> ask_nodes(Session& session, const Chosen& chosen, bool then_close) {
+  std::vector<run::NodePreview> previews;
+  const std::vector<fleet::Node*> pointers = pointers_to(session.nodes);
+  const std::span<fleet::Node* const> nodes(pointers);
+  const std::span<const run::Step> schedule(chosen.schedule);
+  const auto ask = [&]() -> asio::awaitable<void> {
+    previews = co_await run::preview(chosen.resolved.plan(), schedule, nodes);
+    if (then_close) co_await close_all(session.nodes);
+  };
+  asio::co_spawn(session.loop, ask(), asio::detached);
+  session.loop.run();
+  session.loop.restart();
+  return previews;
+}
+
+/// Whether the world is as it was when the plan was resolved. Says what is not.
+bool is_as_it_was(Session& session, const Chosen& chosen) {
+  if (chosen.resolved.world().empty()) return true;
+  const std::vector<run::NodePreview> now = ask_nodes(session, chosen, false);
+  bool reached = true;
+  for (const run::NodePreview& node : now) {
+    if (node.reached.ok()) continue;
+    complain(fmt::format("node {}: {}", node.name, message_of(node.reached)));
+    reached = false;
+  }
+  const std::vector<std::string> told = changes(chosen.resolved, now);
+  for (const std::string& change : told) complain(escape_controls(change));
+  if (reached && told.empty()) return true;
+  complain("the world is not as it was when this plan was resolved; nothing was started");
+  return false;
+}
+
 }  // namespace
 
 int run_plan(const Invocation& said) {
-  const std::string& file = said.files.front();
-  const auto plan = load_plan(file, said.given);
-  if (!plan) return kRefused;
-  const std::uint64_t seed = said.seed ? *said.seed : plan->has_seed() ? plan->seed() : draw_seed();
-  auto schedule = run::make_schedule(*plan, seed);
-  if (!schedule.ok()) {
-    complain(file + ": " + message_of(schedule.status()));
-    return kRefused;
-  }
+  const auto chosen = choose(said);
+  if (!chosen) return kRefused;
+  const v1::Plan& plan = chosen->resolved.plan();
+  const std::string& file = chosen->resolved.file();
   Session session;
-  fleet::Options options;
-  options.tls_dir = said.tls_dir;
-  auto made = fleet::make_nodes(*plan, options);
-  if (!made.ok()) {
-    complain(file + ": " + message_of(made.status()));
-    return kRefused;
-  }
-  session.nodes = *std::move(made);
+  if (!make_nodes(chosen->resolved, said, session)) return kRefused;
 
-  if (asks(plan->method()) && said.no_input.empty() && !Keys::take()) {
+  if (asks(plan.method()) && said.no_input.empty() && !Keys::take()) {
     complain(
         file +
         ": the plan asks a person, and there is no terminal to answer at; --no-input=skip goes "
@@ -254,11 +342,18 @@ int run_plan(const Invocation& said) {
     complain(message_of(prepared) + "; nothing was started");
     return kRefused;
   }
+  if (!is_as_it_was(session, *chosen)) return kRefused;
   const std::string id = new_run_id();
   const fs::path folder = fs::path(runs_folder(said)) / id;
   auto log = report::EventLog::create(folder);
   if (!log.ok()) {
     complain(message_of(log.status()) + "; --runs-dir names another place for runs");
+    return kRefused;
+  }
+  v1::ResolvedPlan kept_plan = chosen->resolved;
+  kept_plan.clear_world();
+  if (const Status kept = write_resolved(folder / "plan.json", kept_plan); !kept.ok()) {
+    complain(message_of(kept) + "; --runs-dir names another place for runs");
     return kRefused;
   }
   const report::Style style = report::style_of(STDERR_FILENO);
@@ -268,13 +363,13 @@ int run_plan(const Invocation& said) {
   (*log)->tell(unwritten);
 
   run::Parts parts;
-  parts.plan = *plan;
+  parts.plan = plan;
   parts.run = id;
   parts.file = file;
-  parts.seed = seed;
+  parts.seed = chosen->resolved.seed();
   parts.version = SQUALL_VERSION;
-  parts.schedule = *std::move(schedule);
-  for (const auto& node : session.nodes) parts.nodes.push_back(node.get());
+  parts.schedule = chosen->schedule;
+  parts.nodes = pointers_to(session.nodes);
   parts.make_check = checks::make_check;
   parts.tell = [&log](v1::Event event) { (*log)->write(std::move(event)); };
   std::optional<Interrupts> interrupts;
@@ -295,7 +390,7 @@ int run_plan(const Invocation& said) {
         if (session.over) session.loop.stop();
         engine.interrupt(by);
       },
-      style.live || asks(plan->method()));
+      style.live || asks(plan.method()));
 
   const auto walk = [&]() -> asio::awaitable<void> {
     session.ended = co_await engine.run();
@@ -442,6 +537,36 @@ std::string json_of(const std::vector<Line>& lines) {
 }
 
 }  // namespace
+
+int plan(const Invocation& said) {
+  const auto chosen = choose(said);
+  if (!chosen) return kRefused;
+  Session session;
+  if (!make_nodes(chosen->resolved, said, session)) return kRefused;
+  const std::vector<run::NodePreview> previews = ask_nodes(session, *chosen, true);
+  const Outline outline{chosen->resolved.plan(), chosen->resolved.file(), chosen->resolved.seed(),
+                        chosen->schedule, previews};
+  print(said.output == "json" ? outline_json(outline)
+                              : outline_text(outline, report::style_of(STDOUT_FILENO)));
+  bool reached = true;
+  for (const run::NodePreview& node : previews) {
+    if (node.reached.ok()) continue;
+    complain(fmt::format("node {}: {}", node.name, message_of(node.reached)));
+    reached = false;
+  }
+  if (!reached) return kUnreachable;
+  const std::vector<std::string> refused = refusals(outline);
+  for (const std::string& why : refused) complain(escape_controls(why));
+  if (!refused.empty()) return kNo;
+  if (said.out_file.empty()) return kSuccess;
+  v1::ResolvedPlan resolved = chosen->resolved;
+  for (v1::ResolvedPlan::Seen& seen : seen_by(previews)) *resolved.add_world() = std::move(seen);
+  if (const Status written = write_resolved(said.out_file, resolved); !written.ok()) {
+    complain(message_of(written));
+    return kInternal;
+  }
+  return kSuccess;
+}
 
 int nodes(const Invocation& said) {
   // Who only asks for the nodes injects nothing that a check would have to see.

@@ -1,6 +1,8 @@
 // The commands that contact nothing: validate, explain, schema, report.
+#include <fcntl.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -12,6 +14,7 @@
 #include "controller/report/reports.h"
 #include "controller/report/style.h"
 #include "controller/run/schedule.h"
+#include "experiments/base/fd.h"
 #include "experiments/base/ids.h"
 #include "experiments/base/state.h"
 #include "experiments/plan/explain.h"
@@ -23,16 +26,49 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr std::string_view kFirstPlan =
+    R"(# One experiment: what is believed, what must hold, what is done, and to whom.
+# squall validate FILE   says what is wrong with it; contacts nothing
+# squall plan FILE       shows what would be done, node by node; changes nothing
+# squall run FILE        does it, watches, and undoes it, whatever happens
+plan: programs still start while a core is busy
+hypothesis: with a core busy for a few seconds, a program starts and ends well every time
+
+# Given anew for a run by --set load=50% or --params FILE; ${load} stands for it.
+params:
+  load: {default: 80%, help: how busy the core is}
+
+# Where faults are injected. `local` has no address: it is this machine, and the run brings its own
+# daemon. Others have a squalld of their own:
+#   db-1: {address: "10.0.0.11:7411", labels: {role: db}}
+nodes: {local: {}}
+
+# What must hold before, during and after. squall explain http, tcp, exec, expectation.
+steady_state:
+  - name: a program starts
+    exec: {run: ["true"]}
+    every: 200ms
+    expect: [exit == 0, p95 < 2s over 5s]
+
+# The steps, one after another. squall explain step; squall explain cpu, network, kill, ...
+method:
+  - name: a core is busy
+    on: local
+    cpu: {load: "${load}", cores: 1}
+    for: 3s
+  - wait: 1s
+
+# Every check must hold again so soon after the last fault is reverted.
+recovery: {within: 10s}
+)";
+
 void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
 
 /// The log that is meant by a run's id, a run's folder or a log's path.
 fs::path log_of(const Invocation& said) {
+  const fs::path named = run_folder(said, said.run);
   std::error_code failed;
-  if (is_run_id(said.run) && !fs::exists(said.run, failed)) {
-    return fs::path(runs_folder(said)) / said.run / "events.jsonl";
-  }
-  if (fs::is_directory(said.run, failed)) return fs::path(said.run) / "events.jsonl";
-  return said.run;
+  return named != said.run || fs::is_directory(named, failed) ? named / "events.jsonl" : named;
 }
 
 /// All pages as Markdown into a folder, which lies beside what is written by hand.
@@ -62,7 +98,36 @@ std::string runs_folder(const Invocation& said) {
   return said.runs_dir.empty() ? default_state_dir() + "/runs" : said.runs_dir;
 }
 
+fs::path run_folder(const Invocation& said, const std::string& named) {
+  std::error_code failed;
+  if (!is_run_id(named) || fs::exists(named, failed)) return named;
+  return fs::path(runs_folder(said)) / named;
+}
+
 void complain(const std::string& message) { std::fprintf(stderr, "squall: %s\n", message.c_str()); }
+
+int init(const Invocation& said) {
+  const std::string file = said.files.empty() ? "plan.yaml" : said.files.front();
+  const Fd made(open(file.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOCTTY, 0644));
+  if (!made.is_open()) {
+    complain(errno == EEXIST ? file + " is there already; name another file"
+                             : message_of(from_errno("cannot make " + file, errno)));
+    return kRefused;
+  }
+  std::string_view text = kFirstPlan;
+  while (!text.empty()) {
+    const ssize_t written = write(made.number(), text.data(), text.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) {
+      complain(message_of(from_errno("cannot write " + file, errno)));
+      return kInternal;
+    }
+    text.remove_prefix(static_cast<std::size_t>(written));
+  }
+  print("made " + file + "; next:\n  squall validate " + file + "\n  squall plan " + file +
+        "\n  squall run " + file + "\n");
+  return kSuccess;
+}
 
 int validate(const Invocation& said) {
   std::vector<Diagnostics> files;

@@ -473,12 +473,12 @@ Status prepare_report(const std::filesystem::path& path) {
   return ok();
 }
 
-Status write_report(const std::filesystem::path& path, std::string_view text) {
+Status write_report(const std::filesystem::path& path, std::string_view text, mode_t mode) {
   const bool through = is_special(path);
   const std::string temporary =
       through ? path.string() : fmt::format("{}.{}.tmp", path.string(), getpid());
   const int flags = O_WRONLY | O_CLOEXEC | O_NOCTTY | (through ? 0 : O_CREAT | O_TRUNC);
-  const int descriptor = open(temporary.c_str(), flags, 0644);
+  const int descriptor = open(temporary.c_str(), flags, mode);
   if (descriptor < 0) return from_errno("cannot write " + path.string(), errno);
   int failed = 0;
   while (!text.empty() && failed == 0) {

@@ -3,6 +3,8 @@
 /// `squall report` writes again from the log.
 #pragma once
 
+#include <sys/types.h>
+
 #include <filesystem>
 #include <span>
 #include <string>
@@ -36,7 +38,7 @@ std::string text_report(
 Status prepare_report(const std::filesystem::path& path);
 
 /// Writes a report, whole or not at all (a temporary file, then rename(2)); a pipe or a device is
-/// written through.
-Status write_report(const std::filesystem::path& path, std::string_view text);
+/// written through. `mode`: of a new file.
+Status write_report(const std::filesystem::path& path, std::string_view text, mode_t mode = 0644);
 
 }  // namespace squall::report

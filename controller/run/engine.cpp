@@ -13,12 +13,12 @@
 #include <exception>
 #include <map>
 #include <optional>
-#include <set>
 #include <span>
 #include <unordered_map>
 #include <utility>
 
 #include "controller/fleet/wake.h"
+#include "controller/run/preflight.h"
 #include "controller/run/verdict.h"
 #include "experiments/base/ids.h"
 #include "experiments/base/units.h"
@@ -202,41 +202,12 @@ class Engine::Run {
   }
 
   asio::awaitable<void> preflight() {
-    std::vector<Wanted> wanted(sites_.size());
-    std::set<std::string> known;
-    std::uint32_t together = 0;
-    for (const Moment& moment : moments_of(parts_.schedule)) {
-      // The same faults again, later in the method, would only be told the same again.
-      std::string faults;
-      for (const Step* step : moment) {
-        for (const Target& target : step->targets) {
-          v1::Fault anonymous = target.fault;
-          anonymous.clear_id();
-          anonymous.clear_seed();
-          faults += fmt::format("{} {} ", target.node, anonymous.SerializeAsString());
-        }
-      }
-      if (!known.insert(std::move(faults)).second) continue;
-      ++together;
-      for (const Step* step : moment) {
-        for (const Target& target : step->targets) {
-          wanted[target.node].push_back({step, &target.fault, together});
-        }
-      }
-    }
+    const auto wanted = questions_about(parts_.schedule, sites_.size());
     co_await for_each(0, sites_.size(),
                       [&](std::size_t n) { return guarded(make_ready(*sites_[n], wanted[n])); });
   }
 
-  /// What a node is asked about.
-  struct Asked {
-    const Step* step;
-    const v1::Fault* fault;
-    std::uint32_t together;
-  };
-  using Wanted = std::vector<Asked>;
-
-  asio::awaitable<void> make_ready(Site& site, const Wanted& wanted) {
+  asio::awaitable<void> make_ready(Site& site, const std::vector<Question>& wanted) {
     co_await asio::this_coro::throw_if_cancelled(false);
     const auto unfit = [&](const std::string& why) {
       if (!decision_)
@@ -244,11 +215,9 @@ class Engine::Run {
     };
     const auto described = co_await site.node->connect();
     if (!described.ok()) co_return unfit(message_of(described.status()));
-    if (!described->environment().empty() &&
-        described->environment() != parts_.plan.environment()) {
-      findings_.refused.push_back(
-          fmt::format("node {} is of the environment \"{}\", the plan names \"{}\"",
-                      site.node->name(), described->environment(), parts_.plan.environment()));
+    if (const std::string why = wrong_environment(parts_.plan, site.node->name(), *described);
+        !why.empty()) {
+      findings_.refused.push_back(why);
       co_return;
     }
     const auto opened = co_await open(site);
@@ -262,24 +231,19 @@ class Engine::Run {
     *connected.mutable_recovered() = opened->recovered();
     parts_.tell(std::move(event));
 
-    v1::PreflightRequest request;
-    for (const auto& [step, fault, together] : wanted) {
-      const auto& kinds = described->kinds();
-      if (std::find(kinds.begin(), kinds.end(), kind_of(*fault)) == kinds.end()) {
-        unfit(fmt::format("its squalld {} does not know the fault {}", described->version(),
-                          kind_of(*fault)));
-      }
-      *request.add_faults() = *fault;
-      request.add_together(together);
+    for (const Question& question : wanted) {
+      if (knows(*described, *question.fault)) continue;
+      unfit(fmt::format("its squalld {} does not know the fault {}", described->version(),
+                        kind_of(*question.fault)));
     }
     if (wanted.empty()) co_return;
-    const auto reply = co_await site.node->preflight(std::move(request));
+    const auto reply = co_await site.node->preflight(request_of(wanted));
     if (!reply.ok()) co_return unfit(in_place(site, "preflight: " + message_of(reply.status())));
     if (static_cast<std::size_t>(reply->faults_size()) != wanted.size()) {
       co_return unfit(in_place(site, "preflight: it did not answer for every fault"));
     }
     for (int n = 0; n < reply->faults_size(); ++n) {
-      const Asked& asked = wanted[static_cast<std::size_t>(n)];
+      const Question& asked = wanted[static_cast<std::size_t>(n)];
       tell_preflighted(site, *asked.step, *asked.fault, reply->faults(n));
     }
   }

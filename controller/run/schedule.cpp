@@ -1,6 +1,7 @@
 #include "controller/run/schedule.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <bit>
@@ -168,6 +169,7 @@ class Scheduler {
       return in_context(fmt::format("{} ({})", made.name, made.place), targets.status());
     made.targets = *std::move(targets);
     made.parts = wanted.has_partition();
+    made.why = made.parts ? in_words(wanted.partition()) : why(declared, made.targets.size());
     for (Target& target : made.targets) {
       target.fault.clear_pulse();
       number(target.fault);
@@ -223,6 +225,34 @@ class Scheduler {
     nodes.resize(*count);
     std::sort(nodes.begin(), nodes.end());
     return nodes;
+  }
+
+  static std::string in_words(const v1::Partition& partition) {
+    if (partition.between_size() > 0) {
+      return fmt::format("the nodes of its {} groups", partition.between_size());
+    }
+    return "each by the partition's shape, drawn by the seed";
+  }
+
+  /// Why a step acts on as many nodes as it does, and on these.
+  std::string why(const v1::Step& declared, std::size_t picked) const {
+    const v1::Selector& on = declared.on();
+    if (!on.node().empty()) return "named by the step";
+    const auto matching = static_cast<std::size_t>(std::count_if(
+        names_.begin(), names_.end(), [&](const std::string& name) { return matches(on, name); }));
+    std::vector<std::string> labels;
+    for (const auto& [label, value] : on.labels()) {
+      labels.push_back(fmt::format("{}={}", label, value));
+    }
+    std::sort(labels.begin(), labels.end());
+    const std::string which =
+        labels.empty() ? "" : fmt::format(" with {}", fmt::join(labels, ", "));
+    const std::string nodes = matching == 1 ? "node" : "nodes";
+    if (picked == matching) {
+      return fmt::format("{} {}{}", matching == 1 ? "the one" : fmt::format("all {}", matching),
+                         nodes, which);
+    }
+    return fmt::format("{} of {} {}{}, drawn by the seed", picked, matching, nodes, which);
   }
 
   bool matches(const v1::Selector& on, const std::string& name) const {
@@ -347,13 +377,13 @@ StatusOr<std::vector<Step>> make_schedule(const v1::Plan& plan, std::uint64_t se
   return Scheduler(plan, seed).steps(plan.method(), "method");
 }
 
-Duration length_of(const std::vector<Step>& steps) {
+Duration length_of(std::span<const Step> steps) {
   Duration total{};
   for (const Step& step : steps) total += step.lasts;
   return total;
 }
 
-std::vector<const Step*> acting_steps(const std::vector<Step>& steps) {
+std::vector<const Step*> acting_steps(std::span<const Step> steps) {
   std::vector<const Step*> acting;
   for (const Step& step : steps) add_acting(step, acting);
   return acting;

@@ -51,6 +51,7 @@ struct Step {
   Form form = Form::kFault;
   std::string name;   ///< As the plan has it, or in words what it does.
   std::string place;  ///< method[1].parallel[0]
+  std::string why;    ///< These targets, in words: 1 of 2 nodes with role=db, drawn by the seed.
   Duration lasts{};   ///< 0 for what is done at once, and for what nobody knows ahead.
   std::vector<Target> targets;
   bool parts = false;  ///< A partition: its targets' faults are one, and what one shows all did.
@@ -65,7 +66,7 @@ std::vector<std::string> node_names(const v1::Plan& plan);
 StatusOr<std::vector<Step>> make_schedule(const v1::Plan& plan, std::uint64_t seed);
 
 /// How long the steps last if nothing ends them sooner.
-Duration length_of(const std::vector<Step>& steps);
+Duration length_of(std::span<const Step> steps);
 
 /// Steps with targets that may act at the same time.
 using Moment = std::vector<const Step*>;
@@ -75,7 +76,7 @@ using Moment = std::vector<const Step*>;
 std::vector<Moment> moments_of(std::span<const Step> steps);
 
 /// The steps with targets, those inside others too, in the plan's order.
-std::vector<const Step*> acting_steps(const std::vector<Step>& steps);
+std::vector<const Step*> acting_steps(std::span<const Step> steps);
 
 /// The same of one step.
 std::vector<const Step*> acting_steps(const Step& step);

@@ -487,6 +487,14 @@ std::string one_of(const std::vector<std::string>& words) {
   return text;
 }
 
+bool is_fault_kind(const Descriptor& type) {
+  const OneofDescriptor& kinds = *v1::Fault::descriptor()->FindOneofByName("kind");
+  for (int i = 0; i < kinds.field_count(); ++i) {
+    if (kinds.field(i)->message_type() == &type) return true;
+  }
+  return false;
+}
+
 bool is_one_number(const FieldDescriptor& field) {
   if (field.is_repeated()) return false;
   switch (field.cpp_type()) {

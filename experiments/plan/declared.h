@@ -80,6 +80,9 @@ std::vector<std::string> choices(const OneofDescriptor& choice);
 /// network, kill or cpu.
 std::string one_of(const std::vector<std::string>& words);
 
+/// Whether it is the message of a fault's kind.
+bool is_fault_kind(const Descriptor& type);
+
 /// Whether it is one number, in whatever unit.
 bool is_one_number(const FieldDescriptor& field);
 

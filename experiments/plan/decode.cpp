@@ -781,14 +781,6 @@ class Decoder {
         bounds_in_words(field).empty() ? "" : fmt::format("write {}", bounds_in_words(field)));
   }
 
-  static bool is_fault_kind(const Descriptor& type) {
-    const OneofDescriptor& kinds = *v1::Fault::descriptor()->FindOneofByName("kind");
-    for (int i = 0; i < kinds.field_count(); ++i) {
-      if (kinds.field(i)->message_type() == &type) return true;
-    }
-    return false;
-  }
-
   /// A number that changes while the fault lasts, or that is looked for. The field itself has the
   /// larger end, which is what the node is asked about.
   void course(const YamlNode& node, Message& message, const FieldDescriptor& field) {

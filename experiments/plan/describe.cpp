@@ -11,7 +11,8 @@ namespace squall::plan {
 namespace {
 
 bool is_spelt_out(const Descriptor& type) {
-  return rules_of(type).form() == v1::FORM_NONE && !type.options().map_entry();
+  const v1::Form form = rules_of(type).form();
+  return (form == v1::FORM_NONE || form == v1::PARAMETER) && !type.options().map_entry();
 }
 
 void collect(const Descriptor& type, std::vector<Page>& pages) {
@@ -24,9 +25,8 @@ void collect(const Descriptor& type, std::vector<Page>& pages) {
   for (int i = 0; i < type.field_count(); ++i) {
     const FieldDescriptor& field = *type.field(i);
     if (field.cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE) continue;
-    if (rules_of(*field.message_type()).form() == v1::FORM_NONE) {
-      collect(*field.message_type(), pages);
-    }
+    const Descriptor& below = *field.message_type();
+    if (is_spelt_out(below) || below.options().map_entry()) collect(below, pages);
   }
 }
 
@@ -123,6 +123,7 @@ std::vector<std::string> conditions_of(const FieldDescriptor& field) {
     said.push_back(fmt::format("with `{}` at most 100%", rules.shares_with()));
   }
   if (rules.within_for()) said.emplace_back("less than `for`");
+  if (rules.ramps()) said.emplace_back("may be a ramp");
   return said;
 }
 
@@ -227,6 +228,7 @@ Description describe(const Page& page) {
             : fmt::format("Done at once: the step takes `for` only with {}.",
                           one_of({rules.lasting().begin(), rules.lasting().end()})));
   }
+  if (!rules.undo().empty()) told.rules.push_back(fmt::format("How it ends: {}.", rules.undo()));
   told.metrics = {rules.metrics().begin(), rules.metrics().end()};
   told.states = {rules.states().begin(), rules.states().end()};
   told.example = rules.example();

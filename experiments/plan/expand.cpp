@@ -29,14 +29,14 @@ bool is_number(std::string_view text) {
 bool is_boolean(std::string_view text) { return text == "true" || text == "false"; }
 
 /// What a text without quotes looks like.
-v1::ParameterType type_of(std::string_view text) {
-  if (is_boolean(text)) return v1::PARAMETER_TYPE_BOOLEAN;
-  if (is_number(text)) return v1::PARAMETER_TYPE_NUMBER;
-  if (parse_duration(text).ok()) return v1::PARAMETER_TYPE_DURATION;
-  if (parse_percent(text).ok()) return v1::PARAMETER_TYPE_PERCENT;
-  if (parse_bytes(text).ok()) return v1::PARAMETER_TYPE_BYTES;
-  if (parse_rate(text).ok()) return v1::PARAMETER_TYPE_RATE;
-  return v1::PARAMETER_TYPE_TEXT;
+v1::Parameter::Type type_of(std::string_view text) {
+  if (is_boolean(text)) return v1::Parameter::BOOLEAN;
+  if (is_number(text)) return v1::Parameter::NUMBER;
+  if (parse_duration(text).ok()) return v1::Parameter::DURATION;
+  if (parse_percent(text).ok()) return v1::Parameter::PERCENT;
+  if (parse_bytes(text).ok()) return v1::Parameter::BYTES;
+  if (parse_rate(text).ok()) return v1::Parameter::RATE;
+  return v1::Parameter::TEXT;
 }
 
 template <typename T>
@@ -45,20 +45,20 @@ std::optional<Problem> problem_in(const StatusOr<T>& value) {
   return problem_of(value.status());
 }
 
-std::optional<Problem> mistyped(std::string_view text, v1::ParameterType type) {
+std::optional<Problem> mistyped(std::string_view text, v1::Parameter::Type type) {
   switch (type) {
-    case v1::PARAMETER_TYPE_DURATION:
+    case v1::Parameter::DURATION:
       return problem_in(parse_duration(text));
-    case v1::PARAMETER_TYPE_PERCENT:
+    case v1::Parameter::PERCENT:
       return problem_in(parse_percent(text));
-    case v1::PARAMETER_TYPE_BYTES:
+    case v1::Parameter::BYTES:
       return problem_in(parse_bytes(text));
-    case v1::PARAMETER_TYPE_RATE:
+    case v1::Parameter::RATE:
       return problem_in(parse_rate(text));
-    case v1::PARAMETER_TYPE_NUMBER:
+    case v1::Parameter::NUMBER:
       if (is_number(text)) return std::nullopt;
       return Problem{fmt::format("\"{}\" is not a whole number", text), ""};
-    case v1::PARAMETER_TYPE_BOOLEAN:
+    case v1::Parameter::BOOLEAN:
       if (is_boolean(text)) return std::nullopt;
       return Problem{fmt::format("\"{}\" is neither true nor false", text), "write true or false"};
     default:
@@ -74,7 +74,7 @@ struct Value {
 
 struct Parameter {
   const YamlNode* key = nullptr;
-  v1::ParameterType type = v1::PARAMETER_TYPE_TEXT;
+  v1::Parameter::Type type = v1::Parameter::TEXT;
   std::string example;  ///< Its default, where that says the type.
   std::vector<std::string> one_of;
   std::optional<Value> value;
@@ -266,9 +266,9 @@ class Expansion {
       }
       if (!written_out) continue;
       if (const YamlNode* type = entry.value->find("type")) {
-        const auto* named = value_named(*v1::ParameterType_descriptor(), type->text);
-        if (named != nullptr && named->number() != v1::PARAMETER_TYPE_AS_DEFAULT) {
-          parameter.type = static_cast<v1::ParameterType>(named->number());
+        const auto* named = value_named(*v1::Parameter::Type_descriptor(), type->text);
+        if (named != nullptr && named->number() != v1::Parameter::AS_DEFAULT) {
+          parameter.type = static_cast<v1::Parameter::Type>(named->number());
           parameter.example = "";
         }
       }

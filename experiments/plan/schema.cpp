@@ -23,7 +23,7 @@ using Json = nlohmann::ordered_json;
 
 /// A text with one of these in it may stand for any scalar: what it will be is known only when the
 /// parameters are.
-constexpr std::string_view kParameter = R"(\$\{[a-z][a-z0-9_]*\})";
+constexpr std::string_view kParameter = R"(\$\{[A-Za-z0-9._-]{1,64}\})";
 
 constexpr std::string_view kNumber = R"((?:0|[1-9][0-9]*)(?:\.[0-9]+)?)";
 constexpr std::string_view kCount = "(?:0|[1-9][0-9]*)";
@@ -158,6 +158,8 @@ class Generator {
         return map(*type.field(0));
       case v1::PROTOCOL:
         return protocol();
+      case v1::PARAMETER:
+        return {{"anyOf", {any_text(), mapping(type)}}};
       case v1::Form_INT_MIN_SENTINEL_DO_NOT_USE_:
       case v1::Form_INT_MAX_SENTINEL_DO_NOT_USE_:
         break;
@@ -304,7 +306,10 @@ class Generator {
         const OneofDescriptor& choice = *type.oneof_decl(j);
         if (rules_of(choice).or_field() != inside.name()) continue;
         for (const std::string& word : choices(choice)) {
-          demands[word].excludes.emplace_back("for");
+          for (const FieldDescriptor* beside : fields_of(*inside.message_type())) {
+            if (beside->real_containing_oneof() != nullptr) continue;
+            demands[word].excludes.push_back(beside->name());
+          }
         }
       }
     }
@@ -386,6 +391,11 @@ class Generator {
     const v1::TextForm form = rules_of(field).text();
     const FieldDescriptor& value = *field.message_type()->map_value();
     Json schema = {{"type", "object"}, {"minProperties", 1}, {"additionalProperties", one(value)}};
+    if (value.message_type() == v1::Node::descriptor()) {
+      // Those of another file, or one that is called so.
+      const Json file = {{"type", "string"}, {"description", "a file with the nodes"}};
+      schema["properties"]["from"]["anyOf"] = {file, one(value)};
+    }
     if (form == v1::NAME) schema["propertyNames"] = {{"pattern", "^[A-Za-z0-9._-]{1,64}$"}};
     if (form == v1::HEADER) {
       schema["propertyNames"] = {{"pattern", R"(^[A-Za-z0-9!#$%&'*+.^_`|~-]+$)"}};
@@ -411,7 +421,34 @@ class Generator {
     }
   }
 
+  /// One value, or where a fault's kind has it, one that changes or is looked for.
   Json number(const FieldDescriptor& field) {
+    if (!is_one_number(field) || !is_fault_kind(*field.containing_type())) return one_number(field);
+    const Json over = quantity("duration", duration_units(), "200ms");
+    const auto ends = [&](const char* third, const Json& value, const char* help) -> Json {
+      return {
+          {"type", "object"},
+          {"description", help},
+          {"properties", {{"from", one_number(field)}, {"to", one_number(field)}, {third, value}}},
+          {"required", {"from", "to", third}},
+          {"additionalProperties", false}};
+    };
+    Json alternatives = Json::array({one_number(field)});
+    if (rules_of(field).ramps()) {
+      alternatives.push_back(
+          ends("over", over, "a ramp: from one value to another while it lasts"));
+    }
+    alternatives.push_back(
+        {{"type", "object"},
+         {"description", "a search: the value at which the steady state breaks"},
+         {"properties",
+          {{"find", ends("resolution", one_number(field), "between which, and how exactly")}}},
+         {"required", {"find"}},
+         {"additionalProperties", false}});
+    return {{"anyOf", std::move(alternatives)}};
+  }
+
+  Json one_number(const FieldDescriptor& field) {
     switch (rules_of(field).unit()) {
       case v1::DURATION:
         return quantity("duration", duration_units(), "200ms");

@@ -876,11 +876,14 @@ void Node::preflight(const v1::PreflightRequest& request,
           *message.mutable_look() = look;
           *message.mutable_look()->mutable_hosts() = *hosts;
           spare(facts_, *message.mutable_look());
-          holders_.ask(message, kReadPatience, [looking, refused](StatusOr<v1::FromHolder> looked) {
-            if (!looked.ok()) return refused(looked.status());
-            *looking->reply.add_faults() = looked->looked();
-            looking->next();
-          });
+          holders_.ask(message, kReadPatience,
+                       [looking, refused, hosts = *hosts](StatusOr<v1::FromHolder> looked) {
+                         if (!looked.ok()) return refused(looked.status());
+                         v1::Looked& entry = *looking->reply.add_faults();
+                         entry = looked->looked();
+                         *entry.mutable_hosts() = hosts;
+                         looking->next();
+                       });
         });
   };
   looking->next();

@@ -215,12 +215,14 @@ cpu: {load: 80%, cores: 1}
 
 | key | what it is | written as | default | such as |
 | --- | --- | --- | --- | --- |
-| `load` | share of each chosen core that is burnt, or of all of them together | percentage; required; 1% to 100% |  | `80%` |
+| `load` | share of each chosen core that is burnt, or of all of them together | percentage; required; 1% to 100%; may be a ramp |  | `80%` |
 | `cores` | how many cores; without it, all that the node may use | number; 1 to 4096; not with `on_cores` |  |  |
 | `on_cores` | which cores, by their numbers | list of numbers; 0 to 4095 |  | `[0, 2]` |
 | `of` | what the load is a share of: of each core, or of the total of them | word; core or total | `core` | `total` |
 | `ramp` | rises from nothing to the load over this time | duration; 1ms to 1h |  | `30s` |
 | `in` | burnt inside a part of the node, within its quota | [scope](scope.md) |  |  |
+
+How it ends: its threads end with the process that holds it.
 
 More about it: [faults/resources.md#cpu](../faults/resources.md#cpu).
 )");
@@ -236,9 +238,11 @@ TEST_CASE("a kind's page tells its fields with unit, bounds and default") {
   CHECK(*explain("network") ==
         R"(network: delays, loses or mangles the packets it matches; all others pass untouched
 
-  delay                  duration         added to every matched packet (1us to 60s; such as 200ms)
+  delay                  duration         added to every matched packet (1us to 60s; may be a ramp;
+                                          such as 200ms)
   jitter                 duration         the delay varies by this much, as `distribution` says (1us
-                                          to 60s; at most `delay`; only with `delay`; such as 20ms)
+                                          to 60s; at most `delay`; only with `delay`; may be a ramp;
+                                          such as 20ms)
   distribution           word             how the delay varies; all but uniform take jitter for the
                                           standard deviation (uniform, normal, pareto or
                                           paretonormal; only with `jitter`; default uniform; such as
@@ -246,8 +250,8 @@ TEST_CASE("a kind's page tells its fields with unit, bounds and default") {
   delay_correlation      percentage       how much a packet's delay resembles the one before it
                                           (0.0001% to 100%; only with `jitter`; such as 25%)
   loss                   percentage       share of the matched packets that vanish (0.0001% to 100%;
-                                          not with `gilbert_elliott`; not with `four_state`; such as
-                                          1%)
+                                          not with `gilbert_elliott`; not with `four_state`; may be
+                                          a ramp; such as 1%)
   loss_correlation       percentage       how much a loss depends on whether the packet before it
                                           was lost (0.0001% to 100%; only with `loss`; such as 25%)
   gilbert_elliott        gilbert elliott  loss in bursts, by the Gilbert-Elliott model: tc's `loss
@@ -257,22 +261,22 @@ TEST_CASE("a kind's page tells its fields with unit, bounds and default") {
   ecn                    true or false    packets to be lost that know ECN are marked as congested
                                           instead of dropped
   duplicate              percentage       share of the matched packets that arrive twice (0.0001% to
-                                          100%; such as 1%)
+                                          100%; may be a ramp; such as 1%)
   duplicate_correlation  percentage       how much a duplicate depends on whether the packet before
                                           it was one (0.0001% to 100%; only with `duplicate`)
   corrupt                percentage       share of the matched packets in which one bit is flipped
-                                          (0.0001% to 100%; such as 0.1%)
+                                          (0.0001% to 100%; may be a ramp; such as 0.1%)
   corrupt_correlation    percentage       how much a flipped bit depends on whether the packet
                                           before had one (0.0001% to 100%; only with `corrupt`)
   reorder                percentage       share of the packets that pass at once, ahead of those
-                                          that are delayed (0.0001% to 100%; only with `delay`; such
-                                          as 25%)
+                                          that are delayed (0.0001% to 100%; only with `delay`; may
+                                          be a ramp; such as 25%)
   reorder_correlation    percentage       how much it depends on whether the packet before passed at
                                           once (0.0001% to 100%; only with `reorder`)
   gap                    number           only every Nth packet may pass at once (1 to 1000000; only
                                           with `reorder`; such as 5)
   rate                   rate             as slow as a line of this many bits per second (8bit to
-                                          1000gbit; such as 10mbit)
+                                          1000gbit; may be a ramp; such as 10mbit)
   packet_overhead        number           bytes that every packet counts for beside its own; a minus
                                           sign takes some off (-1500 to 1500; only with `rate`; such
                                           as 20)
@@ -300,6 +304,8 @@ TEST_CASE("a kind's page tells its fields with unit, bounds and default") {
 
 At least one of delay, loss, gilbert_elliott, four_state, duplicate, corrupt, rate or slot.
 
+How it ends: the kernel matches nothing any more at the deadline; the filters go first, then the devices once they are empty.
+
 Example
   network: {delay: 200ms, jitter: 20ms, to: {ports: [5432]}}
 )");
@@ -307,10 +313,12 @@ Example
 
 TEST_CASE("a field is explained where it stands") {
   CHECK(*explain("delay") ==
-        R"(delay in network: duration, added to every matched packet (1us to 60s; such as 200ms)
+        R"(delay in network: duration, added to every matched packet (1us to 60s; may be a ramp; such as
+  200ms)
 delay in slot: duration, the mean time from slot to slot, where it is drawn from a distribution
   (1us to 60s; such as 1ms)
-delay in io: duration, each operation takes this much longer (100us to 60s; such as 50ms)
+delay in io: duration, each operation takes this much longer (100us to 60s; may be a ramp; such as
+  50ms)
 delay in dns: duration, their answers come this much later (1ms to 60s; such as 2s)
 )");
 }
