@@ -15,12 +15,14 @@ namespace squall::cli {
 
 /// What was written on the command line, or in the environment where it was silent.
 struct Invocation {
-  std::vector<std::string> files;  ///< validate: the plans. run, nodes: the first of them.
+  std::vector<std::string>
+      files;         ///< validate: the plans. run, plan, nodes: the first. import: or words.
   std::string word;                ///< explain.
   std::string markdown_folder;     ///< explain: where all pages go as Markdown; empty: nowhere.
   std::string run;                 ///< report: a run's id, or a path.
   std::string output = "text";     ///< text or json: the result, on standard output.
   std::string format = "text";     ///< report: text, json or junit, as `output` is to the others.
+  std::string from;                ///< import: the format, or empty.
   std::string tls_dir;
   std::string runs_dir;  ///< Empty: `runs` in the state directory.
   std::string replay;    ///< A run's id, or its folder.
@@ -39,6 +41,7 @@ int init(const Invocation& said);
 int validate(const Invocation& said);
 int explain(const Invocation& said);
 int schema(const Invocation& said);
+int import_experiment(const Invocation& said);
 int nodes(const Invocation& said);
 int report(const Invocation& said);
 

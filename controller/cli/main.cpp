@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "controller/cli/commands.h"
+#include "controller/import/import.h"
 #include "experiments/base/diagnostic.h"
 
 namespace squall::cli {
@@ -114,6 +115,15 @@ void declare_explain(CLI::App& app, Invocation& said) {
 }
 
 void declare_schema(CLI::App&, Invocation&) {}
+void declare_import(CLI::App& app, Invocation& said) {
+  app.add_option("experiment", said.files,
+                 "the other tool's file; or, with --from pumba or chaosblade, a command line")
+      ->required()
+      ->type_name("FILE");
+  app.add_option("--from", said.from, "which tool's it is (default: told by its content)")
+      ->check(CLI::IsMember(importing::format_names()))
+      ->type_name("TOOL");
+}
 
 void declare_nodes(CLI::App& app, Invocation& said) {
   add_plan(app, said);
@@ -151,6 +161,13 @@ constexpr const char* kAboutRuns =
     "   70  Squall's own mistake; or it held, but its log or a report could not be written\n"
     "  130  interrupted: stopped by a person; everything was reverted\n";
 
+constexpr const char* kAboutImport =
+    "The plan goes to standard output, with a comment at each thing that did not map, and why.\n"
+    "\nExit codes:\n"
+    "    0  all of it is in the plan\n"
+    "    1  a person has to look at the comments that say \"not mapped\" or \"to decide\"\n"
+    "    2  the file cannot be read, or is of no tool that is known here\n";
+
 struct Command {
   const char* name;
   const char* help;
@@ -160,7 +177,7 @@ struct Command {
   int (*call)(const Invocation&);
 };
 
-constexpr std::array<Command, 8> kCommands = {{
+constexpr std::array<Command, 9> kCommands = {{
     {"run", "walk a plan: prove the steady state, inject, watch, revert, prove recovery",
      "  squall run examples/quickstart.yaml\n"
      "  squall run plan.yaml --tls-dir ~/.squall/tls --seed 42\n"
@@ -187,6 +204,10 @@ constexpr std::array<Command, 8> kCommands = {{
      "", declare_explain, explain},
     {"schema", "print the plan language as a JSON Schema, for editors",
      "  squall schema > squall.schema.json\n", "", declare_schema, schema},
+    {"import", "turn another chaos tool's experiment into a plan",
+     "  squall import experiment.json > plan.yaml\n"
+     "  squall import --from pumba -- netem --duration 5m delay --time 3000 web\n",
+     kAboutImport, declare_import, import_experiment},
     {"nodes", "reach a plan's nodes and say what they are",
      "  squall nodes plan.yaml --tls-dir ~/.squall/tls\n", "", declare_nodes, nodes},
     {"report", "tell a run again from its log",

@@ -1,5 +1,6 @@
-// The commands that contact nothing: validate, explain, schema, report.
+// The commands that contact nothing: init, validate, explain, schema, import, report.
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -10,6 +11,7 @@
 
 #include "controller/cli/commands.h"
 #include "controller/cli/diagnostics_json.h"
+#include "controller/import/import.h"
 #include "controller/report/event_log.h"
 #include "controller/report/reports.h"
 #include "controller/report/style.h"
@@ -172,6 +174,28 @@ int explain(const Invocation& said) {
 int schema(const Invocation&) {
   print(plan::json_schema());
   return kSuccess;
+}
+
+int import_experiment(const Invocation& said) {
+  const bool is_command = said.files.size() > 1;
+  if (is_command && said.from != "pumba" && said.from != "chaosblade") {
+    complain("one file at a time; a command line needs --from pumba or --from chaosblade");
+    return kRefused;
+  }
+  const importing::Imported imported = is_command
+                                           ? importing::import_command(said.files, said.from)
+                                           : importing::import_file(said.files.front(), said.from);
+  if (!imported.plan) {
+    const std::string text =
+        format_diagnostics(imported.diagnostics, report::style_of(STDERR_FILENO).colour);
+    std::fwrite(text.data(), 1, text.size(), stderr);
+    return kRefused;
+  }
+  print(*imported.plan);
+  if (imported.is_complete()) return kSuccess;
+  complain(fmt::format("not mapped: {}, to decide: {}; each has its comment in the plan",
+                       imported.not_mapped, imported.to_decide));
+  return kNo;
 }
 
 int report(const Invocation& said) {
