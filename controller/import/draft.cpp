@@ -129,7 +129,7 @@ std::string in_brackets(const Draft& draft) {
   for (const Draft::Entry& entry : draft.entries()) {
     if (entry.value->kind() == Draft::Kind::kNothing) continue;
     if (out.size() > 1) out += ", ";
-    if (is_map) out += quoted_where_needed(entry.key, true, true) + ": ";
+    if (is_map) out += quoted_where_needed(entry.key, true, false) + ": ";
     out += in_brackets(*entry.value);
   }
   return out + (is_map ? "}" : "]");
@@ -165,7 +165,7 @@ class Writer {
       if (value.is_example() && !comment_) comment_ = indent;
       if (dash.empty()) notes(value, indent);
       if (value.kind() != Draft::Kind::kNothing) {
-        value_of(fmt::format("{}{}:", dash, quoted_where_needed(entry.key, false, true)), value,
+        value_of(fmt::format("{}{}:", dash, quoted_where_needed(entry.key, false, false)), value,
                  indent - dash.size(), indent);
         dash = "";
       }
@@ -287,6 +287,16 @@ Draft& Draft::map_at(std::string_view key) {
 Draft& Draft::list_at(std::string_view key) {
   Draft* found = find(key);
   return found != nullptr ? *found : set(key, list());
+}
+
+Draft Draft::copy() const {
+  Draft same(kind_, text_);
+  same.example_ = example_;
+  same.notes_ = notes_;
+  for (const Entry& entry : entries_) {
+    same.entries_.push_back({entry.key, std::make_unique<Draft>(entry.value->copy())});
+  }
+  return same;
 }
 
 std::size_t Draft::count(Note::Kind kind) const {

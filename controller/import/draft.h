@@ -72,6 +72,9 @@ class Draft {
   const std::vector<Note>& notes() const { return notes_; }
   bool is_example() const { return example_; }
 
+  /// The same again, with all that is below it.
+  Draft copy() const;
+
   /// Notes of one kind, here and below.
   std::size_t count(Note::Kind kind) const;
 

@@ -181,6 +181,7 @@ class Template {
     tags();
     for (Source* condition : parts(root_.find("stopConditions"))) {
       took(condition->find("source"), "none");
+      tell_rest(*condition, experiment_.steady_state, kReasons);
     }
     order();
     for (const std::vector<Source*>& level : levels_) {
@@ -268,7 +269,8 @@ class Template {
       action.find("actionId")->take();
     } else {
       Draft none;
-      for (const Note& note : step.notes()) none.note(note);
+      action.leave("no fault of Squall does this");
+      action.give_back();
       tell_rest(action, none, kReasons);
       return none;
     }
@@ -344,6 +346,7 @@ class Template {
         step.set("on", experiment_.described(labels, least));
       }
       if (pick && !pick->empty()) step.set("pick", Draft::word(*pick));
+      tell_rest(*target, step, kReasons);
     }
   }
 

@@ -24,7 +24,7 @@ namespace {
 
 constexpr std::size_t kLargestSource = 1 << 20;
 
-constexpr std::array<const DocumentFormat*, 1> kDocuments = {&kFis};
+constexpr std::array<const DocumentFormat*, 3> kDocuments = {&kChaosToolkit, &kChaosMesh, &kFis};
 constexpr std::array<const CommandFormat*, 2> kCommands = {&kPumba, &kChaosBlade};
 
 std::string known_formats() {

@@ -109,7 +109,8 @@ class Experiment {
   /// A node that the source names. It may bear notes until the next one is added.
   Draft& add_node(const std::string& name, const std::string& address, const Labels& labels);
 
-  bool has_nodes() const { return !described_.empty() || !nodes_.entries().empty(); }
+  /// The name of the node that was added last.
+  const std::string& last_node() const { return nodes_.entries().back().key; }
 
   /// The whole, in the plan's order; this is empty then.
   Draft finish(std::string_view called);

@@ -222,6 +222,11 @@ void Source::take() {
   for (const auto& part : parts_) part->take();
 }
 
+void Source::give_back() {
+  taken_ = false;
+  for (const auto& part : parts_) part->give_back();
+}
+
 void Source::leave(std::string why, Note::Kind weight) { why_ = Note{weight, std::move(why)}; }
 
 void Source::conceal(std::string why) {

@@ -35,7 +35,7 @@ class Source {
   const std::string& key() const { return key_; }
   const std::string& text() const { return text_; }  ///< Of a scalar.
   const Parts& parts() const { return parts_; }
-  const Source* parent() const { return parent_; }
+  Source* parent() const { return parent_; }
 
   /// The value of a map's key; null where there is none.
   Source* find(std::string_view key);
@@ -65,6 +65,9 @@ class Source {
 
   /// As leave(), and its values are nobody's business.
   void conceal(std::string why);
+
+  /// What was read of it came to nothing: it is told again, as a whole.
+  void give_back();
 
   /// It is told of already.
   void mark_told();
