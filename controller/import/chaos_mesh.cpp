@@ -165,6 +165,8 @@ void put_target(Source& spec, Draft& network) {
   const std::string_view match = from ? "from" : "to";
   if (Source* direction = spec.find("direction"); way == "from" || way == "to" || way == "both") {
     direction->take();
+  } else if (direction != nullptr) {
+    direction->leave("not to, from or both");
   }
   put_addresses(spec.find("externalTargets"), network, match);
   Source* target = spec.find("target");
@@ -224,7 +226,11 @@ bool put_partition(Source& spec, Experiment& experiment, Draft& step) {
   Source* target = spec.find("target");
   if (target == nullptr) return false;
   const std::string way = text_of(spec.find("direction"));
-  if (Source* direction = spec.find("direction"); direction != nullptr) direction->take();
+  if (Source* direction = spec.find("direction"); way == "from" || way == "to" || way == "both") {
+    direction->take();
+  } else if (direction != nullptr) {
+    direction->leave("not to, from or both");
+  }
   const auto labels = labels_of(spec.find("selector"));
   const auto others = labels_of(target->find("selector"));
   Draft partition = Draft::map();
@@ -243,7 +249,14 @@ bool put_partition(Source& spec, Experiment& experiment, Draft& step) {
 
 void network_chaos(Source& spec, Experiment& experiment, Draft& step) {
   const std::string action = text_of(spec.find("action"));
-  if (Source* field = spec.find("action"); field != nullptr) field->take();
+  constexpr std::array<std::string_view, 9> kActions = {"netem",     "delay",   "loss",
+                                                        "duplicate", "corrupt", "reorder",
+                                                        "bandwidth", "rate",    "partition"};
+  if (std::find(kActions.begin(), kActions.end(), action) == kActions.end()) {
+    step = Draft();
+    return;
+  }
+  spec.find("action")->take();
   if (action == "partition") {
     if (put_partition(spec, experiment, step)) return;
     put_on(spec, experiment, step);

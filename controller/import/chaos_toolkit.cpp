@@ -297,7 +297,7 @@ class Reader {
           !is_number(range->parts()[1].get()) || !(target.empty() || target == "status")) {
         return "";
       }
-      tolerance.take();
+      take(tolerance, {"type", "target", "range"});
       return fmt::format("{} between {} and {}", number, range->parts()[0]->text(),
                          range->parts()[1]->text());
     }
@@ -307,11 +307,17 @@ class Reader {
       if (pattern.empty() || !of_text || !is_pattern(pattern)) return "";
       const std::string written = in_expectation(pattern);
       if (written.empty()) return "";
-      tolerance.take();
+      take(tolerance, {"type", "target", "pattern"});
       return fmt::format("{} matches {}", text, written);
     }
     if (type == "jsonpath" && text == "body") return json_path(tolerance, at);
     return "";
+  }
+
+  static void take(Source& from, std::initializer_list<std::string_view> keys) {
+    for (const std::string_view key : keys) {
+      if (Source* field = from.find(key); field != nullptr) field->take();
+    }
   }
 
   static bool is_pattern(const std::string& pattern) { return RE2(pattern, RE2::Quiet).ok(); }
@@ -356,10 +362,13 @@ class Reader {
     Source* last = field;
     if (field->kind() == Source::Kind::kList && !field->parts().empty()) {
       last = field->parts().back().get();  // to connect, and to read
+      if (field->parts().size() > 1) {
+        field->parts().front()->leave("one timeout is for all of an answer");
+      }
     }
     const auto value = seconds(text_of(last));
-    if (!value || value->empty()) return field->leave("not a number of seconds");
-    field->take();
+    if (!value || value->empty()) return last->leave("not a number of seconds");
+    last->take();
     const auto parsed = parse_duration(*value);
     if (parsed.ok() && *parsed > std::chrono::seconds(1)) check.set("every", Draft::word(*value));
     check.set("timeout", Draft::word(*value));
@@ -396,8 +405,13 @@ class Reader {
       const Draft* end = step.find("for");
       return end != nullptr && !after.empty() && end->text() == after;
     });
-    const bool in_background = took(activity.find("background"), "true");
+    const bool in_background = took(activity.find("background"), "true") && !pause_is_end;
     if (!in_background) took(activity.find("background"), "false");
+    if (in_background && steps.front().kind() == Draft::Kind::kMap) {
+      steps.front().say(
+          "in the background there; here beside the next step, and what follows waits "
+          "for both");
+    }
     if (!steps.empty()) tell_rest(activity, steps.front(), kReasons);
     for (std::size_t n = 0; n < steps.size(); ++n) {
       const bool last = n + 1 == steps.size();
@@ -441,17 +455,21 @@ class Reader {
     if (is_action && type == "process" && !text_of(provider->find("path")).empty()) {
       return program(activity, *provider, after);
     }
-    Draft none;
-    activity.leave(
+    const std::string why =
         !is_action ? "the steady state is asked all the while; a probe between actions has no place"
         : type == "python"
             ? "code of Python's, which Squall does not run: see `squall explain` for the faults"
-            : "no fault of Squall does this");
-    // Its pauses have been read, and stay.
+            : "no fault of Squall does this";
+    Draft none;
+    if (activity.find("pauses") == nullptr) {
+      activity.leave(why);
+      tell_rest(activity, none, kReasons);
+      return single(std::move(none));
+    }
+    // Its pauses stay.
+    none.lose(fmt::format("{}: {} ({})", activity.path(), activity.written("pauses"), why));
     for (const auto& part : activity.parts()) {
-      if (part->key() == "pauses") continue;
-      part->leave(activity.why()->text);
-      tell_rest(*part, none, kReasons);
+      if (part->key() != "pauses") part->mark_told();
     }
     return single(std::move(none));
   }

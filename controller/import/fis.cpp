@@ -256,7 +256,7 @@ class Template {
     step.set("name", Draft::text(action.key()));
     if (Source* told = action.find("description"); told != nullptr) {
       put(told, step, "name", any_text, "a text");
-      step.say(fmt::format("{} in the template", action.key()));
+      step.say(fmt::format("called {} in the template", action.key()));
     }
     if (const auto found = also_waits_for_.find(&action); found != also_waits_for_.end()) {
       step.decide(fmt::format("begins when {} is over, which it did not wait for in AWS",

@@ -59,9 +59,14 @@ void write_checked(Draft plan, Imported& imported) {
     if (found.severity != Severity::kError) continue;
     const std::size_t line = found.place.line;
     Draft* owner = line == 0 || line > page.owners.size() ? nullptr : page.owners[line - 1];
-    (owner != nullptr ? *owner : plan)
-        .decide(found.hint.empty() ? found.summary
-                                   : fmt::format("{}; {}", found.summary, found.hint));
+    if (owner == nullptr) owner = &plan;
+    // A person who has to decide it anyway need not be told twice.
+    const auto& notes = owner->notes();
+    const bool open = std::any_of(notes.begin(), notes.end(),
+                                  [](const Note& note) { return note.kind == Note::Kind::kOpen; });
+    if (open && owner != &plan) continue;
+    owner->decide(found.hint.empty() ? found.summary
+                                     : fmt::format("{}; {}", found.summary, found.hint));
   }
   if (loaded.diagnostics.has_errors()) page = write(plan);
   imported.plan = std::move(page.text);

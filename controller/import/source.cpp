@@ -199,7 +199,7 @@ std::string Source::path() const {
   return before.empty() ? key_ : fmt::format("{}.{}", before, key_);
 }
 
-std::string Source::written() const {
+std::string Source::written(std::string_view but) const {
   switch (kind_) {
     case Kind::kNull:
       return "null";
@@ -210,6 +210,7 @@ std::string Source::written() const {
   }
   std::string out = kind_ == Kind::kMap ? "{" : "[";
   for (const auto& part : parts_) {
+    if (!but.empty() && part->key_ == but) continue;
     if (out.size() > 1) out += ", ";
     if (kind_ == Kind::kMap) out += quoted_where_needed(part->key_, true, false) + ": ";
     out += part->written();
@@ -252,12 +253,12 @@ void tell_rest(Source& source, Draft& at, std::span<const Reason> reasons) {
     return;
   }
   Note note{Note::Kind::kLost, "this importer knows no such field"};
-  if (source.why()) {
+  if (source.kind() != Source::Kind::kScalar && source.is_leaf()) {
+    note = {Note::Kind::kSaid, "empty"};
+  } else if (source.why()) {
     note = *source.why();
   } else if (known != nullptr) {
     note = {known->weight, std::string(known->why)};
-  } else if (source.kind() != Source::Kind::kScalar && source.is_leaf()) {
-    note = {Note::Kind::kSaid, "empty"};
   }
   // A map of which each field has a reason of its own is told field by field.
   if (!source.why() && !known_itself && !source.is_leaf()) {

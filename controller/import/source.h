@@ -49,8 +49,8 @@ class Source {
   /// The path of what is below begins here, with its own key.
   void begin_path(std::string name = "") { path_ = std::move(name); }
 
-  /// All of it in one line, as YAML has it.
-  std::string written() const;
+  /// All of it in one line, as YAML has it, but for one key.
+  std::string written(std::string_view but = "") const;
 
   /// A text that is a document of its own becomes what it says.
   void become(Kind kind) { kind_ = kind; }
