@@ -55,7 +55,7 @@ constexpr std::array<Reason, 40> kReasons = {{
     {"fill-by-fallocate", "Squall fills as it finds best", Note::Kind::kSaid},
     {"dns-server", "Squall answers for names, and leaves resolv.conf alone"},
     {"recover-command", "a service is started again at the end; see script for more"},
-    {"statusCheck", "a check that this is not: only an HTTP GET or POST"},
+    {"statusCheck", "a check of Squall's has no such field"},
 }};
 
 std::string lower(std::string text) {
@@ -427,7 +427,7 @@ void dns_chaos(Source& spec, Experiment& experiment, Draft& step) {
     if (patterns != nullptr && !patterns->parts().empty()) names.decide("which names");
   }
   if (took(spec.find("action"), "random")) {
-    dns.list_at("addresses").add(Draft::text("192.0.2.1"));
+    dns.list_at("addresses").add(Draft::word("192.0.2.1"));
     dns.say("random addresses there, an address that nobody has here");
   } else {
     took(spec.find("action"), "error");
@@ -575,7 +575,7 @@ Draft machine_dns(Source& said) {
   Draft& names = dns.list_at("names");
   for (const std::string& name : listed(said.find("dns-domain-name"))) names.add(Draft::text(name));
   for (const std::string& ip : listed(said.find("dns-ip"))) {
-    dns.list_at("addresses").add(Draft::text(ip));
+    dns.list_at("addresses").add(Draft::word(ip));
   }
   for (const char* key : {"dns-domain-name", "dns-ip"}) {
     if (Source* field = said.find(key); field != nullptr) field->take();
@@ -734,8 +734,7 @@ void put_end(Draft& step, Source& spec, Source* deadline) {
   auto duration = taken(spec.find("duration"), go_duration, "a duration");
   if (!duration) duration = taken(deadline, go_duration, "a duration");
   for (Draft* fault : faults) {
-    // stress-ng's own timeout stands where the object has none.
-    if (duration || fault->find("for") == nullptr) put_for(*fault, duration);
+    put_end_of_stress(*fault, duration);
   }
 }
 

@@ -121,7 +121,7 @@ Draft dns(Source& said) {
   }
   if (Source* name = said.find("--domain"); name != nullptr) name->take();
   for (const std::string& address : listed(said.find("--ip"))) {
-    dns.list_at("addresses").add(Draft::text(address));
+    dns.list_at("addresses").add(Draft::word(address));
   }
   if (Source* address = said.find("--ip"); address != nullptr) address->take();
   return dns;

@@ -45,11 +45,15 @@ constexpr std::array<Reason, 22> kReasons = {{
 }};
 
 /// How long the document's fault lasts, else its action.
-std::optional<std::string> duration_of(Source& action, Source* said) {
-  auto inner = taken(said == nullptr ? nullptr : said->find("DurationSeconds"), seconds, "seconds");
-  const auto outer =
-      taken(action.find({"parameters", "duration"}), iso_duration, "a duration such as PT5M");
-  return inner ? inner : outer;
+void put_end(Source& action, Source& said, Draft& step) {
+  const auto inner = taken(said.find("DurationSeconds"), seconds, "seconds");
+  Source* limit = action.find({"parameters", "duration"});
+  const auto outer = taken(limit, iso_duration, "a duration such as PT5M");
+  if (inner && outer && inner != outer) {
+    step.say(fmt::format("{}: {} (the fault itself is shorter, or is ended by it)", limit->path(),
+                         limit->written()));
+  }
+  put_for(step, inner ? inner : outer);
 }
 
 Draft network(Source& said) {
@@ -303,10 +307,11 @@ class Template {
     Source& parameters = said != nullptr && said->kind() == Source::Kind::kMap ? *said : nothing;
     if (&parameters == &nothing && said != nullptr) said->leave("not a JSON object");
     arn->take();
+    step.say(fmt::format("{}: {} (which is {} here)", arn->path(), arn->written(), known->kind));
     target(action, step);
     step.set(known->kind, known->make(parameters));
     if (known->kind != "kill") {
-      put_for(step, duration_of(action, &parameters));
+      put_end(action, parameters, step);
     } else if (Source* duration = action.find({"parameters", "duration"})) {
       duration->leave("a kill is done at once", Note::Kind::kSaid);
     }

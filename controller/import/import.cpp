@@ -36,6 +36,12 @@ std::string known_formats() {
   return fmt::format("{} and {}", fmt::join(called, ", "), last);
 }
 
+/// What stands before the program's own words, and the program where it is called by more than its
+/// name; empty for most.
+std::string start_of(std::span<const std::string> words, std::size_t at) {
+  return at == 0 ? "" : fmt::format("{}", fmt::join(words.first(at + 1), " "));
+}
+
 /// The program of a command line, past sudo and what starts it in a container. Where the words of
 /// the program itself begin is in `at`.
 const CommandFormat* program_of(std::span<const std::string> words, std::size_t& at) {
@@ -209,8 +215,7 @@ void import_commands(const CommandFormat& format, const std::vector<std::string>
         continue;
       }
       const std::span<const std::string> words = command.words;
-      reader.take(words.subspan(at + 1), fmt::format("{}", fmt::join(words.first(at), " ")),
-                  command.in_background);
+      reader.take(words.subspan(at + 1), start_of(words, at), command.in_background);
     }
   }
   reader.finish();
@@ -321,8 +326,8 @@ Imported import_command(std::span<const std::string> words, std::string_view fro
   std::size_t at = 0;
   const bool has_program = program_of(words, at) == format;
   CommandReader reader(*format, imported);
-  reader.take(has_program ? words.subspan(at + 1) : words,
-              has_program ? fmt::format("{}", fmt::join(words.first(at), " ")) : "", false);
+  reader.take(has_program ? words.subspan(at + 1) : words, has_program ? start_of(words, at) : "",
+              false);
   reader.finish();
   return imported;
 }

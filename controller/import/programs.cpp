@@ -358,6 +358,15 @@ Draft script_of(Words words) {
   return step_of("script", std::move(script));
 }
 
+void put_end_of_stress(Draft& step, const std::optional<std::string>& duration) {
+  const Draft* own = step.find("for");
+  if (own != nullptr && !duration) return;
+  if (own != nullptr && own->text() != *duration) {
+    step.say(fmt::format("stress-ng's own timeout of {} gives way", own->text()));
+  }
+  put_for(step, duration);
+}
+
 bool lasts(const Draft& step) {
   const Draft* service = step.find("service");
   if (service != nullptr && service->find("action") != nullptr) return false;

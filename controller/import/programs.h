@@ -28,6 +28,9 @@ Meant meaning_of_stress(std::span<const std::string> arguments, const std::strin
 /// A program of the source's own as a script fault, whose undo is for a person to write.
 Draft script_of(std::span<const std::string> words);
 
+/// Ends a step of stress-ng's when its tool says so, and where that does not, by its own timeout.
+void put_end_of_stress(Draft& step, const std::optional<std::string>& duration);
+
 /// Whether the step lasts, and must say for how long.
 bool lasts(const Draft& step);
 

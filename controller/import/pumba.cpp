@@ -270,7 +270,7 @@ void stress_steps(Said& said, const std::string& container, std::vector<Draft>& 
   const auto duration = taken(said.options.find("--duration"), go_duration, "a duration");
   for (Draft& step : meant.steps) {
     if (step.kind() == Draft::Kind::kMap) {
-      if (duration || step.find("for") == nullptr) put_for(step, duration);
+      put_end_of_stress(step, duration);
       step.decide(fmt::format("within the container {}: write `in:` with its control group",
                               quoted_where_needed(container, false, false)));
     }

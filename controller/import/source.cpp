@@ -196,7 +196,8 @@ std::string Source::path() const {
   if (parent_ == nullptr) return "";
   const std::string before = parent_->path();
   if (parent_->kind_ == Kind::kList) return fmt::format("{}[{}]", before, index_);
-  return before.empty() ? key_ : fmt::format("{}.{}", before, key_);
+  if (before.empty()) return key_;
+  return fmt::format("{}{}{}", before, key_.starts_with('-') ? " " : ".", key_);
 }
 
 std::string Source::written(std::string_view but) const {

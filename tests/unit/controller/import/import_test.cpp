@@ -322,6 +322,23 @@ TEST_CASE("whatever a word of a command line is replaced by is in the plan or in
   }
 }
 
+TEST_CASE("no number of a command line can change without a change in what is written") {
+  for (const auto& [file, from] :
+       {std::pair("pumba.txt", "pumba"), std::pair("chaosblade.txt", "chaosblade")}) {
+    for (const std::vector<std::string>& words : commands_of(file)) {
+      const std::string before = *import_command(words, from).plan;
+      for (std::size_t n = 1; n < words.size(); ++n) {
+        std::vector<std::string> changed = words;
+        const auto digit = changed[n].find_first_of("12345678");
+        if (digit == std::string::npos) continue;
+        ++changed[n][digit];
+        CHECK_MESSAGE(import_command(changed, from).plan != before,
+                      fmt::format("{}", fmt::join(changed, " ")));
+      }
+    }
+  }
+}
+
 TEST_CASE("texts that are cut off or changed are refused or become sound plans") {
   std::mt19937 random(7);
   for (const fs::path& path : examples()) {
