@@ -86,6 +86,22 @@ TEST_CASE("a report that could not be written is refused before anything is star
   CHECK_FALSE(fs::exists(folder.path / "runs"));
 }
 
+TEST_CASE("an import says by its exit code whether a person has to look at it") {
+  const Folder folder;
+  Invocation said;
+  said.files = {"kill", "4f5a1c0b9d3e"};
+  CHECK(call(import_experiment, said, folder.path).code == kRefused);
+  said.from = "pumba";
+  const Told told = call(import_experiment, said, folder.path);
+  CHECK(told.code == kIncomplete);
+  CHECK(told.error ==
+        "squall: not mapped: 0, to decide: 1; each has its comment in the plan\n");
+  said.files = {folder.path / "none"};
+  const Told none = call(import_experiment, said, folder.path);
+  CHECK(none.code == kRefused);
+  CHECK(none.error == said.files.front() + ": error: No such file or directory\n");
+}
+
 TEST_CASE("a log without an event is no run to report") {
   const Folder folder;
   const fs::path log = folder.path / "events.jsonl";
