@@ -5,7 +5,8 @@
 
 #include <algorithm>
 #include <array>
-#include <functional>
+#include <map>
+#include <set>
 #include <utility>
 
 #include "controller/import/formats.h"
@@ -57,12 +58,6 @@ constexpr std::array<Reason, 40> kReasons = {{
     {"recover-command", "a service is started again at the end; see script for more"},
     {"statusCheck", "a check of Squall's has no such field"},
 }};
-
-std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20) : c; });
-  return text;
-}
 
 /// The selector's labels; `namespace` among them where it names one.
 Experiment::Labels labels_of(Source* selector) {
@@ -744,7 +739,7 @@ Draft chaos(const std::string& kind, const std::string& name, Source& spec, Expe
   Draft step = Draft::map();
   if (!name.empty()) step.set("name", Draft::text(name));
   const auto* known = std::find_if(kKinds.begin(), kKinds.end(), [&](const ChaosKind& candidate) {
-    return lower(std::string(candidate.kind)) == lower(kind);
+    return lower(candidate.kind) == lower(kind);
   });
   if (known != kKinds.end()) known->map(spec, experiment, step);
   if (known == kKinds.end() || step.kind() == Draft::Kind::kNothing) {
@@ -761,7 +756,14 @@ Draft chaos(const std::string& kind, const std::string& name, Source& spec, Expe
 
 class Workflow {
  public:
-  Workflow(Source& spec, Experiment& experiment) : spec_(spec), experiment_(experiment) {}
+  Workflow(Source& spec, Experiment& experiment) : spec_(spec), experiment_(experiment) {
+    Source* templates = spec.find("templates");
+    if (templates == nullptr) return;
+    for (const auto& part : templates->parts()) {
+      const std::string name = text_of(part->find("name"));
+      if (!name.empty()) templates_.emplace(name, part.get());
+    }
+  }
 
   void map() {
     Source* entry = spec_.find("entry");
@@ -773,9 +775,7 @@ class Workflow {
     entry->take();
     for (Draft& step : steps_of(*first)) experiment_.method.add(std::move(step));
     for (const auto& part : spec_.find("templates")->parts()) {
-      if (std::find(reached_.begin(), reached_.end(), part.get()) == reached_.end()) {
-        part->leave("nothing leads to it");
-      }
+      if (!reached_.contains(part.get())) part->leave("nothing leads to it");
     }
   }
 
@@ -784,12 +784,8 @@ class Workflow {
   static constexpr std::size_t kMostSteps = 1000;
 
   Source* named(const std::string& name) {
-    Source* templates = spec_.find("templates");
-    if (templates == nullptr) return nullptr;
-    for (const auto& candidate : templates->parts()) {
-      if (text_of(candidate->find("name")) == name && !name.empty()) return candidate.get();
-    }
-    return nullptr;
+    const auto found = templates_.find(name);
+    return found == templates_.end() ? nullptr : found->second;
   }
 
   std::vector<Draft> one(Draft draft) {
@@ -814,7 +810,7 @@ class Workflow {
       return lost(fmt::format("{}: {} (it stands in itself, or too deep)", part.path(), name));
     }
     open_.push_back(&part);
-    reached_.push_back(&part);
+    reached_.insert(&part);
     std::vector<Draft> steps = steps_of(part, type, kind, name);
     open_.pop_back();
     return steps;
@@ -942,8 +938,9 @@ class Workflow {
 
   Source& spec_;
   Experiment& experiment_;
+  std::map<std::string, Source*> templates_;
   std::vector<Source*> open_;
-  std::vector<Source*> reached_;
+  std::set<const Source*> reached_;
   std::size_t made_ = 0;
 };
 

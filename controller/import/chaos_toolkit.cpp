@@ -171,8 +171,6 @@ class Reader {
       return none;
     }
     provider->find("type")->take();
-    // Chaos Toolkit asks twice; Squall all the while, so that an answer may take as long as there
-    // is between two.
     tell_rest(probe, check, kReasons);
     return check;
   }

@@ -218,6 +218,10 @@ class Template {
     Source* actions = root_.find("actions");
     std::map<std::string, std::size_t> level_of;
     std::vector<Source*> rest = parts(actions);
+    // AWS itself takes no more than 20.
+    constexpr std::size_t kMostActions = 1000;
+    for (std::size_t n = kMostActions; n < rest.size(); ++n) rest[n]->leave("too many actions");
+    rest.resize(std::min(rest.size(), kMostActions));
     while (!rest.empty()) {
       std::vector<Source*> ready;
       std::vector<Source*> later;

@@ -60,7 +60,8 @@ const CommandFormat* program_of(std::span<const std::string> words, std::size_t&
 /// Writes the plan, and puts at each line that `squall validate` refuses what it says there.
 void write_checked(Draft plan, Imported& imported) {
   Page page = write(plan);
-  const plan::Loaded loaded = plan::load(page.text, imported.diagnostics.file, true);
+  const plan::Loaded loaded = plan::load(page.text, imported.diagnostics.file,
+                                         {.set = {}, .params_files = {}, .unobserved = true});
   for (const Diagnostic& found : loaded.diagnostics.found) {
     if (found.severity != Severity::kError) continue;
     const std::size_t line = found.place.line;

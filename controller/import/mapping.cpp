@@ -17,13 +17,6 @@ namespace {
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
-std::string lower(std::string_view text) {
-  std::string low(text);
-  std::transform(low.begin(), low.end(), low.begin(),
-                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20) : c; });
-  return low;
-}
-
 /// Digits with at most one point at the beginning of a text, not negative; the rest is what follows
 /// them.
 std::optional<double> number_before(std::string_view text, std::string_view& rest) {
@@ -118,6 +111,13 @@ std::optional<std::string> port_range(std::string text) {
 }
 
 }  // namespace
+
+std::string lower(std::string_view text) {
+  std::string low(text);
+  std::transform(low.begin(), low.end(), low.begin(),
+                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20) : c; });
+  return low;
+}
 
 std::optional<std::string> go_duration(const std::string& text) {
   constexpr std::array<Factor, 8> kUnits = {{{"ns", 1},
@@ -307,7 +307,7 @@ void put_or(Source* field, Draft& to, std::string_view ours, Convert convert,
             std::string_view wanted, std::string_view otherwise) {
   if (put(field, to, ours, convert, wanted)) return;
   Draft& guess = to.set(ours, Draft::word(std::string(otherwise)));
-  if (field == nullptr) return guess.say("not said in the source, which takes this then");
+  if (field == nullptr) return guess.say("not in the source: the tool's own default");
   guess.decide(fmt::format("{} is a guess", otherwise));
 }
 

@@ -81,6 +81,9 @@ void put_ports(Source* field, Draft& fault, std::string_view match);
 /// tcp, udp or icmp; all and any ask for nothing.
 void put_protocol(Source* field, Draft& fault, std::string_view match);
 
+/// In small letters, those of ASCII.
+std::string lower(std::string_view text);
+
 /// For a pattern that is to match these very bytes.
 std::string as_pattern(std::string_view text);
 

@@ -53,7 +53,10 @@ void check_golden(const fs::path& example, const std::string& text) {
 }
 
 std::string errors_of(const std::string& plan, bool unobserved) {
-  return format_diagnostics(plan::load(plan, "plan.yaml", unobserved).diagnostics, false);
+  return format_diagnostics(
+      plan::load(plan, "plan.yaml", {.set = {}, .params_files = {}, .unobserved = unobserved})
+          .diagnostics,
+      false);
 }
 
 Json json_of(const Source& source) {
@@ -134,7 +137,8 @@ void check_sound(const Imported& imported) {
       break;
     }
   }
-  const plan::Loaded loaded = plan::load(*imported.plan, "plan.yaml", true);
+  const plan::Loaded loaded =
+      plan::load(*imported.plan, "plan.yaml", {.set = {}, .params_files = {}, .unobserved = true});
   if (loaded.plan) return;
   CHECK(imported.to_decide > 0);
   for (const Diagnostic& found : loaded.diagnostics.found) {
