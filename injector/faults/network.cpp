@@ -204,7 +204,6 @@ class Network final : public Fault {
   Status still_stands();
   void read_counters();
   void set_deadline(MonotonicTime deadline);
-  Classifier::Program program_for(const Place& place) const;
 
   v1::Start start_;
   v1::Network wanted_;
@@ -448,13 +447,6 @@ Status Network::make_relay() {
   return started;
 }
 
-Classifier::Program Network::program_for(const Place& place) const {
-  if (!needs_device()) {
-    return place.ingress ? Classifier::Program::kLoseIngress : Classifier::Program::kLoseEgress;
-  }
-  return place.ingress ? Classifier::Program::kIngress : Classifier::Program::kEgress;
-}
-
 Status Network::add_filter(const Standpoint& standpoint) {
   const Place& place = standpoint.place;
   if (clsact_to_add_.contains(place.interface.index)) {
@@ -468,7 +460,8 @@ Status Network::add_filter(const Standpoint& standpoint) {
   filter.parent = place.hook();
   filter.priority = place.priority;
   filter.handle = standpoint.handle;
-  filter.program_fd = classifier_->program_fd(program_for(place));
+  filter.program_fd = classifier_->program_fd(place.ingress ? Classifier::Program::kIngress
+                                                            : Classifier::Program::kEgress);
   filter.name = tag_;
   filter.redirect_to = standpoint.device_index;
   return in_context(place.name(), netlink_->add_filter(filter));
@@ -489,6 +482,7 @@ Status Network::apply(MonotonicTime deadline) {
   aim_.ethernet = std::all_of(standpoints_.begin(), standpoints_.end(), [](const auto& standpoint) {
     return has_ethernet_header(standpoint.place.interface);
   });
+  aim_.loses = !needs_device();
   if (Status set = classifier_->set_aim(aim_, spared); !set.ok()) return set;
   // The filters match nothing yet: at the end the effect starts everywhere at once.
   for (const Standpoint& standpoint : standpoints_) {

@@ -3,9 +3,12 @@
 /// The classifier: is this packet one that the fault asked for, and may the fault still act?
 ///
 /// `egress` and `ingress` only classify; what happens to a match is the action beside them
-/// (mirred). `lose_egress` and `lose_ingress` drop by themselves (direct action) and so need no
+/// (mirred). Where it is to be lost they drop it by themselves (direct action) and so need no
 /// device. `reenter` stands on the relay's own TAP and hands every packet on, marked. Nothing here
 /// needs the kernel's type information.
+///
+/// No holder is ready before the kernel has verified each program, every way through it: what is
+/// seldom needed has one way only, and what can be a flag is no program of its own.
 // clang-format off: libbpf's header needs the kernel's types before it
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -77,9 +80,14 @@ struct packet {
 
 #define REACH 256 /* how far behind the network header is read without a call */
 
+/* What few packets have. */
+static __always_inline long load_rare(struct __sk_buff* skb, __u32 offset, void* to, __u32 length) {
+  return bpf_skb_load_bytes_relative(skb, offset, to, length, BPF_HDR_START_NET);
+}
+
 /* `offset` is a multiple of four, from the network header on. Every packet of the interface comes by
  * here, and a call of the kernel's helper is most of what it would cost one that does not match. */
-static __always_inline int load(struct __sk_buff* skb, __u32 offset, void* to, __u32 length) {
+static __always_inline long load(struct __sk_buff* skb, __u32 offset, void* to, __u32 length) {
   if ((match.flags & SQUALL_ETHERNET) && offset < REACH) {
     __u32 at = offset;
     /* The mask is for the verifier, where loads must be aligned; the compiler knows better. */
@@ -90,7 +98,7 @@ static __always_inline int load(struct __sk_buff* skb, __u32 offset, void* to, _
       return 0;
     }
   }
-  return bpf_skb_load_bytes_relative(skb, offset, to, length, BPF_HDR_START_NET);
+  return load_rare(skb, offset, to, length);
 }
 
 static __always_inline int has_port(const __u64* set, __u16 port) {
@@ -123,7 +131,7 @@ static __always_inline int read_ipv6(struct __sk_buff* skb, struct packet* packe
       break;
     }
     __u8 extension[4];
-    if (load(skb, offset, extension, sizeof(extension)) < 0) return 0;
+    if (load_rare(skb, offset, extension, sizeof(extension)) < 0) return 0;
     if (next == IPV6_FRAGMENT) {
       if (extension[2] != 0 || (extension[3] & 0xf8) != 0) {
         packet->protocol = NO_PROTOCOL;
@@ -141,7 +149,7 @@ static __always_inline int read_ipv6(struct __sk_buff* skb, struct packet* packe
   packet->transport = offset;
   if (next == ICMPV6) {
     __u8 type;
-    if (load(skb, offset, &type, 1) < 0) return 0;
+    if (load_rare(skb, offset, &type, 1) < 0) return 0;
     if (type >= ICMPV6_ND_FIRST && type <= ICMPV6_ND_LAST) return 0;
   }
   return 1;
@@ -298,8 +306,12 @@ static __always_inline int wanted(struct __sk_buff* skb, int ingress) {
   return 1;
 }
 
-static __always_inline int lose(struct __sk_buff* skb, int ingress) {
-  if (!wanted(skb, ingress)) return TC_ACT_UNSPEC;
+/* A classifier says -1 for a match and 0 for none; one that drops by itself says what becomes of the
+ * packet. */
+static __always_inline int classify(struct __sk_buff* skb, int ingress) {
+  const int is_wanted = wanted(skb, ingress);
+  if (!(match.flags & SQUALL_LOSE)) return is_wanted ? -1 : 0;
+  if (!is_wanted) return TC_ACT_UNSPEC;
   const __u32 key = 0;
   struct squall_count* count = bpf_map_lookup_elem(&lost, &key);
   if (count) {
@@ -309,14 +321,9 @@ static __always_inline int lose(struct __sk_buff* skb, int ingress) {
   return TC_ACT_SHOT;
 }
 
-// A classifier says -1 for a match, and 0 for none.
-SEC("tc") int egress(struct __sk_buff* skb) { return wanted(skb, 0) ? -1 : 0; }
+SEC("tc") int egress(struct __sk_buff* skb) { return classify(skb, 0); }
 
-SEC("tc") int ingress(struct __sk_buff* skb) { return wanted(skb, 1) ? -1 : 0; }
-
-SEC("tc") int lose_egress(struct __sk_buff* skb) { return lose(skb, 0); }
-
-SEC("tc") int lose_ingress(struct __sk_buff* skb) { return lose(skb, 1); }
+SEC("tc") int ingress(struct __sk_buff* skb) { return classify(skb, 1); }
 
 SEC("tc") int reenter(struct __sk_buff* skb) {
   skb->mark = match.reenter_mark;

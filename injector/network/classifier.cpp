@@ -194,6 +194,7 @@ Status Classifier::set_aim(const Aim& aim, std::span<const std::uint16_t> spared
   ask(set_protocols(aim.except, to.except_protocols), SQUALL_EXCEPT | SQUALL_EXCEPT_PROTOCOLS);
   ask(aim.cgroup.id != 0, SQUALL_MATCH_CGROUP);
   ask(aim.ethernet, SQUALL_ETHERNET);
+  ask(aim.loses, SQUALL_LOSE);
   // A share of all is no share.
   ask(aim.connections > 0 && aim.connections < 100, SQUALL_SHARE_OF_CONNECTIONS);
   ask(aim.packets > 0 && aim.packets < 100, SQUALL_SHARE_OF_PACKETS);
@@ -269,10 +270,6 @@ int Classifier::program_fd(Program program) const {
       return bpf_program__fd(object_->progs.egress);
     case Program::kIngress:
       return bpf_program__fd(object_->progs.ingress);
-    case Program::kLoseEgress:
-      return bpf_program__fd(object_->progs.lose_egress);
-    case Program::kLoseIngress:
-      return bpf_program__fd(object_->progs.lose_ingress);
     case Program::kReenter:
       return bpf_program__fd(object_->progs.reenter);
   }

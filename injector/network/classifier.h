@@ -31,6 +31,7 @@ struct Aim {
   std::uint32_t seed = 0;  ///< Which connections.
   Cgroup cgroup;           ///< Only sockets of its processes, and of the groups' below it.
   bool ethernet = false;   ///< Every interface has Ethernet's header, which is then quick to read.
+  bool loses = false;      ///< All that it hits is dropped, by filters without an action.
 };
 
 /// One end of a TCP connection and the other, IPv4 addresses as ::ffff:a.b.c.d.
@@ -59,7 +60,7 @@ struct Lost {
 class Classifier {
  public:
   /// Which of the object's programs.
-  enum class Program { kEgress, kIngress, kLoseEgress, kLoseIngress, kReenter };
+  enum class Program { kEgress, kIngress, kReenter };
 
   /// Loads and verifies; takes milliseconds, so a spare holder does it ahead of time.
   /// Errors: kPermissionDenied without CAP_BPF and CAP_NET_ADMIN; kUnimplemented for a kernel
@@ -96,7 +97,7 @@ class Classifier {
   /// The kernel's own number of the program, 0 if it cannot be read.
   std::uint32_t program_id(Program program) const;
 
-  /// What lose_egress and lose_ingress have dropped.
+  /// What was dropped, of an aim that loses.
   StatusOr<Lost> lost() const;
 
  private:

@@ -30,6 +30,8 @@
 #define SQUALL_SHARE_OF_PACKETS 0x100u     /* a random number below `share` */
 #define SQUALL_MATCH_CGROUP 0x200u         /* a socket below this control group */
 #define SQUALL_ETHERNET 0x400u /* all it sees has an Ethernet header before the network's */
+/* And what becomes of a match. */
+#define SQUALL_LOSE 0x800u /* dropped and counted, by a filter without an action */
 
 /* What the tries say of an address. A longer prefix bears what the shorter ones around it do. */
 #define SQUALL_IN 1u
