@@ -32,6 +32,10 @@ class Fault {
   /// Errors: kNotFound for a target that is not there; kUnimplemented for what this kernel lacks.
   virtual StatusOr<std::vector<v1::Undo>> prepare() = 0;
 
+  /// While the undos are being written: what apply() would else do first, and what changes nothing
+  /// on the node. Errors: as apply().
+  virtual Status make_ready() { return squall::ok(); }
+
   /// Acts, and reads back that it did. The effect may last until `deadline` unless pulse() moves
   /// it; a kind whose effect the kernel owns hands the deadline to the kernel.
   virtual Status apply(MonotonicTime deadline) = 0;

@@ -164,6 +164,7 @@ class Network final : public Fault {
         tag_(object_tag(start.state_id(), start.fault().id())) {}
 
   StatusOr<std::vector<v1::Undo>> prepare() override;
+  Status make_ready() override;
   Status apply(MonotonicTime deadline) override;
   Status pulse(MonotonicTime deadline) override;
   int watched() const override { return monitor_ ? monitor_->descriptor() : -1; }
@@ -467,13 +468,9 @@ Status Network::add_filter(const Standpoint& standpoint) {
   return in_context(place.name(), netlink_->add_filter(filter));
 }
 
-Status Network::apply(MonotonicTime deadline) {
+Status Network::make_ready() {
   const auto inside = enter(scope_);
   if (!inside.ok()) return inside.status();
-  const Fd lock = std::move(lock_);
-  if (Status made = !needs_device() ? ok() : is_relay() ? make_relay() : make_ifb(); !made.ok()) {
-    return made;
-  }
   std::vector<std::uint16_t> spared = sshd_.read();
   spared.push_back(kSshPort);
   for (const std::uint32_t port : start_.spared_ports()) {
@@ -483,7 +480,16 @@ Status Network::apply(MonotonicTime deadline) {
     return has_ethernet_header(standpoint.place.interface);
   });
   aim_.loses = !needs_device();
-  if (Status set = classifier_->set_aim(aim_, spared); !set.ok()) return set;
+  return classifier_->set_aim(aim_, spared);
+}
+
+Status Network::apply(MonotonicTime deadline) {
+  const auto inside = enter(scope_);
+  if (!inside.ok()) return inside.status();
+  const Fd lock = std::move(lock_);
+  if (Status made = !needs_device() ? ok() : is_relay() ? make_relay() : make_ifb(); !made.ok()) {
+    return made;
+  }
   // The filters match nothing yet: at the end the effect starts everywhere at once.
   for (const Standpoint& standpoint : standpoints_) {
     if (Status added = add_filter(standpoint); !added.ok()) return added;
@@ -671,7 +677,7 @@ Status Network::end_effect() {
   if (relay_) relay_->end_effect();
   if (classifier_) classifier_->set_deadline(MonotonicTime{});
   failpoint<"network.effect_ended">();
-  if (std::exchange(applied_, false)) read_counters();
+  applied_ = false;
   Status first;
   for (const v1::Undo& undo : undos_) {
     if (!undo.has_remove_filter()) continue;
@@ -785,7 +791,11 @@ v1::Looked look(const v1::Look& asked) {
 
 void warm_up() {
   StatusOr<std::unique_ptr<Classifier>> loaded = Classifier::load();
-  if (loaded.ok()) warm().classifier = *std::move(loaded);
+  if (loaded.ok()) {
+    warm().classifier = *std::move(loaded);
+    // The first time, libbpf counts the processors.
+    static_cast<void>(warm().classifier->lost());
+  }
   StatusOr<Netlink> netlink = Netlink::open();
   if (netlink.ok()) warm().netlink.emplace(*std::move(netlink));
   warm().sshd.read();

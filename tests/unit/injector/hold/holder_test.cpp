@@ -28,9 +28,10 @@ constexpr Duration kBound = seconds(10);
 /// What a fake fault did, in memory that it shares with the test, for it runs in a process of its
 /// own.
 struct Record {
-  std::atomic<int> prepared, applied, pulsed, ended, cleaned;
+  std::atomic<int> prepared, made_ready, applied, pulsed, ended, cleaned;
   std::atomic<std::int64_t> deadline_ns;
-  std::atomic<bool> refuse_apply, refuse_prepare, refuse_pulse, refuse_become, leave_residue;
+  std::atomic<bool> refuse_apply, refuse_prepare, refuse_ready, refuse_pulse, refuse_become;
+  std::atomic<bool> leave_residue;
   std::atomic<int> became;
   std::atomic<double> load;
 };
@@ -49,6 +50,10 @@ class Fake final : public Fault {
     std::vector<v1::Undo> undos(1);
     undos[0].mutable_set_sysctl()->set_name("net/fake");
     return undos;
+  }
+  Status make_ready() override {
+    ++record()->made_ready;
+    return record()->refuse_ready ? error(StatusCode::kInvalidArgument, "too many of them") : ok();
   }
   Status apply(MonotonicTime deadline) override {
     ++record()->applied;
@@ -377,6 +382,27 @@ TEST_CASE("a fault whose target is not there changes nothing") {
   const v1::FromHolder failed = holding.hear();
   REQUIRE(failed.has_failed());
   CHECK(failed.failed().message() == "no such thing");
+  CHECK(record()->applied == 0);
+  CHECK(record()->ended == 0);
+}
+
+TEST_CASE("what a fault makes ready once its undos are told changes nothing and may be refused") {
+  Holding holding;
+  SUBCASE("ready without go") {
+    holding.start(seconds(60));
+    REQUIRE(holding.hear().has_undos());
+    CHECK(support::eventually([] { return record()->made_ready == 1; }, kBound));
+  }
+  SUBCASE("refused") {
+    record()->refuse_ready = true;
+    holding.start(seconds(60));
+    REQUIRE(holding.hear().has_undos());
+    const v1::FromHolder failed = holding.hear();
+    REQUIRE(failed.has_failed());
+    CHECK(failed.failed().message() == "too many of them");
+    CHECK(failed.failed().residue().empty());
+    CHECK(holding.exits());
+  }
   CHECK(record()->applied == 0);
   CHECK(record()->ended == 0);
 }

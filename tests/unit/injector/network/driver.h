@@ -48,6 +48,7 @@ class Held {
       StatusOr<std::vector<v1::Undo>> undos = fault_->prepare();
       require_ok(undos.status());
       undos_ = *std::move(undos);
+      require_ok(fault_->make_ready());
     });
   }
 
