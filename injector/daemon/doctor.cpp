@@ -26,11 +26,23 @@ bool is_same(const v1::Undo& a, const v1::Undo& b) {
   return a.SerializeAsString() == b.SerializeAsString();
 }
 
+bool has_undo(const v1::Undo& undo) { return undo.what_case() != v1::Undo::WHAT_NOT_SET; }
+
 /// Of a filter or device, which bear a tag; what bears none is found only beside those that do.
-bool is_of(const v1::Undo& undo, const std::string& state_id) {
+/// What has no undo has its tag in its words.
+bool is_of(const v1::Swept::Found& found, const std::string& state_id) {
+  const v1::Undo& undo = found.undo();
+  if (!has_undo(undo)) return found.words().find(object_tag(state_id, "")) != std::string::npos;
   const std::string& tag =
       undo.has_remove_filter() ? undo.remove_filter().tag() : undo.remove_link().tag();
   return tag.empty() || tag.starts_with(object_tag(state_id, ""));
+}
+
+bool is_of(const v1::Swept::Found& found, const std::string& state_id,
+           const v1::LedgerOpened& fault) {
+  if (!has_undo(found.undo())) return found.words().ends_with(object_tag(state_id, fault.fault()));
+  return std::any_of(fault.undos().begin(), fault.undos().end(),
+                     [&](const v1::Undo& undo) { return is_same(undo, found.undo()); });
 }
 
 LedgerContent read_ledger_file(const std::string& path) {
@@ -81,12 +93,9 @@ StatusOr<Diagnosis> diagnose(const Options& options) {
     Object object;
     object.undo = found.undo();
     object.words = found.words();
-    object.ours = is_of(found.undo(), seen->id);
+    object.ours = is_of(found, seen->id);
     for (const v1::LedgerOpened* opened : held) {
-      if (std::none_of(opened->undos().begin(), opened->undos().end(),
-                       [&](const v1::Undo& undo) { return is_same(undo, found.undo()); })) {
-        continue;
-      }
+      if (!is_of(found, seen->id, *opened)) continue;
       object.owner = fmt::format("{} fault {} of run {}, held by pid {}", opened->kind(),
                                  opened->fault(), opened->run(), opened->holder_pid());
     }
@@ -112,7 +121,9 @@ StatusOr<std::vector<std::string>> sweep(const Options& options, std::vector<std
     // there.
     v1::ToHolder request;
     for (const Object& object : diagnosis->objects) {
-      if (object.ours && object.owner.empty()) *request.mutable_sweep()->add_undos() = object.undo;
+      if (object.ours && object.owner.empty() && has_undo(object.undo)) {
+        *request.mutable_sweep()->add_undos() = object.undo;
+      }
     }
     if (request.has_sweep()) {
       const StatusOr<v1::FromHolder> answer =

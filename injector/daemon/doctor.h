@@ -14,7 +14,7 @@ namespace squall::daemon {
 
 /// One object in the kernel.
 struct Object {
-  v1::Undo undo;      ///< Which removes it.
+  v1::Undo undo;      ///< Which removes it; none for what goes with its holder.
   std::string words;  ///< filter squall:abcdefgh:… on interface 2
   std::string owner;  ///< Who answers for it: "fault … of run …, held by pid 12"; empty: nobody.
   bool ours = false;  ///< Of this state directory; else its own doctor knows more.

@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "experiments/base/ids.h"
 #include "injector/faults/fault.h"
 #include "injector/network/cgroup.h"
 #include "injector/network/dns_message.h"
@@ -51,7 +52,8 @@ StatusOr<Group> open_group(const v1::Dns& wanted) {
 
 class Dns final : public Fault {
  public:
-  explicit Dns(const v1::Dns& wanted) : wanted_(wanted) {}
+  explicit Dns(const v1::Start& start)
+      : wanted_(start.fault().dns()), tag_(object_tag(start.state_id(), start.fault().id())) {}
 
   /// Errors: kNotFound for a control group that is not there; kUnimplemented for a kernel that has
   /// no programs on control groups.
@@ -73,7 +75,7 @@ class Dns final : public Fault {
     // Two that are applied at once must learn of each other, one of them first.
     const StatusOr<Fd> lock = lock_namespace(kLockWithin);
     if (!lock.ok()) return lock.status();
-    if (Status attached = redirect_->attach(group_.folder.number(), responder_->ports());
+    if (Status attached = redirect_->attach(group_.folder.number(), responder_->ports(), tag_);
         !attached.ok()) {
       return attached;
     }
@@ -128,6 +130,7 @@ class Dns final : public Fault {
 
  private:
   v1::Dns wanted_;
+  std::string tag_;
   Group group_;
   std::unique_ptr<DnsRedirect> redirect_;
   std::unique_ptr<DnsResponder> responder_;  // after redirect_: its thread reads that one's table
@@ -135,9 +138,7 @@ class Dns final : public Fault {
   bool applied_ = false;
 };
 
-std::unique_ptr<Fault> make(const v1::Start& start) {
-  return std::make_unique<Dns>(start.fault().dns());
-}
+std::unique_ptr<Fault> make(const v1::Start& start) { return std::make_unique<Dns>(start); }
 
 v1::Looked look(const v1::Look& asked) {
   v1::Looked looked;
@@ -153,6 +154,10 @@ v1::Looked look(const v1::Look& asked) {
 }  // namespace
 
 extern const FaultKind kDns;
-const FaultKind kDns{.kind = v1::Fault::kDns, .name = "dns", .make = make, .look = look};
+const FaultKind kDns{.kind = v1::Fault::kDns,
+                     .name = "dns",
+                     .make = make,
+                     .look = look,
+                     .find_held = find_dns_redirects};
 
 }  // namespace squall::hold

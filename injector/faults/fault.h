@@ -100,6 +100,10 @@ struct FaultKind {
   /// on the node. May be null.
   void (*warm_up)() = nullptr;
 
+  /// What such faults have in the kernel that goes with its holder, and so has no undo: each in
+  /// words that end in its tag. Whose and where, and errors: as UndoKind::find_tagged. May be null.
+  StatusOr<std::vector<std::string>> (*find_held)(const std::string& state_id) = nullptr;
+
   /// Ends when it is_done(), unless it has a duration: then it is held like every other.
   bool at_once = false;
 };

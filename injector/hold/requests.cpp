@@ -61,6 +61,17 @@ void look_for_tagged(const std::string& state_id, v1::Swept& swept) {
       *one.mutable_undo() = undo;
       one.set_words(in_words(undo));
     }
+    for (const FaultKind& kind : fault_kinds()) {
+      if (kind.find_held == nullptr) continue;
+      const StatusOr<std::vector<std::string>> held = kind.find_held(id);
+      if (!held.ok()) {
+        swept.add_residue("unknown: the node could not be searched: " + message_of(held.status()));
+        return;
+      }
+      for (const std::string& words : *held) {
+        if (known.insert(words).second) swept.add_found()->set_words(words);
+      }
+    }
   }
 }
 

@@ -12,12 +12,14 @@
 #include <string_view>
 #include <utility>
 
+#include "experiments/base/failpoint.h"
+#include "injector/network/objects.h"
+
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wold-style-cast"
 #pragma GCC diagnostic ignored "-Wconversion"
 #pragma GCC diagnostic ignored "-Wpedantic"
 #include "dns_redirect.skel.h"
-#include "experiments/base/failpoint.h"
 #pragma GCC diagnostic pop
 
 // Of Linux 5.14; older C libraries lack it.
@@ -62,11 +64,13 @@ struct Standing {
   std::uint32_t program = 0;
   std::string name;
   std::uint64_t cgroup = 0;
+  std::uint64_t netns = 0;  ///< The cookie of the namespace whose sockets are meant.
+  std::string tag;
   Fd spared;  ///< Its map of processes.
 };
 
-/// Reads an attachment of ours for that namespace; nothing for any other.
-std::optional<Standing> read_standing(int link_fd, std::uint64_t netns) {
+/// Reads an attachment of ours; nothing for any other.
+std::optional<Standing> read_standing(int link_fd) {
   bpf_link_info link{};
   if (!read_info(link_fd, link) || link.type != BPF_LINK_TYPE_CGROUP) return std::nullopt;
   const Fd program(bpf_prog_get_fd_by_id(link.prog_id));
@@ -76,9 +80,12 @@ std::optional<Standing> read_standing(int link_fd, std::uint64_t netns) {
   about.nr_map_ids = static_cast<__u32>(maps.size());
   about.map_ids = reinterpret_cast<__u64>(maps.data());
   if (!read_info(program.number(), about)) return std::nullopt;
-  Standing standing{link.prog_id, about.name, link.cgroup.cgroup_id, Fd()};
+  Standing standing;
+  standing.program = link.prog_id;
+  standing.name = about.name;
+  standing.cgroup = link.cgroup.cgroup_id;
   if (!standing.name.starts_with(kProgramPrefix)) return std::nullopt;
-  bool is_meant = false;
+  bool is_ours = false;
   for (std::size_t i = 0; i < std::min<std::size_t>(about.nr_map_ids, maps.size()); ++i) {
     Fd map(bpf_map_get_fd_by_id(maps[i]));
     bpf_map_info info{};
@@ -88,21 +95,25 @@ std::optional<Standing> read_standing(int link_fd, std::uint64_t netns) {
     } else if (info.type == BPF_MAP_TYPE_ARRAY && info.value_size == sizeof(squall_dns)) {
       squall_dns value{};
       const __u32 key = 0;
-      if (bpf_map_lookup_elem(map.number(), &key, &value) == 0) is_meant = value.netns == netns;
+      if (bpf_map_lookup_elem(map.number(), &key, &value) != 0) continue;
+      value.tag[SQUALL_DNS_TAG - 1] = '\0';
+      standing.netns = value.netns;
+      standing.tag = value.tag;
+      is_ours = true;
     }
   }
-  if (!is_meant) return std::nullopt;
+  if (!is_ours) return std::nullopt;
   return standing;
 }
 
 /// Errors: kPermissionDenied without CAP_SYS_ADMIN, kInternal.
-StatusOr<std::vector<Standing>> find_standing(std::uint64_t netns) {
+StatusOr<std::vector<Standing>> find_standing() {
   std::vector<Standing> found;
   __u32 id = 0;
   while (bpf_link_get_next_id(id, &id) == 0) {
     const Fd link(bpf_link_get_fd_by_id(id));
     if (!link.is_open()) continue;  // gone meanwhile
-    if (auto standing = read_standing(link.number(), netns)) found.push_back(*std::move(standing));
+    if (auto standing = read_standing(link.number())) found.push_back(*std::move(standing));
   }
   if (errno == ENOSYS || errno == EINVAL) return found;  // a kernel without links has none of ours
   if (errno != ENOENT) return from_errno("cannot list the kernel's links", errno);
@@ -133,13 +144,14 @@ DnsRedirect::~DnsRedirect() {
   dns_redirect__destroy(object_);
 }
 
-Status DnsRedirect::attach(int cgroup, const DnsPorts& ports) {
+Status DnsRedirect::attach(int cgroup, const DnsPorts& ports, std::string_view tag) {
   const StatusOr<std::uint64_t> netns = own_netns_cookie();
   if (!netns.ok()) return netns.status();
   netns_ = *netns;
   squall_dns& dns = object_->bss->dns;
   std::transform(ports.begin(), ports.end(), dns.ports, network_order);
   dns.netns = netns_;
+  tag.copy(dns.tag, sizeof dns.tag - 1);
 
   const bpf_program* programs[] = {
       // Those that restore before those that redirect.
@@ -193,11 +205,11 @@ Status DnsRedirect::introduce() const {
 Status DnsRedirect::ask_to_be_spared() {
   const __u32 process = std::atomic_ref<__u32>(object_->bss->dns.holder).load();
   if (process == 0) return ok();
-  StatusOr<std::vector<Standing>> found = find_standing(netns_);
+  StatusOr<std::vector<Standing>> found = find_standing();
   if (!found.ok()) return found.status();
   const __u8 present = 1;
   for (Standing& standing : *found) {
-    if (!standing.spared.is_open() ||
+    if (!standing.spared.is_open() || standing.netns != netns_ ||
         std::find(programs_.begin(), programs_.end(), standing.program) != programs_.end()) {
       continue;
     }
@@ -265,7 +277,7 @@ void DnsRedirect::detach() {
 
 std::vector<std::string> DnsRedirect::residue() const {
   if (programs_.empty()) return {};
-  const StatusOr<std::vector<Standing>> found = find_standing(netns_);
+  const StatusOr<std::vector<Standing>> found = find_standing();
   if (!found.ok()) {
     return {"unknown: what redirects DNS could not be searched: " + message_of(found.status())};
   }
@@ -281,16 +293,33 @@ std::vector<std::string> DnsRedirect::residue() const {
 StatusOr<std::vector<std::string>> list_dns_redirects() {
   const StatusOr<std::uint64_t> netns = own_netns_cookie();
   if (!netns.ok()) return netns.status();
-  const StatusOr<std::vector<Standing>> found = find_standing(*netns);
+  const StatusOr<std::vector<Standing>> found = find_standing();
   if (found.status().code() == StatusCode::kPermissionDenied) return std::vector<std::string>();
   if (!found.ok()) return found.status();
   std::vector<std::string> lines;
   for (const Standing& standing : *found) {
+    if (standing.netns != *netns) continue;
     lines.push_back("dns-redirect " + standing.name +
                     " program=" + std::to_string(standing.program) +
-                    " cgroup=" + std::to_string(standing.cgroup));
+                    " cgroup=" + std::to_string(standing.cgroup) + " tag=" + standing.tag);
   }
   return lines;
+}
+
+StatusOr<std::vector<std::string>> find_dns_redirects(const std::string& state_id) {
+  const StatusOr<std::uint64_t> netns = own_netns_cookie();
+  if (!netns.ok()) return netns.status();
+  const StatusOr<std::vector<Standing>> found = find_standing();
+  if (found.status().code() == StatusCode::kPermissionDenied) return std::vector<std::string>();
+  if (!found.ok()) return found.status();
+  std::vector<std::string> words;
+  for (const Standing& standing : *found) {
+    if (!is_tag(standing.tag, state_id) || (state_id.empty() && standing.netns != *netns)) continue;
+    words.push_back("program " + std::to_string(standing.program) + ", " + standing.name +
+                    ", on control group " + std::to_string(standing.cgroup) + ", of " +
+                    standing.tag);
+  }
+  return words;
 }
 
 }  // namespace squall::network

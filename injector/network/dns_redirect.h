@@ -16,6 +16,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "experiments/base/clock.h"
@@ -51,9 +52,9 @@ class DnsRedirect {
 
   /// Puts the programs on a control group. Nothing is redirected before set_deadline(). Other such
   /// faults of the namespace spare what this process passes on from now on, so that a query goes
-  /// through all of them, the oldest first; call it under lock_namespace().
+  /// through all of them, the oldest first; call it under lock_namespace(). `tag` is the fault's.
   /// Errors: kFailedPrecondition if the group's owner lets no further programs be.
-  Status attach(int cgroup, const DnsPorts& ports);
+  Status attach(int cgroup, const DnsPorts& ports, std::string_view tag);
 
   /// From then on nothing is redirected; the epoch itself: nothing from now on. Answers still look
   /// like the servers'.
@@ -89,5 +90,10 @@ class DnsRedirect {
 /// What of any such fault is attached for the calling thread's network namespace, one line each.
 /// None where the caller may not look: then it cannot have attached anything either.
 StatusOr<std::vector<std::string>> list_dns_redirects();
+
+/// What bears the state directory's tag, attached for whichever namespace, in words that end in the
+/// tag; of any state directory, but for the calling thread's namespace alone, for an empty id.
+/// None where the caller may not look, as above. Errors: kInternal.
+StatusOr<std::vector<std::string>> find_dns_redirects(const std::string& state_id);
 
 }  // namespace squall::network

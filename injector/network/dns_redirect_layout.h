@@ -15,6 +15,8 @@
 
 #define SQUALL_DNS_MOST_SPARED 64
 
+#define SQUALL_DNS_TAG 32 /* bytes, the last of them 0 */
+
 /* A place is taken by the first query to a server, in the kernel, and is never given to another. */
 #define SQUALL_DNS_FREE 0u
 #define SQUALL_DNS_TAKEN 1u /* its address is being written */
@@ -36,6 +38,7 @@ struct squall_dns {
   __u32 holder;      /* its process, as the kernel numbers it, whatever namespace it is in */
   __u16 ports[2 * SQUALL_DNS_SERVERS]; /* network order; 0: that family is not answered */
   struct squall_dns_server servers[2 * SQUALL_DNS_SERVERS];
+  char tag[SQUALL_DNS_TAG]; /* squall:STATE_ID:FAULT_ID, for whoever finds the programs */
 };
 
 #endif

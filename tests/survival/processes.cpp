@@ -57,12 +57,7 @@ struct MidPause {
     } catch (const std::runtime_error& failed) {
       FAIL(std::string(failed.what()) << "; squalld said:\n" << daemon->process().err());
     }
-    const std::string applied_by = "fault=" + fault.id() + " pid=";
-    std::string said;
-    REQUIRE(eventually(
-        [&] { return (said = daemon->process().err()).find(applied_by) != std::string::npos; },
-        kBound));
-    holder.emplace(std::stoi(said.substr(said.find(applied_by) + applied_by.size())));
+    holder.emplace(holder_of(*daemon, fault.id()));
     CHECK(stands());
   }
 

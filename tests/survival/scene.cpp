@@ -114,6 +114,15 @@ void Eyes::check_none_lost(MonotonicTime origin) {
 
 std::vector<std::vector<Probe>> Eyes::probes() { return {four_.probes(), six_.probes()}; }
 
+support::Stranger holder_of(support::Daemon& daemon, const std::string& fault) {
+  const std::string applied_by = "fault=" + fault + " pid=";
+  std::string said;
+  REQUIRE(support::eventually(
+      [&] { return (said = daemon.process().err()).find(applied_by) != std::string::npos; },
+      kBound));
+  return support::Stranger(std::stoi(said.substr(said.find(applied_by) + applied_by.size())));
+}
+
 MidFault::MidFault() : fault(support::delay_fault(kPort, kDelay)) {
   daemon.emplace(hosts.node, hosts.state.path());
   controller.emplace(daemon->address(), "survival", 1, kLease);
@@ -124,13 +133,7 @@ MidFault::MidFault() : fault(support::delay_fault(kPort, kDelay)) {
     FAIL(std::string(failed.what()) << "; squalld said:\n" << daemon->process().err());
   }
   CHECK(applied.evidence().network().engine() == support::expected_engine());
-  // Whoever else is a holder just now, reading the node or kept for the next fault.
-  const std::string applied_by = "fault=" + fault.id() + " pid=";
-  std::string said;
-  REQUIRE(support::eventually(
-      [&] { return (said = daemon->process().err()).find(applied_by) != std::string::npos; },
-      kBound));
-  holder.emplace(std::stoi(said.substr(said.find(applied_by) + applied_by.size())));
+  holder.emplace(holder_of(*daemon, fault.id()));
   eyes.see_fault();
 }
 

@@ -67,6 +67,9 @@ class Eyes {
   support::Stream six_;
 };
 
+/// Who holds it: whoever else is a holder just now reads the node, or is kept for the next fault.
+support::Stranger holder_of(support::Daemon& daemon, const std::string& fault);
+
 /// Daemon, lease and fault, seen by the client.
 struct MidFault {
   Hosts hosts;
