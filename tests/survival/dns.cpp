@@ -60,7 +60,7 @@ struct MidDns {
     daemon.emplace(hosts.node, hosts.state.path());
     controller.emplace(daemon->address(), "survival", 1, kLease);
     inject();
-    holder.emplace(holder_of(*daemon, fault.id()));
+    holder.emplace(holder_of(*daemon));
   }
 
   void inject() {

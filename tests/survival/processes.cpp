@@ -57,7 +57,7 @@ struct MidPause {
     } catch (const std::runtime_error& failed) {
       FAIL(std::string(failed.what()) << "; squalld said:\n" << daemon->process().err());
     }
-    holder.emplace(holder_of(*daemon, fault.id()));
+    holder.emplace(holder_of(*daemon));
     CHECK(stands());
   }
 

@@ -114,13 +114,15 @@ void Eyes::check_none_lost(MonotonicTime origin) {
 
 std::vector<std::vector<Probe>> Eyes::probes() { return {four_.probes(), six_.probes()}; }
 
-support::Stranger holder_of(support::Daemon& daemon, const std::string& fault) {
-  const std::string applied_by = "fault=" + fault + " pid=";
+support::Stranger holder_of(support::Daemon& daemon) {
   std::string said;
   REQUIRE(support::eventually(
-      [&] { return (said = daemon.process().err()).find(applied_by) != std::string::npos; },
+      [&] { return (said = daemon.process().err()).find("event=applied ") != std::string::npos; },
       kBound));
-  return support::Stranger(std::stoi(said.substr(said.find(applied_by) + applied_by.size())));
+  const std::string pid = " pid=";
+  const auto at = said.find(pid, said.find("event=applied "));
+  REQUIRE(at != std::string::npos);
+  return support::Stranger(std::stoi(said.substr(at + pid.size())));
 }
 
 MidFault::MidFault() : fault(support::delay_fault(kPort, kDelay)) {
@@ -133,7 +135,7 @@ MidFault::MidFault() : fault(support::delay_fault(kPort, kDelay)) {
     FAIL(std::string(failed.what()) << "; squalld said:\n" << daemon->process().err());
   }
   CHECK(applied.evidence().network().engine() == support::expected_engine());
-  holder.emplace(holder_of(*daemon, fault.id()));
+  holder.emplace(holder_of(*daemon));
   eyes.see_fault();
 }
 

@@ -67,8 +67,9 @@ class Eyes {
   support::Stream six_;
 };
 
-/// Who holds it: whoever else is a holder just now reads the node, or is kept for the next fault.
-support::Stranger holder_of(support::Daemon& daemon, const std::string& fault);
+/// Who holds the first fault that it says it has applied: other holders read the node, or are kept
+/// for the next fault.
+support::Stranger holder_of(support::Daemon& daemon);
 
 /// Daemon, lease and fault, seen by the client.
 struct MidFault {
