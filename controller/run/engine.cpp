@@ -887,6 +887,8 @@ class Engine::Run {
     if (decision_) return;
     if (!too_soon.empty()) {
       unmet(fmt::format("{} ended too soon on {}: {}", held.words, site.node->name(), too_soon));
+    } else if (held.progress->enough) {
+      // It was not given its time.
     } else if (held.progress->is_one ? held.progress->acting == 0 && !held.progress->effect
                                      : !held.effect) {
       const std::string shown = plan::in_words(held.evidence);

@@ -146,6 +146,7 @@ class Expansion {
         out_.error(from->place, "this file holds no nodes",
                    "write a mapping in it: db-1: {address: 10.0.0.11:7411, labels: {role: db}}");
       }
+      put(tree_.root, "nodes", *without_value(*nodes));
       return;
     }
     put(tree_.root, "nodes", *read_nodes);

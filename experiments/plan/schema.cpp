@@ -159,7 +159,7 @@ class Generator {
       case v1::PROTOCOL:
         return protocol();
       case v1::PARAMETER:
-        return {{"anyOf", {any_text(), mapping(type)}}};
+        return {{"anyOf", Json::array({any_text(), mapping(type)})}};
       case v1::Form_INT_MIN_SENTINEL_DO_NOT_USE_:
       case v1::Form_INT_MAX_SENTINEL_DO_NOT_USE_:
         break;
@@ -257,7 +257,9 @@ class Generator {
     if (!required.empty()) schema["required"] = std::move(required);
     if (!all.empty()) schema["allOf"] = std::move(all);
     if (!demands.empty()) schema["dependencies"] = dependencies(demands);
-    if (!rules.example().empty()) schema["examples"] = Json::array({example_of(type)});
+    if (const Json example = example_of(type); example.is_object()) {
+      schema["examples"] = Json::array({example});
+    }
     return schema;
   }
 
@@ -394,7 +396,7 @@ class Generator {
     if (value.message_type() == v1::Node::descriptor()) {
       // Those of another file, or one that is called so.
       const Json file = {{"type", "string"}, {"description", "a file with the nodes"}};
-      schema["properties"]["from"]["anyOf"] = {file, one(value)};
+      schema["properties"]["from"]["anyOf"] = Json::array({file, one(value)});
     }
     if (form == v1::NAME) schema["propertyNames"] = {{"pattern", "^[A-Za-z0-9._-]{1,64}$"}};
     if (form == v1::HEADER) {
@@ -433,19 +435,22 @@ class Generator {
           {"required", {"from", "to", third}},
           {"additionalProperties", false}};
     };
-    Json alternatives = Json::array({one_number(field)});
+    Json alternatives = Json::array();
     if (rules_of(field).ramps()) {
       alternatives.push_back(
           ends("over", over, "a ramp: from one value to another while it lasts"));
     }
-    alternatives.push_back(
-        {{"type", "object"},
-         {"description", "a search: the value at which the steady state breaks"},
-         {"properties",
-          {{"find", ends("resolution", one_number(field), "between which, and how exactly")}}},
-         {"required", {"find"}},
-         {"additionalProperties", false}});
-    return {{"anyOf", std::move(alternatives)}};
+    Json search = with({"find"});
+    search["type"] = "object";
+    search["description"] = "a search: the value at which the steady state breaks";
+    search["properties"]["find"] =
+        ends("resolution", one_number(field), "between which, and how exactly");
+    search["additionalProperties"] = false;
+    alternatives.push_back(std::move(search));
+    // By its form, so that an editor tells what is wrong with the one that is meant.
+    return {{"if", {{"type", "object"}}},
+            {"then", {{"anyOf", std::move(alternatives)}}},
+            {"else", one_number(field)}};
   }
 
   Json one_number(const FieldDescriptor& field) {

@@ -26,7 +26,8 @@ function blocksOfThePages() {
 /** Every plan of the repository: the examples, and what the pages show whole. */
 export function plansOfTheRepository() {
   const examples = filesBelow(join(root, 'examples'), '.yaml')
-    .map((path) => ({name: relative(root, path), text: readFileSync(path, 'utf8')}));
+    .map((path) => ({name: relative(root, path), path, text: readFileSync(path, 'utf8')}))
+    .filter(({text}) => /^plan: /m.test(text));
   return [...examples, ...blocksOfThePages().filter(({text}) => text.startsWith('plan: '))];
 }
 
@@ -94,6 +95,14 @@ export const right = {
     ' body contains ok, body matches ^ok, p99<=1.5 x baseline over 10s for 2s]'),
   'headers and a body': check('name: x\nhttp: {url: "HTTPS://[::1]:80/", method: post, headers: {X-A: 1}, body: 2}\n' +
     'expect: [status == 200]\non_breach: note\nno_data: ok'),
+  'parameters, short and whole': plan('params: {delay: 1ms, role: {default: db, one_of: [db, web], help: who, type: text}}')
+    .replace('[{wait: 1s}]', '[{wait: "${delay}"}, {on: {role: "${role}"}, cpu: {load: 1%}, for: 1s}]'),
+  'steps that are repeated': step('repeat: {times: 3, every: 20s, steps: [{wait: 1s}]}'),
+  'a question': step('ask: has the pager gone off?'),
+  'a fault that comes and goes': fault('pulse: {on: 1s, off: 2s}, network: {loss: 1%}'),
+  'numbers that change': fault('network: {delay: {from: 0ms, to: 400ms, over: 5s}, loss: {from: 10%, to: 1%, over: 1s}}'),
+  'a number that is looked for': fault('network: {rate: {find: {from: 100mbit, to: 1mbit, resolution: 1mbit}}}'),
+  'a plain number that is looked for': fault('cpu: {load: 1%, cores: {find: {from: 1, to: 4, resolution: 1}}}'),
   'a program and its environment': check('name: x\nexec: {run: ["true"], env: {A: 1}}\nexpect: [exit == 0]'),
 };
 
@@ -161,6 +170,18 @@ export const wrong = {
   'a pick that is unknown': step('{on: all, pick: most, cpu: {load: 1%}, for: 1s}'),
   'a selector that is a list': step('{on: [db, web], cpu: {load: 1%}, for: 1s}'),
   'a selector of nothing': step('{on: {}, cpu: {load: 1%}, for: 1s}'),
+  'a parameter that is a list': plan('params: {delay: [1ms]}'),
+  'an unknown key of a parameter': plan('params: {delay: {default: 1ms, hlep: x}}'),
+  'a type that is none': plan('params: {delay: {default: 1ms, type: time}}'),
+  'steps repeated no times': step('repeat: {times: 0, steps: [{wait: 1s}]}'),
+  'nothing that is repeated': step('repeat: {times: 3}'),
+  'a wait that comes and goes': step('wait: 1s\npulse: {on: 1s, off: 1s}'),
+  'a pulse that is never off': fault('pulse: {on: 1s}, network: {loss: 1%}'),
+  'a ramp that takes no time': fault('network: {delay: {from: 0ms, to: 400ms}}'),
+  'a ramp of what cannot change': fault('network: {loss: 1%, loss_correlation: {from: 1%, to: 2%, over: 1s}}'),
+  'a ramp in another unit': fault('network: {delay: {from: 0%, to: 400ms, over: 5s}}'),
+  'a search that does not say how exactly': fault('network: {delay: {find: {from: 0ms, to: 1s}}}'),
+  'a search and a ramp in one': fault('network: {delay: {find: {from: 0ms, to: 1s, resolution: 1ms}, over: 1s}}'),
   'a check without a name': check('http: {url: "http://a/"}\nexpect: [status == 200]'),
   'a check without a kind': check('name: x\nexpect: [status == 200]'),
   'a check of two kinds': http('tcp: {address: "a:1"}\nexpect: [status == 200]'),

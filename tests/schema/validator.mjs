@@ -23,7 +23,8 @@ function fail(text) {
 function bySquall(plans) {
   const folder = mkdtempSync(join(tmpdir(), 'squall-schema-'));
   try {
-    const files = plans.map(({text}, number) => {
+    const files = plans.map(({path, text}, number) => {
+      if (path !== undefined) return path;  // where the files that it names are
       const file = join(folder, `${number}.yaml`);
       writeFileSync(file, text);
       return file;
@@ -93,7 +94,8 @@ function walk(part, path) {
     part.forEach((item, number) => walk(item, `${path}/${number}`));
     return;
   }
-  const isSchema = 'type' in part || '$ref' in part || 'anyOf' in part;
+  // A key of the language may be called as one of the schema's own.
+  const isSchema = !path.endsWith('/properties') && ('type' in part || '$ref' in part || 'anyOf' in part || 'if' in part);
   const proposals = isSchema ? [...(part.examples ?? []), ...('default' in part ? [part.default] : [])] : [];
   if (proposals.length > 0) {
     const {examples, default: byDefault, $schema, ...bare} = part;
@@ -106,7 +108,7 @@ function walk(part, path) {
     }
   }
   for (const [key, value] of Object.entries(part)) {
-    if (key !== 'examples' && key !== 'default') walk(value, `${path}/${key}`);
+    if (!isSchema || (key !== 'examples' && key !== 'default')) walk(value, `${path}/${key}`);
   }
 }
 walk(schema, '#');

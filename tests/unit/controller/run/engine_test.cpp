@@ -718,6 +718,23 @@ TEST_CASE("a search finds the largest number that the steady state stands, to it
   CHECK(world.of(v1::Event::kCheckBreached).empty());
 }
 
+TEST_CASE(
+    "a node whose part of an attempt was cut short is not blamed for having shown no effect") {
+  World world(2);
+  world.add_check("shop");
+  add_search(world, 0, 1000, 10);
+  world.answers["shop"] = broken_from(world, 500'000'000);
+  std::size_t attempts = 0;
+  // The second node has something to lose only in attempts that run to their end.
+  world.on_event = [&](const v1::Event& event) {
+    if (event.has_attempted()) ++attempts;
+    world.nodes[1]->shows_effect = attempts > 0;
+  };
+  world.nodes[1]->shows_effect = false;
+  CHECK(world.run().exit_code() == 0);
+  CHECK_FALSE(world.of(v1::Event::kAttempted)[0].attempted().held());
+}
+
 TEST_CASE("a search in which nothing breaks says that the most that was tried holds") {
   World world(1);
   world.add_check("shop");
