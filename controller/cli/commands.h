@@ -22,6 +22,7 @@ struct Invocation {
   std::string run;                 ///< report: a run's id, or a path.
   std::string output = "text";     ///< text or json: the result, on standard output.
   std::string format = "text";     ///< report: text, json or junit, as `output` is to the others.
+  std::string reason;              ///< halt, resume: why, in words.
   std::string from;                ///< import: the format, or empty.
   std::string tls_dir;
   std::string runs_dir;  ///< Empty: `runs` in the state directory.
@@ -43,6 +44,8 @@ int explain(const Invocation& said);
 int schema(const Invocation& said);
 int import_experiment(const Invocation& said);
 int nodes(const Invocation& said);
+int halt(const Invocation& said);
+int resume(const Invocation& said);
 int report(const Invocation& said);
 
 /// Exit codes that more than one command has.
@@ -50,6 +53,7 @@ inline constexpr int kSuccess = 0;
 inline constexpr int kNo = 1;
 inline constexpr int kRefused = 2;
 inline constexpr int kUnreachable = 4;
+inline constexpr int kResidue = 5;
 inline constexpr int kInternal = 70;
 
 /// The folder of all runs.

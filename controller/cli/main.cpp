@@ -125,6 +125,21 @@ void declare_import(CLI::App& app, Invocation& said) {
       ->type_name("TOOL");
 }
 
+void declare_halt(CLI::App& app, Invocation& said) {
+  app.add_option("where", said.files,
+                 "plans, for all their nodes; or addresses; without any, this machine")
+      ->type_name("PLAN|ADDRESS");
+  app.add_option("--reason", said.reason, "why, for the log and for who finds it halted")
+      ->type_name("TEXT");
+  add_tls(app, said);
+  add_params(app, said);
+}
+
+void declare_resume(CLI::App& app, Invocation& said) {
+  declare_halt(app, said);
+  app.get_option("--reason")->required();
+}
+
 void declare_nodes(CLI::App& app, Invocation& said) {
   add_plan(app, said);
   add_output(app, said);
@@ -177,7 +192,7 @@ struct Command {
   int (*call)(const Invocation&);
 };
 
-constexpr std::array<Command, 9> kCommands = {{
+constexpr std::array<Command, 11> kCommands = {{
     {"run", "walk a plan: prove the steady state, inject, watch, revert, prove recovery",
      "  squall run examples/quickstart.yaml\n"
      "  squall run plan.yaml --tls-dir ~/.squall/tls --seed 42\n"
@@ -210,6 +225,17 @@ constexpr std::array<Command, 9> kCommands = {{
      kAboutImport, declare_import, import_experiment},
     {"nodes", "reach a plan's nodes and say what they are",
      "  squall nodes plan.yaml --tls-dir ~/.squall/tls\n", "", declare_nodes, nodes},
+    {"halt",
+     "stop every run and revert every fault on whole nodes; nothing begins there until resume",
+     "  squall halt\n"
+     "  squall halt plan.yaml --tls-dir ~/.squall/tls --reason 'customers are calling'\n"
+     "  squall halt 10.0.0.11:7411 10.0.0.12:7411 --tls-dir ~/.squall/tls\n",
+     "Exit codes: 0 nothing is left; 2 an argument is wrong; 4 a node is not reached; 5 something "
+     "is "
+     "left behind.\n",
+     declare_halt, halt},
+    {"resume", "let runs begin again on nodes that were halted",
+     "  squall resume --reason 'found and mended'\n", "", declare_resume, resume},
     {"report", "tell a run again from its log",
      "  squall report 20261122-071549-k3x9\n"
      "  squall report 20261122-071549-k3x9 -o junit > junit.xml\n",

@@ -28,6 +28,8 @@ namespace {
 
 /// How long a node that was reached may take to answer: it may have to read itself first.
 constexpr Duration kAnswerWithin = std::chrono::seconds(10);
+/// Every fault has ended by then, or is named.
+constexpr Duration kHaltWithin = std::chrono::seconds(30);
 /// How long the end of a stream is waited for, once everything on it has been said.
 constexpr Duration kCloseWithin = std::chrono::milliseconds(500);
 
@@ -320,7 +322,7 @@ class Stream : public std::enable_shared_from_this<Stream> {
   bool over_ = false;
 };
 
-class GrpcNode final : public Node {
+class GrpcNode final : public Node, public Latch {
  public:
   GrpcNode(std::string name, std::string address, std::optional<Credentials> credentials)
       : name_(std::move(name)),
@@ -343,6 +345,26 @@ class GrpcNode final : public Node {
     call->reader = stub_->PrepareAsyncDescribe(&call->context, {}, &poller_->queue());
     const grpc::Status status = co_await Call<v1::Description>::finish(call, mailbox_);
     if (!status.ok()) co_return explain(address_, tls(), status);
+    co_return call->reply;
+  }
+
+  asio::awaitable<StatusOr<v1::HaltReply>> halt(v1::HaltRequest request) override {
+    const auto described = co_await connect();
+    if (!described.ok()) co_return described.status();
+    const auto call = std::make_shared<Call<v1::HaltReply>>(kHaltWithin);
+    call->reader = stub_->PrepareAsyncHalt(&call->context, request, &poller_->queue());
+    const grpc::Status status = co_await Call<v1::HaltReply>::finish(call, mailbox_);
+    if (!status.ok()) co_return in_context(address_, from_grpc(status));
+    co_return call->reply;
+  }
+
+  asio::awaitable<StatusOr<v1::ResumeReply>> resume(v1::ResumeRequest request) override {
+    const auto described = co_await connect();
+    if (!described.ok()) co_return described.status();
+    const auto call = std::make_shared<Call<v1::ResumeReply>>(kAnswerWithin);
+    call->reader = stub_->PrepareAsyncResume(&call->context, request, &poller_->queue());
+    const grpc::Status status = co_await Call<v1::ResumeReply>::finish(call, mailbox_);
+    if (!status.ok()) co_return in_context(address_, from_grpc(status));
     co_return call->reply;
   }
 
@@ -542,6 +564,10 @@ StatusOr<Credentials> read_credentials(const std::string& folder) {
 std::unique_ptr<Node> make_grpc_node(std::string name, std::string address,
                                      std::optional<Credentials> credentials) {
   return std::make_unique<GrpcNode>(std::move(name), std::move(address), std::move(credentials));
+}
+
+std::unique_ptr<Latch> make_latch(std::string address, std::optional<Credentials> credentials) {
+  return std::make_unique<GrpcNode>(address, address, std::move(credentials));
 }
 
 }  // namespace squall::fleet

@@ -25,4 +25,21 @@ StatusOr<Credentials> read_credentials(const std::string& folder);
 std::unique_ptr<Node> make_grpc_node(std::string name, std::string address,
                                      std::optional<Credentials> credentials);
 
+/// Stops a node as a whole, whoever's runs are on it, and lets it go on. To be used on the loop
+/// that first awaits it.
+class Latch {
+ public:
+  Latch() = default;
+  Latch(const Latch&) = delete;
+  Latch& operator=(const Latch&) = delete;
+  virtual ~Latch() = default;
+
+  /// Answered when no fault is left there. Errors: as Node::connect().
+  virtual boost::asio::awaitable<StatusOr<v1::HaltReply>> halt(v1::HaltRequest request) = 0;
+  virtual boost::asio::awaitable<StatusOr<v1::ResumeReply>> resume(v1::ResumeRequest request) = 0;
+};
+
+/// As make_grpc_node().
+std::unique_ptr<Latch> make_latch(std::string address, std::optional<Credentials> credentials);
+
 }  // namespace squall::fleet

@@ -44,17 +44,6 @@ constexpr Duration kEndWithin = std::chrono::seconds(5);
 
 /// Whether something accepts connections at the socket. Never blocks: a unix socket answers at
 /// once.
-bool listens(const fs::path& socket_path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  const std::string& path = socket_path.native();
-  if (path.size() >= sizeof(address.sun_path)) return false;
-  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
-  const Fd end(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!end.is_open()) return false;
-  return connect(end.number(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0;
-}
-
 /// A state directory that this process alone uses, as long as `lock` is open.
 struct PrivateState {
   fs::path folder;
@@ -68,7 +57,7 @@ StatusOr<PrivateState> take_private_state(const fs::path& state) {
   if (stat("/proc/self/ns/net", &netns) != 0) return from_errno("/proc/self/ns/net", errno);
   for (int n = 1; n <= 64; ++n) {
     PrivateState taken;
-    taken.folder = state / "local" / fmt::format("{}-{}", netns.st_ino, n);
+    taken.folder = state / kLocalFolder / fmt::format("{}-{}", netns.st_ino, n);
     std::error_code failed;
     fs::create_directories(taken.folder, failed);
     if (failed) return from_errno(taken.folder.native(), failed.value());
@@ -288,6 +277,14 @@ class LocalNode final : public Node {
 
  private:
   asio::awaitable<Status> start() {
+    if (std::ifstream latch(local_latch(options_.state)); latch) {
+      std::string by, at, reason;
+      std::getline(latch, by) && std::getline(latch, at) && std::getline(latch, reason);
+      co_return error(StatusCode::kFailedPrecondition,
+                      fmt::format("this machine was halted by {} at {}: {}; `squall resume` lets "
+                                  "runs begin again",
+                                  by, at, reason));
+    }
     fs::path program = options_.squalld;
     if (program.empty()) {
       auto found = find_squalld();
@@ -311,6 +308,19 @@ class LocalNode final : public Node {
 };
 
 }  // namespace
+
+fs::path local_latch(const fs::path& state) { return state / kLocalFolder / kHaltedFile; }
+
+bool listens(const fs::path& socket_path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  const std::string& path = socket_path.native();
+  if (path.size() >= sizeof(address.sun_path)) return false;
+  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  const Fd end(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!end.is_open()) return false;
+  return connect(end.number(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0;
+}
 
 std::unique_ptr<Node> make_local_node(std::string name, LocalOptions options) {
   return std::make_unique<LocalNode>(std::move(name), std::move(options));

@@ -20,6 +20,14 @@ struct LocalOptions {
   std::filesystem::path squalld;
 };
 
+/// Below a state directory: those of the private daemons, and the latch that keeps any from being
+/// started.
+inline constexpr const char* kLocalFolder = "local";
+std::filesystem::path local_latch(const std::filesystem::path& state);
+
+/// Whether somebody does on a unix socket.
+bool listens(const std::filesystem::path& socket);
+
 /// connect() finds the daemon or starts a private one; close() ends it. A private daemon has a
 /// state directory of its own below `state`/local, the first that no other run uses, so that what a
 /// killed run left in its ledger is swept by the next. It also ends, and reverts, when this process

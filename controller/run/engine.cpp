@@ -745,6 +745,7 @@ class Engine::Run {
 
   void on_event(Site& site, const v1::LeaseEvent& event) {
     if (event.has_settled()) return on_settled(site, event.settled());
+    if (event.has_halted()) return on_halted(site, event.halted());
     const auto found = faults_.find(event.fault());
     if (found == faults_.end()) return;
     Held& held = found->second;
@@ -820,6 +821,16 @@ class Engine::Run {
     held.progress->changed.notify();
     unmet(fmt::format("{} failed on {}: {}", held.words, site.node->name(), failed.message()));
     left_behind(site, failed.residue());
+  }
+
+  /// What is stopped on one node is stopped on all.
+  void on_halted(const Site& site, const v1::Halted& halted) {
+    if (interrupted_ || phase_ == v1::VERDICT) return;
+    interrupted_ = true;
+    findings_.interrupted.push_back(
+        fmt::format("halted on {} by {}: {}", site.node->name(), halted.by(), halted.reason()));
+    decide("interrupted", findings_.interrupted.back(), monotonic_now());
+    wake_everyone();
   }
 
   void on_settled(Site& site, const v1::Settled& settled) {

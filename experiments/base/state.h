@@ -10,4 +10,8 @@ namespace squall {
 /// unset, and so does a relative $XDG_STATE_HOME. Source: XDG Base Directory Specification.
 std::string default_state_dir();
 
+/// The file in a state directory whose being there says that nothing is to begin: squall halt made
+/// it, squall resume removes it.
+inline constexpr const char* kHaltedFile = "halted";
+
 }  // namespace squall

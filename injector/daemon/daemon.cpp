@@ -183,12 +183,22 @@ Status serve(const Options& options) {
   // Not before: a mistake in them must not keep from its end what an earlier daemon left.
   if (!guardrails.ok()) return guardrails.status();
   facts.guardrails = *std::move(guardrails);
+  facts.halted = state->halted();
+  facts.keep_halted = [&state](const std::optional<v1::Halted>& halted) {
+    return state->keep_halted(halted);
+  };
+  if (facts.halted) {
+    log(LogLevel::kWarn, "event=still_halted by=" + quoted(facts.halted->by()) +
+                             " reason=" + quoted(facts.halted->reason()));
+  }
   holders.keep_spare();
 
   Journal journal(loop, *std::move(ledger));
   Node node(loop, holders, journal, std::move(facts));
   StatusOr<std::unique_ptr<Server>> server = Server::start(loop, node, listen, [&] {
     description.set_faults(node.faults());
+    description.clear_halted();
+    if (node.halted()) *description.mutable_halted() = *node.halted();
     return description;
   });
   if (!server.ok()) return server.status();

@@ -1,5 +1,6 @@
 #include "injector/daemon/node.h"
 
+#include <fmt/chrono.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -9,6 +10,7 @@
 #include <set>
 #include <utility>
 
+#include "experiments/base/diagnostic.h"
 #include "experiments/base/failpoint.h"
 #include "experiments/base/ids.h"
 #include "experiments/base/units.h"
@@ -197,6 +199,12 @@ void Node::open(LeaseStream& stream, const v1::Open& open, MonotonicTime arrived
     return refuse_open(StatusCode::kFailedPrecondition,
                        fmt::format("this node's environment is \"{}\", the plan names \"{}\"",
                                    facts_.environment, open.environment()));
+  }
+  if (facts_.halted) {
+    return refuse_open(
+        StatusCode::kFailedPrecondition,
+        fmt::format("halted by {} at {}: {}; `squall resume` lets runs begin again",
+                    facts_.halted->by(), facts_.halted->at(), facts_.halted->reason()));
   }
   const auto known = facts_.epochs.find(open.run());
   if (known != facts_.epochs.end() && known->second >= open.epoch()) {
@@ -471,7 +479,9 @@ void Node::forget(const std::shared_ptr<Lease>& lease) {
     const std::shared_ptr<Lease> next = *std::find_if(leases_.begin(), leases_.end(), same_run);
     if (next->state == Lease::State::kWaiting) begin(next);
   }
-  if (stopped_ && leases_.empty()) loop_.post(stopped_);
+  if (!leases_.empty()) return;
+  for (auto& quiet : std::exchange(when_quiet_, {})) loop_.post(std::move(quiet));
+  if (stopped_) loop_.post(stopped_);
 }
 
 void Node::tell(Lease& lease, v1::LeaseEvent event) {
@@ -514,6 +524,60 @@ std::time_t Node::wall_now() {
 }
 
 std::uint32_t Node::faults() const { return static_cast<std::uint32_t>(live_faults().size()); }
+
+void Node::halt(const v1::HaltRequest& request,
+                std::function<void(StatusOr<v1::HaltReply>)> answer) {
+  if (request.reason().empty()) {
+    return answer(error(StatusCode::kInvalidArgument, "halt.reason: missing"));
+  }
+  v1::Halted halted;
+  halted.set_by(escape_controls(request.by()));
+  halted.set_reason(escape_controls(request.reason()));
+  halted.set_at(fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(wall_now())));
+  facts_.halted = halted;
+  // What cannot be kept still holds as long as this process does.
+  const Status kept = facts_.keep_halted ? facts_.keep_halted(facts_.halted) : ok();
+  log(LogLevel::kWarn, fmt::format("event=halted by={} reason={} leases={}", quoted(halted.by()),
+                                   quoted(halted.reason()), leases_.size()));
+  const auto ended = leases_;
+  for (const auto& lease : ended) {
+    v1::LeaseEvent event;
+    *event.mutable_halted() = halted;
+    tell(*lease, std::move(event));
+    end_lease(lease, error(StatusCode::kFailedPrecondition,
+                           fmt::format("halted by {}: {}", halted.by(), halted.reason())));
+  }
+  const auto quiet = [ended, kept, answer = std::move(answer)] {
+    v1::HaltReply reply;
+    for (const auto& lease : ended) {
+      reply.add_runs(lease->run);
+      reply.set_faults(reply.faults() + static_cast<std::uint32_t>(lease->faults.size()));
+      for (const auto& [id, fault] : lease->faults) {
+        for (const std::string& line : fault->residue) reply.add_residue(id + ": " + line);
+      }
+    }
+    if (!kept.ok()) {
+      reply.add_residue("it holds only until squalld ends: " + message_of(kept));
+    }
+    answer(reply);
+  };
+  if (leases_.empty()) return quiet();
+  when_quiet_.emplace_back(quiet);
+}
+
+StatusOr<v1::ResumeReply> Node::resume(const v1::ResumeRequest& request) {
+  if (request.reason().empty()) {
+    return error(StatusCode::kInvalidArgument, "resume.reason: missing");
+  }
+  v1::ResumeReply reply;
+  if (!facts_.halted) return reply;
+  const Status forgotten = facts_.keep_halted ? facts_.keep_halted(std::nullopt) : ok();
+  if (!forgotten.ok()) return forgotten;
+  *reply.mutable_was() = *std::exchange(facts_.halted, std::nullopt);
+  log(LogLevel::kInfo,
+      fmt::format("event=resumed by={} reason={}", quoted(request.by()), quoted(request.reason())));
+  return reply;
+}
 
 void Node::stop(std::function<void()> stopped) {
   stopped_ = std::move(stopped);

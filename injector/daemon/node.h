@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -45,6 +46,9 @@ struct NodeFacts {
   Guardrails guardrails;
   std::vector<std::string> recovered;  ///< What was swept at the start; told to the first lease.
   std::map<std::string, std::uint64_t> epochs;  ///< Over for ever, from the ledger.
+  std::optional<v1::Halted> halted;             ///< Since before the start.
+  /// Keeps it on disk, or forgets it, before it is acted upon.
+  std::function<Status(const std::optional<v1::Halted>&)> keep_halted;
 };
 
 class Node {
@@ -68,6 +72,12 @@ class Node {
   /// What the faults would do here. Errors: kInvalidArgument with the field's path.
   void preflight(const v1::PreflightRequest& request,
                  std::function<void(StatusOr<v1::PreflightReply>)> answer);
+
+  /// Ends every lease and opens none any more, until resume(); answers when no fault is left.
+  /// Errors: kInvalidArgument without a reason; of keeping it.
+  void halt(const v1::HaltRequest& request, std::function<void(StatusOr<v1::HaltReply>)> answer);
+  StatusOr<v1::ResumeReply> resume(const v1::ResumeRequest& request);
+  const std::optional<v1::Halted>& halted() const { return facts_.halted; }
 
   /// Faults held now.
   std::uint32_t faults() const;
@@ -121,6 +131,7 @@ class Node {
   /// By run and fault, for as long as this daemon lives: what was left, no later sweep mends.
   std::map<std::string, std::map<std::string, std::vector<std::string>>> left_behind_;
   std::function<void()> stopped_;
+  std::vector<std::function<void()>> when_quiet_;  ///< Each once, when no lease is left.
 };
 
 }  // namespace squall::daemon

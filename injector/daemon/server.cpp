@@ -379,6 +379,28 @@ StatusOr<std::unique_ptr<Server>> Server::start(Loop& loop, Node& node, const Li
       [&calls](const v1::PreflightRequest& request, const PreflightCall::Answer& answer) {
         calls.node.preflight(request, answer);
       });
+  using HaltCall = PlainCall<v1::HaltRequest, v1::HaltReply>;
+  new HaltCall(
+      calls,
+      [](HaltCall& call) {
+        auto* queue = call.calls().queue.get();
+        call.calls().service.RequestHalt(&call.context_, &call.request_, &call.writer(), queue,
+                                         queue, &call.accepted());
+      },
+      [&calls](const v1::HaltRequest& request, const HaltCall::Answer& answer) {
+        calls.node.halt(request, answer);
+      });
+  using ResumeCall = PlainCall<v1::ResumeRequest, v1::ResumeReply>;
+  new ResumeCall(
+      calls,
+      [](ResumeCall& call) {
+        auto* queue = call.calls().queue.get();
+        call.calls().service.RequestResume(&call.context_, &call.request_, &call.writer(), queue,
+                                           queue, &call.accepted());
+      },
+      [&calls](const v1::ResumeRequest& request, const ResumeCall::Answer& answer) {
+        answer(calls.node.resume(request));
+      });
   return server;
 }
 

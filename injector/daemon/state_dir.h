@@ -3,10 +3,12 @@
 /// place.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "experiments/base/fd.h"
 #include "experiments/base/status.h"
+#include "squall/v1/node.pb.h"
 
 namespace squall::daemon {
 
@@ -32,6 +34,12 @@ class StateDir {
   }  ///< 8 characters, the same for as long as the folder exists.
   std::string ledger() const { return path_ + "/ledger"; }
   std::string socket() const { return path_ + "/squalld.sock"; }
+
+  /// By whom and why everything was stopped, if it still is.
+  std::optional<v1::Halted> halted() const;
+
+  /// Keeps it for later starts; nothing: forgets it. Errors: of writing.
+  Status keep_halted(const std::optional<v1::Halted>& halted) const;
 
  private:
   StateDir() = default;

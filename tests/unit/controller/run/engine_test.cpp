@@ -639,6 +639,24 @@ TEST_CASE("whenever a breach comes, nothing is injected after the decision") {
   CHECK(unfinished > 10);
 }
 
+TEST_CASE("what is halted on one node is reverted on all and the run says by whom") {
+  World world(3);
+  world.add_check("shop");
+  world.add_fault(seconds(10));
+  std::size_t applied = 0;
+  world.on_event = [&](const v1::Event& event) {
+    if (event.has_fault_applied() && ++applied == 3) world.nodes[1]->halt("ana", "a drill");
+  };
+  const v1::RunEnded ended = world.run();
+  CHECK(ended.exit_code() == 130);
+  CHECK(ended.sentence() == "halted on node-2 by ana: a drill");
+  CHECK(ended.duration_ms() < 5000);
+  for (const auto& node : world.nodes) {
+    CHECK(node->acting() == 0);
+    CHECK(count(node->told, "revert_all") == 1);
+  }
+}
+
 TEST_CASE("the run waits for a person and goes on with yes") {
   World world(1);
   world.add_check("shop");

@@ -25,6 +25,13 @@ void FakeNode::say(v1::LeaseEvent event) {
   if (!lost_ && listener_.event) listener_.event(event);
 }
 
+void FakeNode::halt(const std::string& by, const std::string& reason) {
+  v1::LeaseEvent event;
+  event.mutable_halted()->set_by(by);
+  event.mutable_halted()->set_reason(reason);
+  asio::post(loop_, [this, event] { say(event); });
+}
+
 std::size_t FakeNode::acting() const {
   return static_cast<std::size_t>(std::count_if(held_.begin(), held_.end(), [](const auto& entry) {
     return entry.second.applied && !entry.second.over;

@@ -47,6 +47,9 @@ class FakeNode final : public fleet::Node {
   Duration apply_takes{};
   Duration revert_takes{};
 
+  /// Somebody stops the whole node.
+  void halt(const std::string& by, const std::string& reason);
+
   /// The connection breaks, as seen from the controller.
   void lose(const std::string& why);
 
