@@ -183,6 +183,19 @@ void Story::take_asked(const v1::CheckAsked& asked) {
   if (story.recent.size() > kRecent) story.recent.pop_front();
 }
 
+void Story::take_attempted(const v1::Attempted& attempted) {
+  attempts.push_back(attempted);
+  if (attempted.held() || steps.empty()) return;
+  // What broke ended the attempt before its time.
+  const auto attempt = std::find_if(steps.rbegin(), steps.rend(), [&](const StepStory& step) {
+    return step.place == attempted.place();
+  });
+  if (attempt == steps.rend()) return;
+  for (FaultStory& one : faults) {
+    if (one.step == attempt->words) one.cut_short = true;
+  }
+}
+
 void Story::take_fault(const v1::Event& event, const Moment& moment) {
   const auto acted = [&](const v1::FaultActed& told) -> FaultStory& {
     FaultStory& story = fault(told.fault(), told.node());
@@ -344,7 +357,7 @@ void Story::take(const v1::Event& event) {
       question.reset();
       break;
     case v1::Event::kAttempted:
-      attempts.push_back(event.attempted());
+      take_attempted(event.attempted());
       break;
     case v1::Event::kFound:
       answer = event.found();

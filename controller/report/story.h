@@ -171,6 +171,7 @@ class Story {
   FaultStory& fault(const std::string& id, const std::string& node);
   NodeStory& node(const std::string& name);
   void take_asked(const v1::CheckAsked& asked);
+  void take_attempted(const v1::Attempted& attempted);
   void take_fault(const v1::Event& event, const Moment& moment);
 
   std::map<std::string, std::size_t> check_index_, fault_index_, node_index_;

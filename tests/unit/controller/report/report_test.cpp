@@ -15,6 +15,7 @@
 #include "controller/report/picture.h"
 #include "controller/report/reports.h"
 #include "controller/report/screen.h"
+#include "controller/report/story.h"
 #include "controller/report/text.h"
 #include "told_runs.h"
 
@@ -445,6 +446,32 @@ TEST_CASE("a fault that an abort left no time to act is neither a success nor a 
                     "<skipped type=\"no effect yet when aborted\" message=\"no effect yet when "
                     "aborted\"/>") == 1);
   CHECK(occurrences(xml, "skipped=\"1\"") == 1);
+}
+
+TEST_CASE("a fault of an attempt that broke early is not blamed for what it had no time to do") {
+  std::vector<v1::Event> events;
+  const auto add = [&]() -> v1::Event& { return events.emplace_back(); };
+  add().mutable_phase_started()->set_phase(v1::METHOD);
+  for (const char* step : {"before", "network delay 100ms"}) {
+    v1::StepStarted& started = *add().mutable_step_started();
+    started.set_step(step);
+    started.set_place(step == std::string("before") ? "method[0]" : "method[1]");
+    v1::FaultInjecting& injecting = *add().mutable_fault_injecting();
+    injecting.set_fault(step);
+    injecting.set_step(step);
+    injecting.set_lasts_ms(1000);
+    add().mutable_fault_applied()->set_fault(step);
+    add().mutable_fault_effect_ended()->set_fault(step);
+    add().mutable_fault_reverted()->set_fault(step);
+  }
+  v1::Attempted& attempted = *add().mutable_attempted();
+  attempted.set_place("method[1]");
+  attempted.set_value("100ms");
+  const Story story(events);
+  REQUIRE(story.faults.size() == 2);
+  CHECK(story.faults[0].without_effect());
+  CHECK_FALSE(story.faults[1].without_effect());
+  CHECK(story.attempts.size() == 1);
 }
 
 TEST_CASE("a time that no node told is measured here, and null where it cannot be") {
