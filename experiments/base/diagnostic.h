@@ -61,11 +61,11 @@ struct Diagnostics {
   /// Works a hint out, only where the diagnostic is kept.
   using Hint = std::function<std::string()>;
 
-  std::string file;           ///< As the user named it.
-  std::string text;           ///< The whole text.
-  std::deque<Source> beside;  ///< Texts that it draws from. References to them stay good.
+  std::string file;             ///< As the user named it.
+  std::string text;             ///< The whole text.
+  std::deque<Source> beside{};  ///< Texts that it draws from. References to them stay good.
   /// What is said behind the hint of an error at a place: where its value comes from.
-  std::map<Place, std::string, InOrder> remarks;
+  std::map<Place, std::string, InOrder> remarks{};
   std::vector<Diagnostic> found;
   bool more = false;         ///< There was more than what is kept.
   std::size_t errors = 0;    ///< Told, those included that are not kept.
