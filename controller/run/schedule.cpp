@@ -13,6 +13,7 @@
 #include "experiments/base/units.h"
 #include "experiments/fault/ramp.h"
 #include "experiments/plan/explain.h"
+#include "experiments/plan/rules.h"
 
 namespace squall::run {
 namespace {
@@ -44,7 +45,18 @@ class Scheduler {
   }
 
  private:
+  /// A plan that was resolved elsewhere may say anything.
+  Status count(std::size_t steps) {
+    steps_ += steps;
+    if (steps_ <= plan::kMostSteps) return ok();
+    return error(StatusCode::kInvalidArgument,
+                 fmt::format("more than {} steps, those of a `repeat` counted as often as they are "
+                             "walked, and each turn of a `pulse`",
+                             plan::kMostSteps));
+  }
+
   StatusOr<Step> step(const v1::Step& declared, const std::string& place) {
+    if (Status few = count(1); !few.ok()) return few;
     Step made;
     made.place = place;
     made.name = declared.name();
@@ -137,6 +149,7 @@ class Scheduler {
     std::vector<Step> turns;
     Duration left(declared.fault().for_());
     while (left > Duration::zero()) {
+      if (Status few = count(2); !few.ok()) return few;
       Step& turn = turns.emplace_back(*chosen);
       turn.lasts = std::min(left, Duration(pulse.on()));
       for (Target& target : turn.targets) {
@@ -268,6 +281,7 @@ class Scheduler {
   }
 
   const v1::Plan& plan_;
+  std::size_t steps_ = 0;
   std::vector<std::string> names_;
   Random random_;
   Random seeds_;  // of its own, so that what is picked does not depend on how many faults there are

@@ -96,8 +96,9 @@ class Weighing {
     if (method == nullptr || method->kind != YamlNode::Kind::kSequence) return;
     const std::size_t count = steps(*method, *plan_.mutable_method());
     if (count > kMostSteps) {
-      out_.error(root.find_key("method")->place, fmt::format("more than {} steps", kMostSteps),
-                 "those of a `repeat` count as often as they are walked");
+      out_.error(
+          root.find_key("method")->place, fmt::format("more than {} steps", kMostSteps),
+          "those of a `repeat` count as often as they are walked, and each turn of a `pulse`");
     }
   }
 
@@ -155,7 +156,7 @@ class Weighing {
       return count;
     }
     fault(node, step);
-    return 1;
+    return 1 + turns_of(step.fault());
   }
 
   void fault(const YamlNode& node, v1::Step& step) {
@@ -187,6 +188,15 @@ class Weighing {
                              matching),
                  "");
     }
+  }
+
+  /// How often a fault that comes and goes does either; stops counting where it is too often.
+  static std::size_t turns_of(const v1::Fault& fault) {
+    if (!fault.has_pulse() || !fault.has_for_()) return 0;
+    const std::int64_t period = fault.pulse().on() + fault.pulse().off();
+    if (period <= 0) return 0;
+    return std::min(2 * (static_cast<std::size_t>((fault.for_() + period - 1) / period)),
+                    kMostSteps + 1);
   }
 
   void search(const YamlNode& node, const v1::Fault& fault) {

@@ -199,6 +199,28 @@ TEST_CASE("a pulse is the same fault on the same nodes and off between until its
   }
 }
 
+TEST_CASE("no plan makes more steps than it may have however it was made") {
+  v1::Plan plan = plan_of(1);
+  v1::Step& step = add_step(plan);
+  SUBCASE("by a pulse") {
+    step.mutable_fault()->set_for_(86'400'000'000'000);
+    step.mutable_fault()->mutable_pulse()->set_on(10'000'000);
+    step.mutable_fault()->mutable_pulse()->set_off(10'000'000);
+  }
+  SUBCASE("by repeats within repeats") {
+    v1::Step inner = step;
+    for (int n = 0; n < 5; ++n) {
+      v1::Step outer;
+      outer.mutable_repeat()->set_times(10'000);
+      *outer.mutable_repeat()->add_steps() = inner;
+      inner = outer;
+    }
+    *plan.mutable_method(0) = inner;
+  }
+  CHECK(message_of(make_schedule(plan, 1).status()).find("more than 10000 steps") !=
+        std::string::npos);
+}
+
 TEST_CASE("faults that may act at the same time are those of steps that run together") {
   v1::Plan plan = plan_of(1);
   const auto named = [](v1::Step step, const std::string& name) {

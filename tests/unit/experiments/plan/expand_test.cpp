@@ -500,6 +500,16 @@ TEST_CASE("a plan that looks for a number needs a check that says when it is fou
 )");
 }
 
+TEST_CASE("a pulse has no more turns than a plan may have steps") {
+  CHECK(mistakes(kHead + R"(method:
+  - {on: db-1, network: {loss: 1%}, pulse: {on: 10ms, off: 10ms}, for: 24h}
+)") == R"(plan.yaml:5:1: error: more than 10000 steps
+  method:
+  ^^^^^^
+  those of a `repeat` count as often as they are walked, and each turn of a `pulse`
+)");
+}
+
 TEST_CASE("every mistake about repeated and asking steps is told where it is") {
   CHECK(mistakes(kHead + R"(method:
   - repeat: {times: 0, steps: [{wait: 1s}]}
@@ -512,7 +522,7 @@ TEST_CASE("every mistake about repeated and asking steps is told where it is") {
 )") == R"(plan.yaml:5:1: error: more than 10000 steps
   method:
   ^^^^^^
-  those of a `repeat` count as often as they are walked
+  those of a `repeat` count as often as they are walked, and each turn of a `pulse`
 plan.yaml:6:21: error: times 0 is too small
     - repeat: {times: 0, steps: [{wait: 1s}]}
                       ^

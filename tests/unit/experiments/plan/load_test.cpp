@@ -286,7 +286,7 @@ TEST_CASE("aliases of steps count as steps") {
           load(text, "plan.yaml", {.set = {}, .params_files = {}, .unobserved = true}).diagnostics,
           false) ==
       "plan.yaml:3:1: error: more than 10000 steps\n  method:\n  ^^^^^^\n"
-      "  those of a `repeat` count as often as they are walked\n");
+      "  those of a `repeat` count as often as they are walked, and each turn of a `pulse`\n");
 }
 
 TEST_CASE("a file that is no plain file is a diagnostic") {
