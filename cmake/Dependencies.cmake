@@ -1,7 +1,7 @@
 # Everything Squall stands on, all from the distribution's own packages (see the list in `dev`).
 include(FindPkgConfig)
 
-set(SQUALL_SANITIZE "" CACHE STRING "Sanitizers, as -fsanitize= has them: address,undefined or thread")
+set(SQUALL_SANITIZE "" CACHE STRING "Sanitizers, as -fsanitize= has them: address,undefined or thread; fuzzer-no-link,address,undefined with clang")
 
 find_package(Threads REQUIRED)
 # Before gRPC, whose own configuration would otherwise find protobuf without protobuf_generate().

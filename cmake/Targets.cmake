@@ -6,7 +6,7 @@ add_library(squall_warnings INTERFACE)
 target_compile_options(squall_warnings INTERFACE $<$<COMPILE_LANGUAGE:CXX>:
   -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wnon-virtual-dtor -Wold-style-cast -Werror
   # g++ 12 sees overlaps in "literal" + std::string that are none (GCC bug 105651).
-  -Wno-restrict>)
+  $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>>)
 target_include_directories(squall_warnings INTERFACE ${PROJECT_SOURCE_DIR})
 
 function(squall_library name)

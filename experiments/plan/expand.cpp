@@ -88,6 +88,7 @@ class Expansion {
       : tree_(tree), given_(given), out_(diagnostics), folder_(diagnostics.file) {}
 
   Values run() {
+    const std::size_t before = tree_.nodes.size();
     take_nodes();
     take_steps();
     declare();
@@ -95,6 +96,10 @@ class Expansion {
     read_set();
     tree_.root = without_parameters(*tree_.root);
     finish();
+    // Of a text alone the reader has seen to that.
+    if (tree_.nodes.size() != before && !is_bounded(*tree_.root)) {
+      tree_.root = without_value(*tree_.root);
+    }
     Values values;
     for (const auto& [name, parameter] : parameters_) {
       if (parameter.value) values[name] = parameter.value->text;
@@ -245,6 +250,27 @@ class Expansion {
     return &changed;
   }
 
+  /// Whether it is no more than a plan may be, with all that stands in it now; tells where it goes
+  /// beyond.
+  bool is_bounded(const YamlNode& node) {
+    bytes_ += node.text.size();
+    if (++values_ > kMostValues) {
+      out_.error(
+          node.place, "too many values",
+          fmt::format("a plan has at most {} values, as often as files are included", kMostValues));
+      return false;
+    }
+    if (bytes_ > kMostText) {
+      out_.error(node.place, "too much text", kMostTextHint);
+      return false;
+    }
+    const auto is_right = [this](const YamlNode* one) { return is_bounded(*one); };
+    return std::all_of(node.items.begin(), node.items.end(), is_right) &&
+           std::all_of(node.entries.begin(), node.entries.end(), [&](const YamlNode::Entry& entry) {
+             return is_bounded(*entry.key) && is_bounded(*entry.value);
+           });
+  }
+
   // ---- parameters
 
   /// What is wrong with a declaration in itself is the decoder's to tell.
@@ -313,16 +339,23 @@ class Expansion {
   }
 
   std::string no_such(const std::string& name) const {
-    return suggestion(name, names(),
-                      parameters_.empty()
-                          ? "the plan declares none in `params`; $${ stands for ${ itself"
-                          : fmt::format("it declares {}", fmt::join(names(), ", ")));
+    if (parameters_.empty()) {
+      return "the plan declares none in `params`; $${ stands for ${ itself";
+    }
+    // Comparing with thousands takes longer than a person waits for a hint.
+    constexpr std::size_t kMostCompared = 200;
+    if (parameters_.size() > kMostCompared) {
+      return fmt::format("it declares {} others", parameters_.size());
+    }
+    const std::vector<std::string> known = names();
+    return suggestion(name, known, fmt::format("it declares {}", fmt::join(known, ", ")));
   }
 
   void give(const std::string& name, const Place& at_name, Value value, const Place& at_value) {
     const auto found = parameters_.find(name);
     if (found == parameters_.end()) {
-      out_.error(at_name, fmt::format("the plan has no parameter \"{}\"", name), no_such(name));
+      out_.error(at_name, fmt::format("the plan has no parameter \"{}\"", name),
+                 [&] { return no_such(name); });
       return;
     }
     const auto wrong = unfit(found->second, value.text);
@@ -456,7 +489,8 @@ class Expansion {
       const auto found = parameters_.find(name);
       if (found == parameters_.end()) {
         out_.error(node.within(next, close + 1 - next),
-                   fmt::format("there is no parameter \"{}\"", name), no_such(name));
+                   fmt::format("there is no parameter \"{}\"", name),
+                   [&] { return no_such(name); });
         unset_ = true;
         return without_value(node);
       }
@@ -469,6 +503,11 @@ class Expansion {
       }
       if (parameter.wrong) return without_value(node);
       const Value& value = *parameter.value;
+      filled_bytes_ += value.text.size();
+      if (filled_bytes_ > kMostText) {
+        out_.error(node.within(next, close + 1 - next), "too much text", kMostTextHint);
+        return without_value(node);
+      }
       if (value.text.size() < kLongestRemark && value.text.find("://") == value.text.npos) {
         remarks.push_back(fmt::format("{} is \"{}\", {}", name, value.text, value.from));
       }
@@ -509,6 +548,9 @@ class Expansion {
   std::vector<fs::path> including_;
   std::size_t steps_ = 0;  ///< That files brought.
   bool too_many_ = false;
+  std::size_t values_ = 0;
+  std::size_t bytes_ = 0;
+  std::size_t filled_bytes_ = 0;  ///< That parameters brought.
   std::map<std::string, Parameter> parameters_;
   std::unordered_map<const YamlNode*, const YamlNode*> filled_;
   bool unset_ = false;  ///< A name was misspelt, perhaps that of one that is not used.

@@ -243,6 +243,7 @@ class Builder {
       return add(node);
     }
     node.text = value;
+    node.bytes = value.size();
     node.plain = plain;
     if (plain) {
       node.verbatim = text.substr(at, value.size()) == value;
@@ -340,6 +341,12 @@ class Builder {
     throw Enough{};
   }
 
+  /// No text has as much without its aliases.
+  [[noreturn]] void too_much_text(const Place& place) {
+    out_.error(place, "the aliases repeat too much", kMostTextHint);
+    throw Enough{};
+  }
+
   void add(const YamlNode& node) { add(node, node.place); }
 
   /// Puts a finished node where it belongs; `place` is where it is used.
@@ -351,9 +358,11 @@ class Builder {
     Level& level = open_.back();
     YamlNode& parent = *level.node;
     parent.values += node.values;
+    parent.bytes += node.bytes;
     parent.height = std::max(parent.height, node.height + 1);
     if (parent.height > kDeepestPlan) too_deep(place);
     if (parent.values > kMostValues) too_many(place);
+    if (parent.bytes > kMostText) too_much_text(place);
     if (parent.kind == YamlNode::Kind::kSequence) {
       parent.items.push_back(&node);
     } else if (level.key == nullptr) {

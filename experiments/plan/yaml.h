@@ -23,6 +23,11 @@ inline constexpr std::size_t kDeepestPlan = 64;
 /// Values in the largest plan, aliases followed.
 inline constexpr std::size_t kMostValues = 100'000;
 
+/// Bytes of all texts of the largest plan, as often as aliases, parameters and files repeat them.
+inline constexpr std::size_t kMostText = 4 << 20;
+inline constexpr const char* kMostTextHint =
+    "a plan has at most 4 MiB of text, as often as aliases, parameters and files repeat it";
+
 /// One value of a YAML text. Aliases are the same node again, so a tree is in truth a graph without
 /// cycles, whose size with all aliases followed is bounded.
 struct YamlNode {
@@ -54,6 +59,7 @@ struct YamlNode {
   std::size_t values =
       1;  ///< Nodes below and including it, aliases followed; stops counting past kMostValues.
   std::size_t height = 1;  ///< Levels below and including it, aliases followed.
+  std::size_t bytes = 0;   ///< Of the texts below and including it, likewise.
 
   bool is_scalar() const { return kind == Kind::kScalar; }
   bool is_mapping() const { return kind == Kind::kMapping; }

@@ -371,6 +371,44 @@ TEST_CASE("no file of files takes more steps or values than a plan may have") {
   CHECK(folder.mistakes(with({})).find("steps") != std::string::npos);
 }
 
+TEST_CASE("what parameters and files repeat is no more than a plan may be") {
+  const std::string hint =
+      "  a plan has at most 4 MiB of text, as often as aliases, parameters and files repeat it\n";
+  const std::string params = kHead + "params: {a: " + std::string(500'000, 'x') + "}\nmethod:\n";
+  std::string one = "  - ask: \"";
+  for (int i = 0; i < 10; ++i) one += "${a}";
+  CHECK(mistakes(params + one + "\"\n") ==
+        "plan.yaml:7:45: error: too much text\n    - ask: \"" + one.substr(10) +
+            "\"\n                                              ^^^^\n" + hint);
+  std::string many;
+  for (int i = 0; i < 10; ++i) many += "  - ask: ${a}\n";
+  CHECK(mistakes(params + many) ==
+        "plan.yaml:15:10: error: too much text\n    - ask: ${a}\n           ^^^^\n" + hint);
+  std::string repeated = kHead + "environment: &a " + std::string(500'000, 'x') + "\nmethod:\n";
+  for (int i = 0; i < 10; ++i) repeated += "  - ask: *a\n";
+  CHECK(mistakes(repeated) ==
+        "plan.yaml:14:10: error: the aliases repeat too much\n    - ask: *a\n           ^^\n" +
+            hint);
+
+  const Folder folder;
+  std::string ports = "- {on: db-1, network: {delay: 1ms, to: {ports: [";
+  for (int port = 1; port < 20'000; ++port) ports += std::to_string(port) + ",";
+  folder.write("ports.yaml", ports + "]}}, for: 1s}\n");
+  std::string steps;
+  for (int i = 0; i < 6; ++i) steps += "  - include: ports.yaml\n";
+  folder.write("plan.yaml", kHead + "method:\n" + steps);
+  CHECK(folder.mistakes(with({})).find("error: too many values\n") != std::string::npos);
+}
+
+TEST_CASE("among many parameters the nearest is not looked for") {
+  std::string text = kHead + "params:\n";
+  for (int i = 0; i < 5000; ++i) text += "  parameter" + std::to_string(i) + ": 1\n";
+  text += "method:\n  - wait: ${parameter}\n";
+  CHECK(mistakes(text) ==
+        "plan.yaml:5007:11: error: there is no parameter \"parameter\"\n"
+        "    - wait: ${parameter}\n            ^^^^^^^^^^^^\n  it declares 5000 others\n");
+}
+
 TEST_CASE("a ramp and a search are written where their number stands") {
   const v1::Plan plan = good(kHead + R"(steady_state:
   - {name: shop, tcp: {address: "127.0.0.1:80"}, expect: [state == open]}
