@@ -1,6 +1,7 @@
 /// \file
 /// squall as a whole process: how long it takes to validate, to run a trivial plan, and to abort.
 #include <arpa/inet.h>
+#include <fmt/format.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -10,6 +11,7 @@
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -81,26 +83,43 @@ nlohmann::json last_event(const std::string& log) {
 
 void measure_validate(Bench& bench) {
   const Folder folder;
-  for (const int steps : {1, 100, 1000}) {
+  struct Case {
+    const char* what;
+    int written;   ///< Steps that stand in the file,
+    int repeated;  ///< each walked so often.
+    std::optional<double> at_most;
+  };
+  for (const Case& one :
+       {Case{"1 step", 1, 1, {}}, Case{"100 steps", 100, 1, {}}, Case{"1000 steps", 1000, 1, 30},
+        Case{"10000 steps by repeat", 100, 100, 150}}) {
     std::string text =
         "plan: bench\nnodes: {local: {}}\n"
         "steady_state:\n  - {name: a program starts, exec: {run: [\"true\"]}, expect: [exit == "
         "0]}\n"
         "method:\n";
-    for (int i = 0; i < steps; ++i) {
-      text += "  - {name: step " + std::to_string(i) +
-              ", on: local, cpu: {load: 50%, cores: 1}, for: 1s}\n";
+    // The step of the repetition is one itself.
+    const int written = one.repeated > 1 ? one.written - 1 : one.written;
+    if (one.repeated > 1)
+      text += fmt::format("  - repeat:\n      times: {}\n      steps:\n", one.repeated);
+    for (int i = 0; i < written; ++i) {
+      text +=
+          fmt::format("{}- {{name: step {}, on: local, cpu: {{load: 50%, cores: 1}}, for: 1s}}\n",
+                      one.repeated > 1 ? "        " : "  ", i);
     }
-    const std::string file = folder.write(std::to_string(steps) + ".yaml", text);
-    std::vector<double> times;
-    for (int i = 0; i < bench.times(50); ++i) {
-      times.push_back(to_ms(timed({bench.bin / "squall", "validate", file})));
-    }
-    Row row{.section = "validate",
-            .what = std::to_string(steps) + " steps, whole process",
-            .unit = "ms"};
-    if (steps == 1000) row.at_most = 30;
-    bench.table.add(row, std::move(times));
+    const std::string file = folder.write("plan.yaml", text);
+    const auto measure = [&](const std::string& what, const std::vector<std::string>& argv,
+                             std::optional<double> at_most) {
+      std::vector<double> times;
+      for (int i = 0; i < bench.times(50); ++i) times.push_back(to_ms(timed(argv)));
+      bench.table.add({.section = "validate", .what = what, .unit = "ms", .at_most = at_most},
+                      std::move(times));
+    };
+    measure(fmt::format("{}, whole process", one.what), {bench.bin / "squall", "validate", file},
+            one.at_most);
+    if (one.written < 100) continue;
+    measure(fmt::format("{}, Python's yaml.safe_load alone", one.what),
+            {"/usr/bin/python3", "-c", "import sys, yaml; yaml.safe_load(open(sys.argv[1]))", file},
+            {});
   }
 }
 
