@@ -17,13 +17,13 @@ namespace squall::cli {
 struct Invocation {
   std::vector<std::string>
       files;         ///< validate: the plans. run, plan, nodes: the first. import: or words.
-  std::string word;                ///< explain.
-  std::string markdown_folder;     ///< explain: where all pages go as Markdown; empty: nowhere.
-  std::string run;                 ///< report: a run's id, or a path.
-  std::string output = "text";     ///< text or json: the result, on standard output.
-  std::string format = "text";     ///< report: text, json or junit, as `output` is to the others.
-  std::string reason;              ///< halt, resume: why, in words.
-  std::string from;                ///< import: the format, or empty.
+  std::string word;  ///< explain.
+  std::string markdown_folder;  ///< explain: where all pages go as Markdown; empty: nowhere.
+  std::string run;              ///< report: a run's id, or a path.
+  std::string output = "text";  ///< text or json: the result, on standard output.
+  std::string format = "text";  ///< report: text, json or junit, as `output` is to the others.
+  std::string reason;           ///< halt, resume: why, in words.
+  std::string from;             ///< import: the format, or empty.
   std::string tls_dir;
   std::string runs_dir;  ///< Empty: `runs` in the state directory.
   std::string replay;    ///< A run's id, or its folder.

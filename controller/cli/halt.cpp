@@ -14,10 +14,12 @@
 #include <cstdio>
 #include <exception>
 #include <filesystem>
+#include <map>
 #include <set>
 #include <utility>
 
 #include "controller/cli/commands.h"
+#include "controller/cli/resolved.h"
 #include "controller/fleet/grpc_node.h"
 #include "controller/fleet/local_node.h"
 #include "controller/report/reports.h"
@@ -59,25 +61,42 @@ std::optional<Where> where(const Invocation& said) {
   for (const std::string& named : said.files) {
     std::error_code failed;
     if (!fs::is_regular_file(named, failed)) {
-      where.addresses.insert(named);
-      continue;
-    }
-    // Whatever else is wrong with a plan, its nodes can be stopped.
-    plan::Given given = said.given;
-    given.unobserved = true;
-    const plan::Loaded loaded = plan::load_file(named, given);
-    if (!loaded.plan) {
-      complain(named +
-               " cannot be read as a plan: name the nodes' addresses, or nothing for this "
-               "machine; squall validate says what is wrong with it");
+      if (named.starts_with("unix:") || named.find(':') != std::string::npos) {
+        where.addresses.insert(named);
+        continue;
+      }
+      complain(escape_controls(named) + ": there is no such file, and it is no host:port either");
       return std::nullopt;
     }
-    for (const auto& [name, node] : loaded.plan->nodes()) {
+    std::map<std::string, v1::Node> nodes;
+    if (is_resolved(named)) {
+      const auto resolved = read_resolved(named);
+      if (!resolved.ok()) {
+        complain(escape_controls(message_of(resolved.status())));
+        return std::nullopt;
+      }
+      nodes = {resolved->plan().nodes().begin(), resolved->plan().nodes().end()};
+    } else {
+      // Whatever else is wrong with a plan, its nodes can be stopped.
+      nodes = plan::load_file(named, said.given).nodes;
+    }
+    if (nodes.empty()) {
+      complain(escape_controls(named) +
+               ": no nodes can be read from it; name their addresses, or "
+               "nothing for this machine");
+      return std::nullopt;
+    }
+    for (const auto& [name, node] : nodes) {
       if (node.address().empty()) where.here = true;
       if (!node.address().empty()) where.addresses.insert(node.address());
     }
   }
-  if (!where.here) return where;
+  return where;
+}
+
+/// Those that listen here now.
+void add_here(Where& where) {
+  if (!where.here) return;
   const fs::path state = default_state_dir();
   std::vector<fs::path> sockets = {state / "squalld.sock"};
   std::error_code none;
@@ -87,7 +106,6 @@ std::optional<Where> where(const Invocation& said) {
   for (const fs::path& socket : sockets) {
     if (fleet::listens(socket)) where.addresses.insert("unix:" + socket.native());
   }
-  return where;
 }
 
 struct Outcome {
@@ -175,32 +193,38 @@ asio::awaitable<void> resume_one(fleet::Latch& latch, Outcome& outcome, v1::Resu
 }  // namespace
 
 int halt(const Invocation& said) {
-  const auto meant = where(said);
+  auto meant = where(said);
   if (!meant) return kRefused;
   const std::string reason = said.reason.empty() ? "stopped by hand" : said.reason;
-  // Before the daemons are told, so that none is begun in between.
+  // Before anybody looks who is there, so that no run begins in between.
+  bool latched = true;
   if (meant->here) {
     const fs::path latch = fleet::local_latch(default_state_dir());
     std::error_code failed;
     fs::create_directories(latch.parent_path(), failed);
     const Status kept = report::write_report(
         latch, fmt::format("{}\n{}\n{}\n", who(), now(), escape_controls(reason)), 0600);
-    if (!kept.ok()) complain("new runs are not kept from beginning: " + message_of(kept));
+    latched = kept.ok();
+    if (!latched) complain("new runs are not kept from beginning: " + message_of(kept));
   }
+  add_here(*meant);
   v1::HaltRequest request;
   request.set_by(who());
   request.set_reason(reason);
   const int code = tell(on_all(*meant, said, [&](fleet::Latch& latch, Outcome& outcome) {
     return halt_one(latch, outcome, request);
   }));
-  if (meant->here)
-    std::puts("this machine: halted; `squall resume --reason WHY` lets runs begin again");
+  if (!meant->here) return code;
+  if (!latched) return code == kSuccess ? kInternal : code;
+  std::printf("this machine (%s): halted; `squall resume --reason WHY` lets runs begin again\n",
+              default_state_dir().c_str());
   return code;
 }
 
 int resume(const Invocation& said) {
-  const auto meant = where(said);
+  auto meant = where(said);
   if (!meant) return kRefused;
+  add_here(*meant);
   v1::ResumeRequest request;
   request.set_by(who());
   request.set_reason(said.reason);

@@ -14,6 +14,7 @@
 #include "experiments/base/units.h"
 #include "experiments/plan/declared.h"
 #include "experiments/plan/explain.h"
+#include "experiments/plan/load.h"
 
 namespace squall::cli {
 namespace {
@@ -121,7 +122,8 @@ class Text {
     if (!outline_.plan.environment().empty()) facts.push_back(safe(outline_.plan.environment()));
     for (const auto& [name, parameter] :
          std::map(outline_.plan.params().begin(), outline_.plan.params().end())) {
-      facts.push_back(fmt::format("{}={}", safe(name), safe(parameter.value())));
+      facts.push_back(
+          fmt::format("{}={}", safe(name), safe(plan::shown_value(name, parameter.value()))));
     }
     put(Line().add("  ").add(fmt::format("{}", fmt::join(facts, dot)), Paint::kDim), 2);
   }
@@ -302,7 +304,7 @@ std::string outline_json(const Outline& outline) {
   Json json = {{"plan", outline.plan.plan()}, {"file", outline.file}, {"seed", outline.seed}};
   for (const auto& [name, parameter] :
        std::map(outline.plan.params().begin(), outline.plan.params().end())) {
-    json["params"][name] = parameter.value();
+    json["params"][name] = plan::shown_value(name, parameter.value());
   }
   json["nodes"] = Json::array();
   for (const run::NodePreview& node : outline.nodes) {

@@ -245,7 +245,7 @@ std::optional<Chosen> choose(const Invocation& said) {
   if (again || is_resolved(said.files.front())) {
     auto read = read_resolved(again ? kept : fs::path(said.files.front()));
     if (!read.ok()) {
-      complain(message_of(read.status()));
+      complain(escape_controls(message_of(read.status())));
       return std::nullopt;
     }
     if (said.seed || !said.given.set.empty() || !said.given.params_files.empty()) {
@@ -539,6 +539,11 @@ std::string json_of(const std::vector<Line>& lines) {
 }  // namespace
 
 int plan(const Invocation& said) {
+  if (!said.out_file.empty() && fs::exists(said.out_file) && !is_resolved(said.out_file)) {
+    complain(escape_controls(said.out_file) +
+             " is there already, and is no resolved plan; --out names another file");
+    return kRefused;
+  }
   const auto chosen = choose(said);
   if (!chosen) return kRefused;
   Session session;

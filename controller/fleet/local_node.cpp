@@ -44,6 +44,18 @@ constexpr Duration kEndWithin = std::chrono::seconds(5);
 
 /// Whether something accepts connections at the socket. Never blocks: a unix socket answers at
 /// once.
+/// Errors: kFailedPrecondition, with who halted this machine.
+Status is_halted(const fs::path& state) {
+  std::ifstream latch(local_latch(state));
+  if (!latch) return ok();
+  std::string by, at, reason;
+  std::getline(latch, by) && std::getline(latch, at) && std::getline(latch, reason);
+  return error(StatusCode::kFailedPrecondition,
+               fmt::format("this machine was halted by {} at {}: {}; `squall resume` lets runs "
+                           "begin again",
+                           by, at, reason));
+}
+
 /// A state directory that this process alone uses, as long as `lock` is open.
 struct PrivateState {
   fs::path folder;
@@ -243,6 +255,13 @@ class LocalNode final : public Node {
         const Status started = co_await start();
         if (!started.ok()) co_return in_context("the local node", started);
         socket_path = daemon_->socket_path();
+        // Again, now that squall halt finds it: whoever came before found nobody listening.
+        const Status free = is_halted(options_.state);
+        if (!free.ok()) {
+          co_await daemon_->stop();
+          daemon_.reset();
+          co_return in_context("the local node", free);
+        }
       }
       inner_ = make_grpc_node(name_, "unix:" + socket_path.native(), std::nullopt);
     }
@@ -277,14 +296,7 @@ class LocalNode final : public Node {
 
  private:
   asio::awaitable<Status> start() {
-    if (std::ifstream latch(local_latch(options_.state)); latch) {
-      std::string by, at, reason;
-      std::getline(latch, by) && std::getline(latch, at) && std::getline(latch, reason);
-      co_return error(StatusCode::kFailedPrecondition,
-                      fmt::format("this machine was halted by {} at {}: {}; `squall resume` lets "
-                                  "runs begin again",
-                                  by, at, reason));
-    }
+    if (Status free = is_halted(options_.state); !free.ok()) co_return free;
     fs::path program = options_.squalld;
     if (program.empty()) {
       auto found = find_squalld();

@@ -27,6 +27,7 @@
 #include "experiments/plan/declared.h"
 #include "experiments/plan/explain.h"
 #include "experiments/plan/forms.h"
+#include "experiments/plan/load.h"
 
 namespace squall::run {
 namespace asio = boost::asio;
@@ -131,6 +132,18 @@ struct Site {
 struct Searching {
   std::shared_ptr<Progress> attempt;  ///< Null between two.
   std::string broke;                  ///< In words, what the attempt broke.
+};
+
+/// Says what a breach means as long as it lives, also when what it lives in throws.
+class SearchScope {
+ public:
+  SearchScope(Searching*& current, Searching& ours) : current_(current) { current_ = &ours; }
+  SearchScope(const SearchScope&) = delete;
+  SearchScope& operator=(const SearchScope&) = delete;
+  ~SearchScope() { current_ = nullptr; }
+
+ private:
+  Searching*& current_;
 };
 
 struct Decision {
@@ -532,10 +545,12 @@ class Engine::Run {
     while (breaks - holds > 1) {
       const std::size_t middle = holds + (breaks - holds) / 2;
       const double number = number_at(wanted, middle - 1);
-      searching_ = &searching;
       searching.broke.clear();
-      const bool done = co_await attempt(step, number);
-      searching_ = nullptr;
+      bool done = false;
+      {
+        const SearchScope scope(searching_, searching);
+        done = co_await attempt(step, number);
+      }
       if (!done) co_return false;
       v1::Event event;
       auto& told = *event.mutable_attempted();
@@ -616,10 +631,11 @@ class Engine::Run {
       watched->ask_now.notify();
     }
     Searching between;
-    searching_ = &between;
-    const bool recovered =
-        co_await proven(begun + within_, [this] { return decision_.has_value(); });
-    searching_ = nullptr;
+    bool recovered = false;
+    {
+      const SearchScope scope(searching_, between);
+      recovered = co_await proven(begun + within_, [this] { return decision_.has_value(); });
+    }
     if (recovered || decision_) co_return recovered && !decision_;
     const std::string sentence =
         fmt::format("the checks did not hold again within {} of the attempt with {}",
@@ -1139,7 +1155,7 @@ class Engine::Run {
     start.set_version(parts_.version);
     start.set_method_ms(to_ms(length_of(parts_.schedule)));
     for (const auto& [name, parameter] : parts_.plan.params()) {
-      (*start.mutable_params())[name] = parameter.value();
+      (*start.mutable_params())[name] = plan::shown_value(name, parameter.value());
     }
     parts_.tell(std::move(event));
   }

@@ -174,6 +174,13 @@ class Scheduler {
   }
 
   StatusOr<Step> fault(const v1::Step& declared, const v1::Fault& wanted, Step made) {
+    // Of the method itself: method[3].
+    const bool is_first = !wanted.has_search() || !std::exchange(searched_, true);
+    if (!is_first || (wanted.has_search() && made.place.find('.') != std::string::npos)) {
+      return error(StatusCode::kInvalidArgument,
+                   fmt::format("{} ({}): one number is looked for, by a step of the method itself",
+                               made.name, made.place));
+    }
     made.form = wanted.has_search() ? Step::Form::kSearch : Step::Form::kFault;
     if (wanted.has_for_()) made.lasts = Duration(wanted.for_());
     if (wanted.has_search()) made.lasts *= attempts_of(wanted.search());
@@ -282,6 +289,7 @@ class Scheduler {
 
   const v1::Plan& plan_;
   std::size_t steps_ = 0;
+  bool searched_ = false;
   std::vector<std::string> names_;
   Random random_;
   Random seeds_;  // of its own, so that what is picked does not depend on how many faults there are

@@ -54,6 +54,7 @@ class Walk {
  private:
   /// What the numbers say together must be right all the time.
   static Status ramps(const v1::Fault& fault, const std::string& path) {
+    if (const auto problem = bad_search(fault)) return wrong(path, in_words(*problem));
     if (fault.ramps().empty()) return ok();
     if (const auto problem = bad_ramps(fault)) return wrong(path, in_words(*problem));
     for (const v1::Fault& corner : corners_of(fault)) {

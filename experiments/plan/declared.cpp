@@ -516,6 +516,35 @@ std::optional<Problem> bad_end(double number, const FieldDescriptor& field) {
   return out_of_bounds(number, field);
 }
 
+std::optional<Problem> bad_search(const v1::Fault& fault) {
+  if (!fault.has_search()) return std::nullopt;
+  const v1::Search& search = fault.search();
+  const FieldDescriptor* field = field_of(fault, search.field());
+  if (field == nullptr || !is_one_number(*field)) {
+    return Problem{fmt::format("{} cannot be looked for", search.field()), ""};
+  }
+  if (!fault.ramps().empty()) {
+    return Problem{"a number is looked for while another changes", "give the other one value"};
+  }
+  for (const double end : {search.from(), search.to()}) {
+    if (auto problem = bad_end(end, *field)) {
+      problem->summary = fmt::format("{} {}", search.field(), problem->summary);
+      return problem;
+    }
+  }
+  const double range = std::abs(search.to() - search.from());
+  if (!(search.resolution() > 0) || search.resolution() > range) {
+    return Problem{
+        fmt::format("the resolution does not divide what {} is looked for in", search.field()),
+        fmt::format("write at most {}", format_number(range, rules_of(*field).unit()))};
+  }
+  constexpr double kFinest = 1e6;
+  if (range / search.resolution() > kFinest) {
+    return Problem{"the resolution is finer than a millionth of the range", "write a larger one"};
+  }
+  return std::nullopt;
+}
+
 std::optional<Problem> bad_ramps(const v1::Fault& fault) {
   for (int n = 0; n < fault.ramps_size(); ++n) {
     const v1::Ramp& ramp = fault.ramps(n);

@@ -106,6 +106,9 @@ std::vector<Finding> contradictions(const Message& message, std::string_view cal
 /// all.
 std::optional<Problem> bad_end(double number, const FieldDescriptor& field);
 
+/// What is wrong with what a fault looks for, from a plan or over the wire.
+std::optional<Problem> bad_search(const v1::Fault& fault);
+
 /// What is wrong with a fault's ramps, from a plan or over the wire.
 std::optional<Problem> bad_ramps(const v1::Fault& fault);
 

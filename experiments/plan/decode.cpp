@@ -892,9 +892,8 @@ class Decoder {
     for (const auto& [ramp, written] : courses) *fault.add_ramps() = ramp;
     if (searched != nullptr) {
       *fault.mutable_search() = search;
-      if (!courses.empty()) {
-        out_.error(searched->place, "a number is looked for while another changes",
-                   "give the other one value");
+      if (const auto problem = bad_search(fault)) {
+        return out_.error(searched->place, problem->summary, problem->hint);
       }
     }
     if (const auto problem = bad_ramps(fault)) {

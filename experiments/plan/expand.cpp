@@ -117,13 +117,21 @@ class Expansion {
     path = (below / named.text).lexically_normal();
     const auto [known, fresh] = files_.try_emplace(path.native(), nullptr);
     if (!fresh) return known->second;
+    if (named.text.find("${") != named.text.npos) {
+      unreadable_.insert(path.native());
+      out_.error(named.place, "a file's name has no parameters",
+                 "which files belong to a plan is the same for every run");
+      return nullptr;
+    }
     if (path.is_absolute() || *path.begin() == "..") {
+      unreadable_.insert(path.native());
       out_.error(named.place, "this file is not below the plan's folder",
                  "write its path from there, without a leading /");
       return nullptr;
     }
     std::string text;
     if (const std::string wrong = folder_.read_below(path.native(), text); !wrong.empty()) {
+      unreadable_.insert(path.native());
       out_.error(named.place, fmt::format("{}: {}", folder_.shown(path.native()), wrong));
       return nullptr;
     }
@@ -182,7 +190,7 @@ class Expansion {
         continue;
       }
       if (const YamlNode* steps = included_file(*path, below)) {
-        steps_ += steps->items.size();
+        steps_ += 1 + steps->items.size();
         items.insert(items.end(), steps->items.begin(), steps->items.end());
         changed = true;
       } else {
@@ -206,7 +214,8 @@ class Expansion {
     const std::size_t before = out_.errors;
     const YamlNode* steps = read(named, below, path);
     if (steps == nullptr || !steps->is_sequence()) {
-      if (out_.errors == before && named.is_scalar() && !named.text.empty()) {
+      if (out_.errors == before && !unreadable_.contains(path.native()) && named.is_scalar() &&
+          !named.text.empty()) {
         out_.error(named.place, "this file is not a list of steps",
                    "begin each step in it with \"- \", without a key around them");
       }
@@ -509,7 +518,8 @@ class Expansion {
         return without_value(node);
       }
       if (value.text.size() < kLongestRemark && value.text.find("://") == value.text.npos) {
-        remarks.push_back(fmt::format("{} is \"{}\", {}", name, value.text, value.from));
+        remarks.push_back(
+            fmt::format("{} is \"{}\", {}", name, shown_value(name, value.text), value.from));
       }
       const bool whole = next == 0 && close + 1 == text.size();
       if (whole) copy.plain = value.plain;
@@ -545,6 +555,7 @@ class Expansion {
   Diagnostics& out_;
   Folder folder_;
   std::unordered_map<std::string, const YamlNode*> files_;
+  std::unordered_set<std::string> unreadable_;  ///< Told.
   std::vector<fs::path> including_;
   std::size_t steps_ = 0;  ///< That files brought.
   bool too_many_ = false;
@@ -557,6 +568,18 @@ class Expansion {
 };
 
 }  // namespace
+
+std::string shown_value(const std::string& name, const std::string& value) {
+  std::string lower = name;
+  for (char& c : lower) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  }
+  for (const std::string_view word : {"pass", "pw", "secret", "token", "key", "credential"}) {
+    if (lower.find(word) != lower.npos) return "***";
+  }
+  const bool is_url = value.find("://") != value.npos && value.find('@') != value.npos;
+  return is_url ? "***" : value;
+}
 
 Values expand(YamlTree& tree, const Given& given, Diagnostics& diagnostics) {
   return Expansion(tree, given, diagnostics).run();

@@ -38,6 +38,7 @@ Loaded load(std::string text, std::string file_name, const Given& given) {
   for (const auto& [name, value] : values) {
     if (plan.params().contains(name)) (*plan.mutable_params())[name].set_value(value);
   }
+  loaded.nodes = {plan.nodes().begin(), plan.nodes().end()};
   if (!diagnostics.has_errors()) loaded.plan = std::move(plan);
   return loaded;
 }

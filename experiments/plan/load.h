@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -24,7 +25,8 @@ struct Given {
 
 struct Loaded {
   Diagnostics diagnostics;
-  std::optional<v1::Plan> plan;  ///< Absent if there are errors. Defaults are filled in.
+  std::optional<v1::Plan> plan;           ///< Absent if there are errors. Defaults are filled in.
+  std::map<std::string, v1::Node> nodes;  ///< Those that can be read, whatever else is wrong.
 };
 
 /// Never throws; every error of the text in one go, and of the files that it includes: these are
@@ -49,6 +51,10 @@ struct Beyond {
 /// message is right if no errors come back. `called`: what such a file is, in a plural: guardrails.
 Diagnostics load_message_file(const std::string& path, const std::string& called,
                               const Beyond& beyond, google::protobuf::Message& message);
+
+/// A parameter's value as logs and screens may show it: stars for one that is called a password, a
+/// secret, a token or a key, and for a URL with credentials.
+std::string shown_value(const std::string& name, const std::string& value);
 
 /// Whether a message that came over the wire keeps its declared bounds: required fields, oneofs,
 /// ranges, known enums. Errors: kInvalidArgument with the field's path: fault.network.delay: …

@@ -148,6 +148,11 @@ class Weighing {
       ++inside_;
       std::size_t count = 1;
       if (step.has_parallel()) {
+        for (const YamlNode* beside : written->items) {
+          if (beside->find_key("ask") == nullptr) continue;
+          out_.error(beside->find_key("ask")->place, "a question beside other steps",
+                     "a person answers one thing at a time: ask before or after them");
+        }
         count += steps(*written, *step.mutable_parallel()->mutable_steps());
       } else if (const YamlNode* list = written->find("steps")) {
         count += step.repeat().times() * steps(*list, *step.mutable_repeat()->mutable_steps());

@@ -123,6 +123,10 @@ class Builder {
     } else if (begins("found a tab character") ||
                (cannot_start && at < text.size() && text[at] == '\t')) {
       out_.error(place, "a tab indents this line", "indent with blanks");
+    } else if (const std::size_t bare = text.substr(0, at + 1).rfind("${");
+               begins("did not find expected ',' or ") && bare != text.npos && bare >= from) {
+      out_.error(marks_.place(bare, rest_of_line(bare)),
+                 "a text with ${ in it needs quotes within brackets", "write \"${name}\"");
     } else if (begins("did not find expected ',' or ")) {
       const char bracket = what.ends_with("'}'") ? '}' : ']';
       out_.error(

@@ -540,6 +540,7 @@ void Node::halt(const v1::HaltRequest& request,
   log(LogLevel::kWarn, fmt::format("event=halted by={} reason={} leases={}", quoted(halted.by()),
                                    quoted(halted.reason()), leases_.size()));
   const auto ended = leases_;
+  const std::uint32_t faults = this->faults();
   for (const auto& lease : ended) {
     v1::LeaseEvent event;
     *event.mutable_halted() = halted;
@@ -547,11 +548,11 @@ void Node::halt(const v1::HaltRequest& request,
     end_lease(lease, error(StatusCode::kFailedPrecondition,
                            fmt::format("halted by {}: {}", halted.by(), halted.reason())));
   }
-  const auto quiet = [ended, kept, answer = std::move(answer)] {
+  const auto quiet = [ended, kept, faults, answer = std::move(answer)] {
     v1::HaltReply reply;
+    reply.set_faults(faults);
     for (const auto& lease : ended) {
       reply.add_runs(lease->run);
-      reply.set_faults(reply.faults() + static_cast<std::uint32_t>(lease->faults.size()));
       for (const auto& [id, fault] : lease->faults) {
         for (const std::string& line : fault->residue) reply.add_residue(id + ": " + line);
       }

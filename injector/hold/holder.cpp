@@ -248,7 +248,8 @@ class Holder {
         standing = fault.become(fault_at(wanted, now - begun));
         if (!standing.ok()) return v1::OBJECTS_GONE;
         failpoint<"holder.changed">();
-        changes = now >= unchanging ? kNever : std::min(now + kStep, unchanging);
+        // From now on: however long it took, messages and signals are looked at in between.
+        changes = now >= unchanging ? kNever : monotonic_now() + kStep;
         continue;
       }
       if (wake == Wake::kWatched) {

@@ -199,6 +199,22 @@ TEST_CASE("a pulse is the same fault on the same nodes and off between until its
   }
 }
 
+TEST_CASE("one number is looked for by a step of the method itself") {
+  v1::Plan plan = plan_of(1);
+  v1::Search& search = *add_step(plan).mutable_fault()->mutable_search();
+  search.set_field("delay");
+  search.set_to(1e9);
+  search.set_resolution(1e6);
+  CHECK(make_schedule(plan, 1).ok());
+  SUBCASE("twice") { *plan.add_method() = plan.method(0); }
+  SUBCASE("among others") {
+    const v1::Step inner = plan.method(0);
+    *plan.mutable_method(0)->mutable_parallel()->add_steps() = inner;
+  }
+  CHECK(message_of(make_schedule(plan, 1).status())
+            .find("one number is looked for, by a step of the method itself") != std::string::npos);
+}
+
 TEST_CASE("no plan makes more steps than it may have however it was made") {
   v1::Plan plan = plan_of(1);
   v1::Step& step = add_step(plan);

@@ -68,6 +68,30 @@ TEST_CASE("a required choice and a required field are missed") {
   CHECK(told(fault) == "fault.cpu.load: missing");
 }
 
+TEST_CASE("ramps and searches that no plan could say are refused") {
+  v1::Fault fault = slow();
+  v1::Search& search = *fault.mutable_search();
+  search.set_field("nope");
+  CHECK(told(fault) == "fault: nope cannot be looked for");
+  search.set_field("delay");
+  search.set_to(1e9);
+  CHECK(told(fault) ==
+        "fault: the resolution does not divide what delay is looked for in; write at most 1s");
+  search.set_resolution(1e-300);
+  CHECK(told(fault) ==
+        "fault: the resolution is finer than a millionth of the range; write a larger one");
+  search.set_resolution(1e6);
+  CHECK(told(fault) == "ok");
+  search.set_to(1e300);
+  CHECK(told(fault) != "ok");
+  fault = slow();
+  v1::Ramp& ramp = *fault.add_ramps();
+  ramp.set_field("delay");
+  ramp.set_to(5e9);
+  ramp.set_over(1000);
+  CHECK(told(fault) == "fault: delay is less than where its ramp goes");
+}
+
 TEST_CASE("numbers that no enum has are refused") {
   v1::Fault fault = slow();
   fault.mutable_network()->set_direction(static_cast<v1::Direction>(77));

@@ -312,8 +312,9 @@ Example
 }
 
 TEST_CASE("a field is explained where it stands") {
-  CHECK(*explain("delay") ==
-        R"(delay in network: duration, added to every matched packet (1us to 60s; may be a ramp; such as
+  CHECK(
+      *explain("delay") ==
+      R"(delay in network: duration, added to every matched packet (1us to 60s; may be a ramp; such as
   200ms)
 delay in slot: duration, the mean time from slot to slot, where it is drawn from a distribution
   (1us to 60s; such as 1ms)
