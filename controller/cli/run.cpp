@@ -352,10 +352,8 @@ int run_plan(const Invocation& said) {
   }
   v1::ResolvedPlan kept_plan = chosen->resolved;
   kept_plan.clear_world();
-  if (const Status kept = write_resolved(folder / "plan.json", kept_plan); !kept.ok()) {
-    complain(message_of(kept) + "; --runs-dir names another place for runs");
-    return kRefused;
-  }
+  const Status plan_kept = write_resolved(folder / "plan.json", kept_plan);
+  if (!plan_kept.ok()) complain("it cannot be walked again: " + message_of(plan_kept));
   const report::Style style = report::style_of(STDERR_FILENO);
   const auto screen = report::make_screen(STDERR_FILENO, style);
   (*log)->tell(*screen);
@@ -431,6 +429,7 @@ int run_plan(const Invocation& said) {
     complain(message_of(read.status()));
     kept = false;
   }
+  kept = kept && plan_kept.ok();
   // Of a line that is torn, reading left nothing.
   events.insert(events.end(), unwritten.events().begin(), unwritten.events().end());
   kept = write_reports(folder, said, events, files) && kept;

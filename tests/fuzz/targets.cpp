@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <google/protobuf/message.h>
+#include <google/protobuf/stubs/logging.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -96,6 +97,8 @@ std::string take_guardrails(std::string_view bytes) {
 /// The bytes as one message, and the words of each fault in it once it keeps its bounds.
 template <typename T, typename Faults>
 std::string take_as(std::string_view bytes, Faults faults_of) {
+  // What is not UTF-8 is told by protobuf itself, a line each time.
+  const google::protobuf::LogSilencer quiet;
   T message;
   if (!message.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) return "";
   const Status bounds = plan::check_bounds(message);
