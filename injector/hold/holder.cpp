@@ -247,7 +247,6 @@ class Holder {
       if (wake == Wake::kDeadline && now < deadline()) {
         standing = fault.become(fault_at(wanted, now - begun));
         if (!standing.ok()) return v1::OBJECTS_GONE;
-        failpoint<"holder.changed">();
         // From now on: however long it took, messages and signals are looked at in between.
         changes = now >= unchanging ? kNever : monotonic_now() + kStep;
         continue;

@@ -50,6 +50,16 @@ std::unique_ptr<Sample> make_delay(const Namespace&) {
   return std::make_unique<OnLoopback>(delay_fault(kPort, milliseconds(10), v1::BOTH));
 }
 
+/// One that is set anew again and again for as long as it lives.
+std::unique_ptr<Sample> make_ramp(const Namespace&) {
+  v1::Fault fault = delay_fault(kPort, milliseconds(20), v1::EGRESS);
+  v1::Ramp& ramp = *fault.add_ramps();
+  ramp.set_field("delay");
+  ramp.set_to(static_cast<double>(fault.network().delay()));
+  ramp.set_over(fault.for_());
+  return std::make_unique<OnLoopback>(std::move(fault));
+}
+
 std::unique_ptr<Sample> make_loss(const Namespace&) {
   return std::make_unique<OnLoopback>(loss_fault(kPort, 100));
 }
@@ -318,6 +328,7 @@ const std::vector<std::pair<std::string, std::string>>& takes_all() {
 std::span<const SampleKind> samples() {
   static const SampleKind all[] = {
       {.kind = "network", .words = "delay on lo both ways", .make = make_delay},
+      {.kind = "network", .words = "delay on lo that ramps", .make = make_ramp},
       {.kind = "network", .words = "loss of all on lo", .make = make_loss},
       {.kind = "kill", .words = "one process", .make = make<TwoSleepers>},
       {.kind = "pause", .words = "one process", .make = make<Paused>},
