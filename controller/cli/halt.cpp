@@ -203,7 +203,7 @@ int halt(const Invocation& said) {
     std::error_code failed;
     fs::create_directories(latch.parent_path(), failed);
     const Status kept = report::write_report(
-        latch, fmt::format("{}\n{}\n{}\n", who(), now(), escape_controls(reason)), 0600);
+        latch, format_halt({.by = who(), .at = now(), .reason = reason}), 0600);
     latched = kept.ok();
     if (!latched) complain("new runs are not kept from beginning: " + message_of(kept));
   }

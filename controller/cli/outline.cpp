@@ -32,9 +32,7 @@ std::string share(std::size_t some, std::size_t of, const std::string& what) {
 }
 
 const v1::MessageRules& rules_of_kind(const v1::Fault& fault) {
-  const auto* kind = fault.GetReflection()->GetOneofFieldDescriptor(
-      fault, fault.GetDescriptor()->FindOneofByName("kind"));
-  return plan::rules_of(*kind->message_type());
+  return plan::rules_of(*kind_of(fault)->message_type());
 }
 
 /// How much of the fleet is touched, as a whole and of those with each label.

@@ -11,14 +11,14 @@
 #include <boost/asio/this_coro.hpp>
 #include <cstdlib>
 #include <deque>
-#include <fstream>
 #include <functional>
-#include <iterator>
 #include <mutex>
 #include <thread>
+#include <type_traits>
 #include <utility>
 
 #include "controller/fleet/wake.h"
+#include "experiments/base/file.h"
 #include "experiments/base/units.h"
 #include "squall/v1/node.grpc.pb.h"
 
@@ -341,40 +341,40 @@ class GrpcNode final : public Node, public Latch {
     co_await asio::this_coro::throw_if_cancelled(false);
     if (!mailbox_) mailbox_ = std::make_shared<Mailbox>(co_await asio::this_coro::executor);
     make_channel();
-    const auto call = std::make_shared<Call<v1::Description>>(kReachWithin);
-    call->reader = stub_->PrepareAsyncDescribe(&call->context, {}, &poller_->queue());
-    const grpc::Status status = co_await Call<v1::Description>::finish(call, mailbox_);
+    v1::Description description;
+    const grpc::Status status =
+        co_await ask(&Stub::PrepareAsyncDescribe, {}, kReachWithin, description);
     if (!status.ok()) co_return explain(address_, tls(), status);
-    co_return call->reply;
+    co_return description;
   }
 
   asio::awaitable<StatusOr<v1::HaltReply>> halt(v1::HaltRequest request) override {
     const auto described = co_await connect();
     if (!described.ok()) co_return described.status();
-    const auto call = std::make_shared<Call<v1::HaltReply>>(kHaltWithin);
-    call->reader = stub_->PrepareAsyncHalt(&call->context, request, &poller_->queue());
-    const grpc::Status status = co_await Call<v1::HaltReply>::finish(call, mailbox_);
+    v1::HaltReply reply;
+    const grpc::Status status =
+        co_await ask(&Stub::PrepareAsyncHalt, std::move(request), kHaltWithin, reply);
     if (!status.ok()) co_return in_context(address_, from_grpc(status));
-    co_return call->reply;
+    co_return reply;
   }
 
   asio::awaitable<StatusOr<v1::ResumeReply>> resume(v1::ResumeRequest request) override {
     const auto described = co_await connect();
     if (!described.ok()) co_return described.status();
-    const auto call = std::make_shared<Call<v1::ResumeReply>>(kAnswerWithin);
-    call->reader = stub_->PrepareAsyncResume(&call->context, request, &poller_->queue());
-    const grpc::Status status = co_await Call<v1::ResumeReply>::finish(call, mailbox_);
+    v1::ResumeReply reply;
+    const grpc::Status status =
+        co_await ask(&Stub::PrepareAsyncResume, std::move(request), kAnswerWithin, reply);
     if (!status.ok()) co_return in_context(address_, from_grpc(status));
-    co_return call->reply;
+    co_return reply;
   }
 
   asio::awaitable<StatusOr<v1::PreflightReply>> preflight(v1::PreflightRequest request) override {
     co_await asio::this_coro::throw_if_cancelled(false);
-    const auto call = std::make_shared<Call<v1::PreflightReply>>(kAnswerWithin);
-    call->reader = stub_->PrepareAsyncPreflight(&call->context, request, &poller_->queue());
-    const grpc::Status status = co_await Call<v1::PreflightReply>::finish(call, mailbox_);
+    v1::PreflightReply reply;
+    const grpc::Status status =
+        co_await ask(&Stub::PrepareAsyncPreflight, std::move(request), kAnswerWithin, reply);
     if (!status.ok()) co_return from_grpc(status);
-    co_return call->reply;
+    co_return reply;
   }
 
   asio::awaitable<StatusOr<v1::Opened>> open(v1::Open wanted, Listener listener) override {
@@ -474,6 +474,23 @@ class GrpcNode final : public Node, public Latch {
     Wake changed;
   };
 
+  using Stub = v1::Injector::Stub;
+  template <typename Request, typename Reply>
+  using Prepare = std::unique_ptr<grpc::ClientAsyncResponseReader<Reply>> (Stub::*)(
+      grpc::ClientContext*, const Request&, grpc::CompletionQueue*);
+
+  /// Asks, and takes the reply if there is one.
+  template <typename Request, typename Reply>
+  asio::awaitable<grpc::Status> ask(Prepare<Request, Reply> prepare,
+                                    std::type_identity_t<Request> request, Duration within,
+                                    Reply& reply) {
+    const auto call = std::make_shared<Call<Reply>>(within);
+    call->reader = (stub_.get()->*prepare)(&call->context, request, &poller_->queue());
+    grpc::Status status = co_await Call<Reply>::finish(call, mailbox_);
+    if (status.ok()) reply = std::move(call->reply);
+    co_return status;
+  }
+
   bool tls() const { return !address_.starts_with("unix:"); }
 
   void make_channel() {
@@ -534,19 +551,6 @@ class GrpcNode final : public Node, public Latch {
   MonotonicTime renewed_at_;  ///< The last time that was within the lease.
 };
 
-StatusOr<std::string> read_pem(const std::string& folder, const char* name) {
-  const std::string path = folder + "/" + name;
-  std::ifstream file(path, std::ios::binary);
-  std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  if (!file.is_open()) {
-    return error(StatusCode::kInvalidArgument, fmt::format("{}: cannot be read", path));
-  }
-  if (!contains(text, "-----BEGIN ")) {
-    return error(StatusCode::kInvalidArgument, fmt::format("{}: is not a PEM file", path));
-  }
-  return text;
-}
-
 }  // namespace
 
 StatusOr<Credentials> read_credentials(const std::string& folder) {
@@ -554,7 +558,7 @@ StatusOr<Credentials> read_credentials(const std::string& folder) {
   for (auto [name, field] :
        {std::pair{"ca.pem", &Credentials::ca}, std::pair{"cert.pem", &Credentials::certificate},
         std::pair{"key.pem", &Credentials::key}}) {
-    auto text = read_pem(folder, name);
+    auto text = read_pem(folder + "/" + name);
     if (!text.ok()) return text.status();
     read.*field = *std::move(text);
   }

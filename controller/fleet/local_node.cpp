@@ -20,8 +20,6 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <cerrno>
 #include <cstring>
-#include <fstream>
-#include <iterator>
 #include <optional>
 #include <system_error>
 #include <utility>
@@ -30,6 +28,8 @@
 #include "controller/fleet/grpc_node.h"
 #include "controller/fleet/wake.h"
 #include "experiments/base/fd.h"
+#include "experiments/base/file.h"
+#include "experiments/base/state.h"
 
 namespace squall::fleet {
 namespace asio = boost::asio;
@@ -42,18 +42,10 @@ constexpr Duration kStartWithin = std::chrono::seconds(10);
 /// themselves).
 constexpr Duration kEndWithin = std::chrono::seconds(5);
 
-/// Whether something accepts connections at the socket. Never blocks: a unix socket answers at
-/// once.
 /// Errors: kFailedPrecondition, with who halted this machine.
-Status is_halted(const fs::path& state) {
-  std::ifstream latch(local_latch(state));
-  if (!latch) return ok();
-  std::string by, at, reason;
-  std::getline(latch, by) && std::getline(latch, at) && std::getline(latch, reason);
-  return error(StatusCode::kFailedPrecondition,
-               fmt::format("this machine was halted by {} at {}: {}; `squall resume` lets runs "
-                           "begin again",
-                           by, at, reason));
+Status check_not_halted(const fs::path& state) {
+  const std::optional<Halt> halt = read_halt(local_latch(state));
+  return halt ? error(StatusCode::kFailedPrecondition, "this machine: " + in_words(*halt)) : ok();
 }
 
 /// A state directory that this process alone uses, as long as `lock` is open.
@@ -95,8 +87,7 @@ StatusOr<fs::path> find_squalld() {
 
 /// The last line that a daemon wrote, for people.
 std::string tail_of(const fs::path& log) {
-  std::ifstream file(log, std::ios::binary);
-  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  const std::string text = read_whole(log).value_or("");
   const std::size_t end = text.find_last_not_of("\n ");
   if (end == std::string::npos) return fmt::format("its log {} is empty", log.native());
   const std::size_t start = text.rfind('\n', end) + 1;  // npos + 1 is 0
@@ -256,7 +247,7 @@ class LocalNode final : public Node {
         if (!started.ok()) co_return in_context("the local node", started);
         socket_path = daemon_->socket_path();
         // Again, now that squall halt finds it: whoever came before found nobody listening.
-        const Status free = is_halted(options_.state);
+        const Status free = check_not_halted(options_.state);
         if (!free.ok()) {
           co_await daemon_->stop();
           daemon_.reset();
@@ -296,7 +287,7 @@ class LocalNode final : public Node {
 
  private:
   asio::awaitable<Status> start() {
-    if (Status free = is_halted(options_.state); !free.ok()) co_return free;
+    if (Status free = check_not_halted(options_.state); !free.ok()) co_return free;
     fs::path program = options_.squalld;
     if (program.empty()) {
       auto found = find_squalld();

@@ -1,14 +1,9 @@
 #include "controller/import/import.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
-#include <system_error>
 #include <utility>
 
 #include "controller/import/draft.h"
@@ -16,7 +11,7 @@
 #include "controller/import/mapping.h"
 #include "controller/import/source.h"
 #include "controller/import/words.h"
-#include "experiments/base/fd.h"
+#include "experiments/plan/file.h"
 #include "experiments/plan/load.h"
 
 namespace squall::importing {
@@ -238,28 +233,6 @@ auto named(const Formats& formats, std::string_view name) {
   return found == formats.end() ? nullptr : *found;
 }
 
-/// The file's text, or why not.
-std::string read_file(const std::string& path, std::string& text) {
-  if (path.find('\0') != std::string::npos) return "has a NUL byte in its name";
-  // Non-blocking, or a fifo without a writer would hold us here before we could see that it is one.
-  const Fd file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
-  const auto failed = [](int number) { return std::generic_category().message(number); };
-  if (!file.is_open()) return failed(errno);
-  struct stat status {};
-  if (fstat(file.number(), &status) != 0) return failed(errno);
-  if (S_ISDIR(status.st_mode)) return "is a directory";
-  if (!S_ISREG(status.st_mode)) return "is not a file";
-  std::array<char, 1 << 16> part{};
-  for (;;) {
-    const ssize_t got = read(file.number(), part.data(), part.size());
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return failed(errno);
-    if (got == 0) return "";
-    text.append(part.data(), static_cast<std::size_t>(got));
-    if (text.size() > kLargestSource) return "is larger than 1 MiB, which no experiment is";
-  }
-}
-
 }  // namespace
 
 std::vector<std::string> format_names() {
@@ -304,7 +277,7 @@ Imported import_text(std::string text, std::string file_name, std::string_view f
 
 Imported import_file(const std::string& path, std::string_view from) {
   std::string text;
-  const std::string wrong = read_file(path, text);
+  const std::string wrong = plan::read_file(path, nullptr, text);
   if (wrong.empty()) return import_text(std::move(text), path, from);
   Imported imported;
   imported.diagnostics.file = path;

@@ -456,11 +456,6 @@ std::string plain_line(const Story& story, const v1::Event& event, const Style& 
     }
     case v1::Event::kFound:
       return yes("found: " + safe(event.found().words()));
-    case v1::Event::kNoted: {
-      const v1::Noted& told = event.noted();
-      return fmt::format("{} {}{}{}: {}", marks.note, safe(told.by()),
-                         told.kind().empty() ? "" : ", ", safe(told.kind()), safe(told.words()));
-    }
     case v1::Event::kFaultInjecting:
       return fmt::format("injecting {}", fault(event.fault_injecting().fault()));
     case v1::Event::kFaultApplied: {

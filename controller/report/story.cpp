@@ -362,9 +362,6 @@ void Story::take(const v1::Event& event) {
     case v1::Event::kFound:
       answer = event.found();
       break;
-    case v1::Event::kNoted:
-      notes.emplace_back(moment, event.noted());
-      break;
     case v1::Event::kFaultInjecting:
     case v1::Event::kFaultApplied:
     case v1::Event::kFaultEvidence:

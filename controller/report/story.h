@@ -149,7 +149,6 @@ class Story {
   std::optional<v1::Asked> question;    ///< That waits for its answer.
   std::vector<v1::Attempted> attempts;  ///< Of the search, in their order.
   std::optional<v1::Found> answer;      ///< What it came to.
-  std::vector<std::pair<Moment, v1::Noted>> notes;
   std::optional<v1::AbortDecided> abort;
   Moment abort_at;
   std::size_t acting_at_abort = 0;  ///< Faults whose effect had not ended by then.

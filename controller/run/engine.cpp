@@ -23,7 +23,7 @@
 #include "experiments/base/ids.h"
 #include "experiments/base/units.h"
 #include "experiments/checks/judge.h"
-#include "experiments/fault/ramp.h"
+#include "experiments/fault/fault.h"
 #include "experiments/plan/declared.h"
 #include "experiments/plan/explain.h"
 #include "experiments/plan/forms.h"
@@ -310,7 +310,7 @@ class Engine::Run {
     }
     // Boost 1.81's || waits for the first success and then for the loser to finish: neither side
     // throws, and every await in them honours cancellation.
-    co_await (walk(parts_.schedule) || decided());
+    co_await (walk() || decided());
   }
 
   /// Not part of what an abort cancels: once begun it ends with every node settled, or named.
@@ -364,11 +364,8 @@ class Engine::Run {
 
   asio::awaitable<void> recovery() {
     enter(v1::RECOVERY);
-    for (const auto& watched : watched_) {
-      watched->judge.restart(reverted_at_);
-      watched->since = reverted_at_;
-      watched->ask_now.notify();
-    }
+    judge_from(reverted_at_);
+    ask_now();
     const bool recovered = co_await proven(reverted_at_ + within_, [this] { return interrupted_; });
     if (recovered) {
       v1::Event event;
@@ -480,7 +477,7 @@ class Engine::Run {
   // ---- the walk
   // ----------------------------------------------------------------------------------
 
-  asio::awaitable<void> walk(const std::vector<Step>& steps) { co_await take_in_turn(steps); }
+  asio::awaitable<void> walk() { co_await take_in_turn(parts_.schedule); }
 
   /// Whether the walk may go on. Never throws.
   asio::awaitable<bool> take(const Step& step) {
@@ -609,10 +606,7 @@ class Engine::Run {
       target.fault.set_id(new_fault_id());
     }
     attempt.name = plan::in_words(attempt.targets.front().fault);
-    for (const auto& watched : watched_) {
-      watched->judge.restart(monotonic_now());
-      watched->since = monotonic_now();
-    }
+    judge_from(monotonic_now());
     tell_step(attempt);
     const bool done = co_await act(attempt);
     searching_->attempt = nullptr;
@@ -625,11 +619,8 @@ class Engine::Run {
   /// Every check holds again, so that the next attempt says something.
   asio::awaitable<bool> recovered_from(double number, v1::Unit unit) {
     const MonotonicTime begun = monotonic_now();
-    for (const auto& watched : watched_) {
-      watched->judge.restart(begun);
-      watched->since = begun;
-      watched->ask_now.notify();
-    }
+    judge_from(begun);
+    ask_now();
     Searching between;
     bool recovered = false;
     {
@@ -1021,6 +1012,19 @@ class Engine::Run {
     }
     for (v1::Event& one : told) parts_.tell(std::move(one));
     judged_.notify();
+  }
+
+  /// What was asked before is not held against what comes.
+  void judge_from(MonotonicTime time) {
+    for (const auto& watched : watched_) {
+      watched->judge.restart(time);
+      watched->since = time;
+    }
+  }
+
+  /// Every check, without waiting for its turn.
+  void ask_now() {
+    for (const auto& watched : watched_) watched->ask_now.notify();
   }
 
   /// Until every check has enough answers and holds. False: not by the deadline, or `stop` says so.

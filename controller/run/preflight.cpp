@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "controller/fleet/wake.h"
+#include "experiments/fault/fault.h"
 
 namespace squall::run {
 namespace asio = boost::asio;
@@ -84,8 +85,7 @@ std::string wrong_environment(const v1::Plan& plan, const std::string& node,
 }
 
 bool knows(const v1::Description& description, const v1::Fault& fault) {
-  const auto* kind = fault.GetReflection()->GetOneofFieldDescriptor(
-      fault, fault.GetDescriptor()->FindOneofByName("kind"));
+  const auto* kind = kind_of(fault);
   const auto& kinds = description.kinds();
   return kind != nullptr && std::find(kinds.begin(), kinds.end(), kind->name()) != kinds.end();
 }

@@ -11,7 +11,7 @@
 #include "controller/run/partition.h"
 #include "experiments/base/ids.h"
 #include "experiments/base/units.h"
-#include "experiments/fault/ramp.h"
+#include "experiments/fault/fault.h"
 #include "experiments/plan/explain.h"
 #include "experiments/plan/rules.h"
 
@@ -184,12 +184,12 @@ class Scheduler {
     made.form = wanted.has_search() ? Step::Form::kSearch : Step::Form::kFault;
     if (wanted.has_for_()) made.lasts = Duration(wanted.for_());
     if (wanted.has_search()) made.lasts *= attempts_of(wanted.search());
-    auto targets = wanted.has_partition() ? parted(declared) : picked(declared);
+    auto targets = wanted.has_partition() ? parted(declared) : picked(declared, made.why);
     if (!targets.ok())
       return in_context(fmt::format("{} ({})", made.name, made.place), targets.status());
     made.targets = *std::move(targets);
     made.parts = wanted.has_partition();
-    made.why = made.parts ? in_words(wanted.partition()) : why(declared, made.targets.size());
+    if (made.parts) made.why = in_words(wanted.partition());
     for (Target& target : made.targets) {
       target.fault.clear_pulse();
       number(target.fault);
@@ -197,8 +197,9 @@ class Scheduler {
     return made;
   }
 
-  StatusOr<std::vector<Target>> picked(const v1::Step& declared) {
-    const auto nodes = selected(declared);
+  /// `why`: these, in words.
+  StatusOr<std::vector<Target>> picked(const v1::Step& declared, std::string& why) {
+    const auto nodes = selected(declared, why);
     if (!nodes.ok()) return nodes.status();
     std::vector<Target> targets;
     for (const std::size_t node : *nodes) targets.push_back({node, declared.fault()});
@@ -228,7 +229,7 @@ class Scheduler {
     return targets;
   }
 
-  StatusOr<std::vector<std::size_t>> selected(const v1::Step& declared) {
+  StatusOr<std::vector<std::size_t>> selected(const v1::Step& declared, std::string& why) {
     const v1::Selector& on = declared.on();
     std::vector<std::size_t> nodes;
     for (std::size_t n = 0; n < names_.size(); ++n) {
@@ -237,6 +238,7 @@ class Scheduler {
     if (nodes.empty()) return error(StatusCode::kInvalidArgument, "`on` matches no node");
     const auto count = picked_count(declared.pick(), nodes.size());
     if (!count.ok()) return count.status();
+    why = in_words(on, *count, nodes.size());
     if (*count == nodes.size()) return nodes;
     // The first steps of a Fisher-Yates shuffle; then in the nodes' own order again.
     for (std::size_t n = 0; n < *count; ++n) {
@@ -255,11 +257,8 @@ class Scheduler {
   }
 
   /// Why a step acts on as many nodes as it does, and on these.
-  std::string why(const v1::Step& declared, std::size_t picked) const {
-    const v1::Selector& on = declared.on();
+  static std::string in_words(const v1::Selector& on, std::size_t picked, std::size_t matching) {
     if (!on.node().empty()) return "named by the step";
-    const auto matching = static_cast<std::size_t>(std::count_if(
-        names_.begin(), names_.end(), [&](const std::string& name) { return matches(on, name); }));
     std::vector<std::string> labels;
     for (const auto& [label, value] : on.labels()) {
       labels.push_back(fmt::format("{}={}", label, value));

@@ -58,12 +58,9 @@ class Walk {
     if (fault.ramps().empty()) return ok();
     if (const auto problem = bad_ramps(fault)) return wrong(path, in_words(*problem));
     for (const v1::Fault& corner : corners_of(fault)) {
-      const auto& reflection = *corner.GetReflection();
-      const FieldDescriptor& kind = *reflection.GetOneofFieldDescriptor(
-          corner, corner.GetDescriptor()->FindOneofByName("kind"));
-      for (const Finding& finding :
-           contradictions(reflection.GetMessage(corner, &kind), kind.name())) {
-        return wrong(below(below(path, kind.name()), finding.field),
+      const std::string& kind = kind_of(corner)->name();
+      for (const Finding& finding : contradictions(kind_in(corner), kind)) {
+        return wrong(below(below(path, kind), finding.field),
                      in_words({finding.summary, finding.hint}));
       }
     }

@@ -562,11 +562,7 @@ std::optional<Problem> bad_ramps(const v1::Fault& fault) {
         return problem;
       }
     }
-    const OneofDescriptor& kinds = *v1::Fault::descriptor()->FindOneofByName("kind");
-    const auto& reflection = *fault.GetReflection();
-    const Message& kind =
-        reflection.GetMessage(fault, reflection.GetOneofFieldDescriptor(fault, &kinds));
-    if (number_in(kind, *field) < std::max(ramp.from(), ramp.to())) {
+    if (number_in(kind_in(fault), *field) < std::max(ramp.from(), ramp.to())) {
       return Problem{fmt::format("{} is less than where its ramp goes", ramp.field()), ""};
     }
     if (ramp.over() <= 0)
@@ -583,11 +579,8 @@ std::optional<Problem> bad_ramps(const v1::Fault& fault) {
 }
 
 Duration time_until_done(const v1::Fault& fault) {
-  const auto& reflection = *fault.GetReflection();
-  const FieldDescriptor* kind =
-      reflection.GetOneofFieldDescriptor(fault, fault.GetDescriptor()->FindOneofByName("kind"));
-  if (kind == nullptr || fault.has_for_()) return Duration::zero();
-  const Message& asked = reflection.GetMessage(fault, kind);
+  if (kind_of(fault) == nullptr || fault.has_for_()) return Duration::zero();
+  const Message& asked = kind_in(fault);
   std::vector<const FieldDescriptor*> given;
   asked.GetReflection()->ListFields(asked, &given);
   Duration longest = Duration::zero();
@@ -726,9 +719,7 @@ std::vector<Finding> contradictions(const Message& message, std::string_view cal
   // The one rule about `for`: it stands beside the fault's kind, and whether it must is declared by
   // the kind.
   if (const auto* fault = google::protobuf::DynamicCastToGenerated<v1::Fault>(&message)) {
-    const OneofDescriptor& kinds = *type.FindOneofByName("kind");
-    const FieldDescriptor* kind = reflection.GetOneofFieldDescriptor(message, &kinds);
-    if (kind != nullptr) {
+    if (const FieldDescriptor* kind = kind_of(*fault)) {
       const v1::MessageRules& rules = rules_of(*kind->message_type());
       const Message& asked = reflection.GetMessage(message, kind);
       const bool lasts =

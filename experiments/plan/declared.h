@@ -13,7 +13,7 @@
 
 #include "experiments/base/clock.h"
 #include "experiments/base/status.h"
-#include "experiments/fault/ramp.h"
+#include "experiments/fault/fault.h"
 #include "squall/v1/faults.pb.h"
 #include "squall/v1/options.pb.h"
 

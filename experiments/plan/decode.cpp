@@ -899,10 +899,8 @@ class Decoder {
     if (const auto problem = bad_ramps(fault)) {
       return out_.error(courses.front().second->place, problem->summary, problem->hint);
     }
-    const auto& reflection = *fault.GetReflection();
-    const FieldDescriptor& kind = *reflection.GetOneofFieldDescriptor(
-        fault, v1::Fault::descriptor()->FindOneofByName("kind"));
-    const YamlNode* written = node.find(kind.name());
+    const std::string& kind = kind_of(fault)->name();
+    const YamlNode* written = node.find(kind);
     if (written == nullptr) return;
     std::vector<v1::Fault> corners = corners_of(fault);
     if (searched != nullptr) {
@@ -911,8 +909,7 @@ class Decoder {
       }
     }
     for (const v1::Fault& corner : corners) {
-      weigh(corner.GetReflection()->GetMessage(corner, &kind), *written, written->place,
-            kind.name());
+      weigh(kind_in(corner), *written, written->place, kind);
     }
   }
 

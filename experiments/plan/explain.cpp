@@ -4,10 +4,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
-#include <iterator>
 
 #include "experiments/base/diagnostic.h"
+#include "experiments/base/file.h"
 #include "experiments/base/units.h"
 #include "experiments/plan/declared.h"
 #include "experiments/plan/describe.h"
@@ -382,9 +381,8 @@ Handwritten read_handwritten(const std::filesystem::path& docs) {
     std::error_code failed;
     for (const fs::directory_entry& entry : fs::directory_iterator(folder, failed)) {
       if (entry.path().extension() != ".md") continue;
-      std::ifstream file(entry.path(), std::ios::binary);
-      found[entry.path().lexically_relative(docs).string()] = {std::istreambuf_iterator<char>(file),
-                                                               {}};
+      auto text = read_whole(entry.path());
+      if (text.ok()) found[entry.path().lexically_relative(docs).string()] = *std::move(text);
     }
   }
   return found;

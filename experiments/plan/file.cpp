@@ -35,7 +35,7 @@ std::string read_open(const Fd& file, const Unfit& unfit, std::string& text) {
     if (got < 0) return in_words(errno);
     if (got == 0) break;
     size += static_cast<std::size_t>(got);
-    if (size > kLargestPlan) return "is larger than 1 MiB, which no plan is";
+    if (size > kLargestPlan) return "is larger than 1 MiB";
     if (size == text.size()) text.resize(std::min(2 * size + 4096, kLargestPlan + 1));
   }
   text.resize(size);

@@ -173,9 +173,7 @@ class Weighing {
     if (on == nullptr) {
       if (step.fault().kind_case() == v1::Fault::KIND_NOT_SET) return;
       if (node_names_.size() != 1) {
-        const FieldDescriptor* kind = step.fault().GetReflection()->GetOneofFieldDescriptor(
-            step.fault(), v1::Fault::descriptor()->FindOneofByName("kind"));
-        const YamlNode* key = node.find_key(kind->name());
+        const YamlNode* key = node.find_key(kind_of(step.fault())->name());
         out_.error(key != nullptr ? key->place : node.place, "on which of the nodes?",
                    fmt::format("write `on: {}`, or labels, or `on: all`", node_names_.front()));
         return;
@@ -206,9 +204,7 @@ class Weighing {
 
   void search(const YamlNode& node, const v1::Fault& fault) {
     if (!fault.has_search()) return;
-    const OneofDescriptor& kinds = *v1::Fault::descriptor()->FindOneofByName("kind");
-    const YamlNode* kind =
-        node.find(fault.GetReflection()->GetOneofFieldDescriptor(fault, &kinds)->name());
+    const YamlNode* kind = node.find(kind_of(fault)->name());
     const Place& place = kind->find(fault.search().field())->place;
     if (inside_ > 0) {
       out_.error(place, "a number is looked for among other steps",

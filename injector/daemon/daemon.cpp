@@ -184,12 +184,12 @@ Status serve(const Options& options) {
   if (!guardrails.ok()) return guardrails.status();
   facts.guardrails = *std::move(guardrails);
   facts.halted = state->halted();
-  facts.keep_halted = [&state](const std::optional<v1::Halted>& halted) {
+  facts.keep_halted = [&state](const std::optional<Halt>& halted) {
     return state->keep_halted(halted);
   };
   if (facts.halted) {
-    log(LogLevel::kWarn, "event=still_halted by=" + quoted(facts.halted->by()) +
-                             " reason=" + quoted(facts.halted->reason()));
+    log(LogLevel::kWarn, "event=still_halted by=" + quoted(facts.halted->by) +
+                             " reason=" + quoted(facts.halted->reason));
   }
   holders.keep_spare();
 
@@ -198,7 +198,7 @@ Status serve(const Options& options) {
   StatusOr<std::unique_ptr<Server>> server = Server::start(loop, node, listen, [&] {
     description.set_faults(node.faults());
     description.clear_halted();
-    if (node.halted()) *description.mutable_halted() = *node.halted();
+    if (node.halted()) *description.mutable_halted() = to_message(*node.halted());
     return description;
   });
   if (!server.ok()) return server.status();

@@ -3,10 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <fstream>
-#include <iterator>
 #include <optional>
 
+#include "experiments/base/file.h"
 #include "experiments/base/ids.h"
 #include "injector/daemon/spawn.h"
 #include "injector/daemon/state_dir.h"
@@ -46,8 +45,7 @@ bool is_of(const v1::Swept::Found& found, const std::string& state_id,
 }
 
 LedgerContent read_ledger_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return read_ledger({std::istreambuf_iterator<char>(file), {}});
+  return read_ledger(read_whole(path).value_or(""));
 }
 
 }  // namespace

@@ -28,10 +28,6 @@ constexpr const char* kScript = "script";
 
 const OneofDescriptor& kinds() { return *v1::Fault::descriptor()->FindOneofByName("kind"); }
 
-const FieldDescriptor* kind_of(const v1::Fault& fault) {
-  return fault.GetReflection()->GetOneofFieldDescriptor(fault, &kinds());
-}
-
 const v1::LimitRules& limit_rules() {
   return v1::Guardrails::descriptor()
       ->FindFieldByNumber(v1::Guardrails::kStrongestFieldNumber)

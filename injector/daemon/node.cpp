@@ -14,6 +14,7 @@
 #include "experiments/base/failpoint.h"
 #include "experiments/base/ids.h"
 #include "experiments/base/units.h"
+#include "experiments/fault/fault.h"
 #include "experiments/plan/load.h"
 #include "injector/daemon/log.h"
 
@@ -86,6 +87,14 @@ Duration others_part(const v1::Fault& fault) {
 }
 
 }  // namespace
+
+v1::Halted to_message(const Halt& halt) {
+  v1::Halted message;
+  message.set_by(halt.by);
+  message.set_at(halt.at);
+  message.set_reason(halt.reason);
+  return message;
+}
 
 /// One fault, from its request until nothing is left of it; after that, its answers.
 struct Node::HeldFault {
@@ -200,12 +209,7 @@ void Node::open(LeaseStream& stream, const v1::Open& open, MonotonicTime arrived
                        fmt::format("this node's environment is \"{}\", the plan names \"{}\"",
                                    facts_.environment, open.environment()));
   }
-  if (facts_.halted) {
-    return refuse_open(
-        StatusCode::kFailedPrecondition,
-        fmt::format("halted by {} at {}: {}; `squall resume` lets runs begin again",
-                    facts_.halted->by(), facts_.halted->at(), facts_.halted->reason()));
-  }
+  if (facts_.halted) return refuse_open(StatusCode::kFailedPrecondition, in_words(*facts_.halted));
   const auto known = facts_.epochs.find(open.run());
   if (known != facts_.epochs.end() && known->second >= open.epoch()) {
     return refuse_open(
@@ -530,23 +534,22 @@ void Node::halt(const v1::HaltRequest& request,
   if (request.reason().empty()) {
     return answer(error(StatusCode::kInvalidArgument, "halt.reason: missing"));
   }
-  v1::Halted halted;
-  halted.set_by(escape_controls(request.by()));
-  halted.set_reason(escape_controls(request.reason()));
-  halted.set_at(fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(wall_now())));
+  const Halt halted{.by = escape_controls(request.by()),
+                    .at = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(wall_now())),
+                    .reason = escape_controls(request.reason())};
   facts_.halted = halted;
   // What cannot be kept still holds as long as this process does.
   const Status kept = facts_.keep_halted ? facts_.keep_halted(facts_.halted) : ok();
-  log(LogLevel::kWarn, fmt::format("event=halted by={} reason={} leases={}", quoted(halted.by()),
-                                   quoted(halted.reason()), leases_.size()));
+  log(LogLevel::kWarn, fmt::format("event=halted by={} reason={} leases={}", quoted(halted.by),
+                                   quoted(halted.reason), leases_.size()));
   const auto ended = leases_;
   const std::uint32_t faults = this->faults();
   for (const auto& lease : ended) {
     v1::LeaseEvent event;
-    *event.mutable_halted() = halted;
+    *event.mutable_halted() = to_message(halted);
     tell(*lease, std::move(event));
     end_lease(lease, error(StatusCode::kFailedPrecondition,
-                           fmt::format("halted by {}: {}", halted.by(), halted.reason())));
+                           fmt::format("halted by {}: {}", halted.by, halted.reason)));
   }
   const auto quiet = [ended, kept, faults, answer = std::move(answer)] {
     v1::HaltReply reply;
@@ -574,7 +577,7 @@ StatusOr<v1::ResumeReply> Node::resume(const v1::ResumeRequest& request) {
   if (!facts_.halted) return reply;
   const Status forgotten = facts_.keep_halted ? facts_.keep_halted(std::nullopt) : ok();
   if (!forgotten.ok()) return forgotten;
-  *reply.mutable_was() = *std::exchange(facts_.halted, std::nullopt);
+  *reply.mutable_was() = to_message(*std::exchange(facts_.halted, std::nullopt));
   log(LogLevel::kInfo,
       fmt::format("event=resumed by={} reason={}", quoted(request.by()), quoted(request.reason())));
   return reply;
@@ -684,8 +687,7 @@ void Node::heard(const std::shared_ptr<HeldFault>& fault, const v1::FromHolder& 
       v1::LedgerOpened record;
       record.set_fault(fault->id);
       record.set_run(lease->run);
-      const auto* kind = fault->fault.GetReflection()->GetOneofFieldDescriptor(
-          fault->fault, fault->fault.GetDescriptor()->FindOneofByName("kind"));
+      const auto* kind = kind_of(fault->fault);
       record.set_kind(kind == nullptr ? "" : kind->name());
       record.set_boot_id(facts_.boot_id);
       record.set_holder_pid(static_cast<std::uint32_t>(fault->holder->pid()));

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "experiments/base/clock.h"
+#include "experiments/base/state.h"
 #include "experiments/base/status.h"
 #include "injector/daemon/guardrails.h"
 #include "injector/daemon/holders.h"
@@ -46,10 +47,13 @@ struct NodeFacts {
   Guardrails guardrails;
   std::vector<std::string> recovered;  ///< What was swept at the start; told to the first lease.
   std::map<std::string, std::uint64_t> epochs;  ///< Over for ever, from the ledger.
-  std::optional<v1::Halted> halted;             ///< Since before the start.
+  std::optional<Halt> halted;                   ///< Since before the start.
   /// Keeps it on disk, or forgets it, before it is acted upon.
-  std::function<Status(const std::optional<v1::Halted>&)> keep_halted;
+  std::function<Status(const std::optional<Halt>&)> keep_halted;
 };
+
+/// As the wire tells it.
+v1::Halted to_message(const Halt& halt);
 
 class Node {
  public:
@@ -77,7 +81,7 @@ class Node {
   /// Errors: kInvalidArgument without a reason; of keeping it.
   void halt(const v1::HaltRequest& request, std::function<void(StatusOr<v1::HaltReply>)> answer);
   StatusOr<v1::ResumeReply> resume(const v1::ResumeRequest& request);
-  const std::optional<v1::Halted>& halted() const { return facts_.halted; }
+  const std::optional<Halt>& halted() const { return facts_.halted; }
 
   /// Faults held now.
   std::uint32_t faults() const;

@@ -7,12 +7,11 @@
 
 #include <cstring>
 #include <deque>
-#include <fstream>
 #include <functional>
-#include <sstream>
 #include <thread>
 #include <utility>
 
+#include "experiments/base/file.h"
 #include "injector/daemon/log.h"
 #include "squall/v1/node.grpc.pb.h"
 
@@ -212,21 +211,18 @@ template <typename Request, typename Reply>
 class PlainCall {
  public:
   using Writer = grpc::ServerAsyncResponseWriter<Reply>;
-  using Wait = std::function<void(PlainCall&)>;
+  /// How the service is asked for the next such call.
+  using Ask = void (v1::Injector::AsyncService::*)(grpc::ServerContext*, Request*, Writer*,
+                                                   grpc::CompletionQueue*,
+                                                   grpc::ServerCompletionQueue*, void*);
   using Answer = std::function<void(StatusOr<Reply>)>;
   using Serve = std::function<void(const Request&, Answer)>;
 
-  PlainCall(Server::Calls& calls, Wait wait, Serve serve)
-      : calls_(calls), writer_(&context_), wait_(std::move(wait)), serve_(std::move(serve)) {
-    wait_(*this);
+  PlainCall(Server::Calls& calls, Ask ask, Serve serve)
+      : calls_(calls), writer_(&context_), ask_(ask), serve_(std::move(serve)) {
+    auto* queue = calls_.queue.get();
+    (calls_.service.*ask_)(&context_, &request_, &writer_, queue, queue, &accepted_);
   }
-
-  grpc::ServerContext context_;
-  Request request_;
-
-  Server::Calls& calls() { return calls_; }
-  Writer& writer() { return writer_; }
-  Tag& accepted() { return accepted_; }
 
  private:
   void have_accepted(bool done, MonotonicTime) {
@@ -234,7 +230,7 @@ class PlainCall {
       delete this;
       return;
     }
-    new PlainCall(calls_, wait_, serve_);
+    new PlainCall(calls_, ask_, serve_);
     serve_(request_, [this](StatusOr<Reply> reply) {
       if (calls_.ending) {
         delete this;
@@ -249,22 +245,14 @@ class PlainCall {
   void have_finished(bool, MonotonicTime) { delete this; }
 
   Server::Calls& calls_;
+  grpc::ServerContext context_;
+  Request request_;
   Writer writer_;
-  Wait wait_;
+  Ask ask_;
   Serve serve_;
   TagOf<PlainCall> accepted_{*this, &PlainCall::have_accepted};
   TagOf<PlainCall> finished_{*this, &PlainCall::have_finished};
 };
-
-StatusOr<std::string> read_file(const std::string& path) {
-  std::ifstream file(path);
-  std::ostringstream text;
-  text << file.rdbuf();
-  if (!file || text.str().empty()) {
-    return error(StatusCode::kFailedPrecondition, path + " cannot be read");
-  }
-  return text.str();
-}
 
 StatusOr<std::shared_ptr<grpc::ServerCredentials>> credentials_of(const Listen& listen) {
   if (listen.address.starts_with("unix:")) return grpc::InsecureServerCredentials();
@@ -273,9 +261,9 @@ StatusOr<std::shared_ptr<grpc::ServerCredentials>> credentials_of(const Listen& 
                  "TLS needed: to listen on " + listen.address +
                      ", give --tls-dir DIR with ca.pem, cert.pem and key.pem");
   }
-  const auto ca = read_file(listen.tls_dir + "/ca.pem");
-  const auto cert = read_file(listen.tls_dir + "/cert.pem");
-  const auto key = read_file(listen.tls_dir + "/key.pem");
+  const auto ca = read_pem(listen.tls_dir + "/ca.pem");
+  const auto cert = read_pem(listen.tls_dir + "/cert.pem");
+  const auto key = read_pem(listen.tls_dir + "/key.pem");
   for (const auto* part : {&ca, &cert, &key}) {
     if (!part->ok()) return part->status();
   }
@@ -357,50 +345,19 @@ StatusOr<std::unique_ptr<Server>> Server::start(Loop& loop, Node& node, const Li
   calls.poller = std::thread([&calls] { calls.poll(); });
 
   new LeaseCall(calls);
-  using DescribeCall = PlainCall<v1::DescribeRequest, v1::Description>;
-  new DescribeCall(
-      calls,
-      [](DescribeCall& call) {
-        auto* queue = call.calls().queue.get();
-        call.calls().service.RequestDescribe(&call.context_, &call.request_, &call.writer(), queue,
-                                             queue, &call.accepted());
-      },
-      [&calls](const v1::DescribeRequest&, const DescribeCall::Answer& answer) {
-        answer(calls.describe());
-      });
-  using PreflightCall = PlainCall<v1::PreflightRequest, v1::PreflightReply>;
-  new PreflightCall(
-      calls,
-      [](PreflightCall& call) {
-        auto* queue = call.calls().queue.get();
-        call.calls().service.RequestPreflight(&call.context_, &call.request_, &call.writer(), queue,
-                                              queue, &call.accepted());
-      },
-      [&calls](const v1::PreflightRequest& request, const PreflightCall::Answer& answer) {
-        calls.node.preflight(request, answer);
-      });
-  using HaltCall = PlainCall<v1::HaltRequest, v1::HaltReply>;
-  new HaltCall(
-      calls,
-      [](HaltCall& call) {
-        auto* queue = call.calls().queue.get();
-        call.calls().service.RequestHalt(&call.context_, &call.request_, &call.writer(), queue,
-                                         queue, &call.accepted());
-      },
-      [&calls](const v1::HaltRequest& request, const HaltCall::Answer& answer) {
-        calls.node.halt(request, answer);
-      });
-  using ResumeCall = PlainCall<v1::ResumeRequest, v1::ResumeReply>;
-  new ResumeCall(
-      calls,
-      [](ResumeCall& call) {
-        auto* queue = call.calls().queue.get();
-        call.calls().service.RequestResume(&call.context_, &call.request_, &call.writer(), queue,
-                                           queue, &call.accepted());
-      },
-      [&calls](const v1::ResumeRequest& request, const ResumeCall::Answer& answer) {
-        answer(calls.node.resume(request));
-      });
+  using Service = v1::Injector::AsyncService;
+  new PlainCall<v1::DescribeRequest, v1::Description>(
+      calls, &Service::RequestDescribe,
+      [&calls](const auto&, const auto& answer) { answer(calls.describe()); });
+  new PlainCall<v1::PreflightRequest, v1::PreflightReply>(
+      calls, &Service::RequestPreflight,
+      [&calls](const auto& request, const auto& answer) { calls.node.preflight(request, answer); });
+  new PlainCall<v1::HaltRequest, v1::HaltReply>(
+      calls, &Service::RequestHalt,
+      [&calls](const auto& request, const auto& answer) { calls.node.halt(request, answer); });
+  new PlainCall<v1::ResumeRequest, v1::ResumeReply>(
+      calls, &Service::RequestResume,
+      [&calls](const auto& request, const auto& answer) { answer(calls.node.resume(request)); });
   return server;
 }
 

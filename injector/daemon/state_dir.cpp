@@ -11,9 +11,7 @@
 #include <fstream>
 #include <utility>
 
-#include "experiments/base/diagnostic.h"
 #include "experiments/base/ids.h"
-#include "experiments/base/state.h"
 
 namespace squall::daemon {
 namespace {
@@ -116,24 +114,11 @@ StatusOr<StateDir::Seen> StateDir::look(const std::string& path) {
   return seen;
 }
 
-std::optional<v1::Halted> StateDir::halted() const {
-  std::ifstream file(path_ + "/" + kHaltedFile);
-  if (!file) return std::nullopt;
-  // A file that was cut short still says that something was stopped.
-  v1::Halted halted;
-  std::string line;
-  if (std::getline(file, line)) halted.set_by(line);
-  if (std::getline(file, line)) halted.set_at(line);
-  if (std::getline(file, line)) halted.set_reason(line);
-  return halted;
-}
+std::optional<Halt> StateDir::halted() const { return read_halt(path_ + "/" + kHaltedFile); }
 
-Status StateDir::keep_halted(const std::optional<v1::Halted>& halted) const {
+Status StateDir::keep_halted(const std::optional<Halt>& halted) const {
   const std::string path = path_ + "/" + kHaltedFile;
-  if (halted) {
-    return write_whole(path, escape_controls(halted->by()) + "\n" + escape_controls(halted->at()) +
-                                 "\n" + escape_controls(halted->reason()) + "\n");
-  }
+  if (halted) return write_whole(path, format_halt(*halted));
   if (::unlink(path.c_str()) == 0 || errno == ENOENT) return ok();
   return from_errno(path, errno);
 }

@@ -7,8 +7,8 @@
 #include <string>
 
 #include "experiments/base/fd.h"
+#include "experiments/base/state.h"
 #include "experiments/base/status.h"
-#include "squall/v1/node.pb.h"
 
 namespace squall::daemon {
 
@@ -36,10 +36,10 @@ class StateDir {
   std::string socket() const { return path_ + "/squalld.sock"; }
 
   /// By whom and why everything was stopped, if it still is.
-  std::optional<v1::Halted> halted() const;
+  std::optional<Halt> halted() const;
 
   /// Keeps it for later starts; nothing: forgets it. Errors: of writing.
-  Status keep_halted(const std::optional<v1::Halted>& halted) const;
+  Status keep_halted(const std::optional<Halt>& halted) const;
 
  private:
   StateDir() = default;

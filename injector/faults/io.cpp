@@ -30,7 +30,7 @@
 #include <vector>
 
 #include "experiments/base/diagnostic.h"
-#include "experiments/fault/ramp.h"
+#include "experiments/fault/fault.h"
 #include "injector/faults/fault.h"
 #include "injector/faults/file_calls.h"
 #include "injector/faults/paths.h"

@@ -24,8 +24,9 @@
 #include <vector>
 
 #include "experiments/base/failpoint.h"
+#include "experiments/base/file.h"
 #include "experiments/base/units.h"
-#include "experiments/fault/ramp.h"
+#include "experiments/fault/fault.h"
 #include "injector/faults/child.h"
 #include "injector/faults/fault.h"
 #include "injector/faults/groups.h"
@@ -61,8 +62,9 @@ std::optional<std::uint64_t> value_in(const std::string& text, const std::string
 }
 
 std::optional<std::uint64_t> value_in_file(const std::string& path, const std::string& word) {
-  std::ifstream file(path);
-  return value_in(std::string(std::istreambuf_iterator<char>(file), {}), word);
+  // The process that it tells of may end at any moment.
+  const StatusOr<std::string> text = read_whole(path);
+  return text.ok() ? value_in(*text, word) : std::nullopt;
 }
 
 /// Source: Documentation/accounting/psi.rst; 0 for a kernel without it.
@@ -209,14 +211,17 @@ class Taker {
     const std::uint64_t missing = std::min(still_wanted(wanted, *stock, held_), most_ - held_);
     board_.kept_back.store(less(missing, room), std::memory_order_relaxed);
     std::uint64_t next = std::min({missing, room, step_});
+    std::uint64_t due = kNone;
     if (wanted.has_rate()) {
-      const double due =
+      const double allowed =
           static_cast<double>(wanted.rate()) * static_cast<double>(since.count()) / 1e9;
-      next = std::min(next, less(static_cast<std::uint64_t>(due), held_));
+      due = less(static_cast<std::uint64_t>(allowed), held_);
     }
+    next = std::min(next, due);
     next -= next % page_;
     if (next == 0 || stalled() > kMostStalled || !take(next)) return false;
-    return true;
+    // What is due in the meantime is worth a look of its own only once it is more than a page.
+    return next + page_ <= due;
   }
 
   bool take(std::uint64_t size) {

@@ -20,7 +20,7 @@
 
 #include "experiments/base/failpoint.h"
 #include "experiments/base/ids.h"
-#include "experiments/fault/ramp.h"
+#include "experiments/fault/fault.h"
 #include "injector/faults/fault.h"
 #include "injector/faults/spared.h"
 #include "injector/faults/undo.h"

@@ -15,11 +15,11 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
-#include <iterator>
 #include <memory>
 
 #include "experiments/base/diagnostic.h"
 #include "experiments/base/failpoint.h"
+#include "experiments/base/file.h"
 
 namespace squall::hold {
 namespace {
@@ -64,8 +64,8 @@ std::vector<char*> pointers_to(std::vector<std::string>& words) {
 }
 
 bool bears(const std::string& process, const std::string& tag) {
-  std::ifstream file("/proc/" + process + "/environ", std::ios::binary);
-  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  // One that has ended since it was listed bears nothing.
+  const std::string text = read_whole("/proc/" + process + "/environ").value_or("");
   const std::string mark = kMark + tag;
   for (std::size_t at = 0; at < text.size();) {
     const std::size_t end = std::min(text.find('\0', at), text.size());

@@ -19,7 +19,7 @@
 
 #include "experiments/base/failpoint.h"
 #include "experiments/base/fd.h"
-#include "experiments/fault/ramp.h"
+#include "experiments/fault/fault.h"
 #include "injector/faults/spared.h"
 #include "injector/hold/channel.h"
 #include "injector/hold/requests.h"

@@ -49,7 +49,7 @@ void measure_netem(Bench& bench) {
   const Folder folder;
   const std::filesystem::path results = folder.path() / "lab";
   // As the lab runs a test program: its only case is the section.
-  must({self.parent_path() / "squall-lab", "run", results, "240", "200", self});
+  must({self.parent_path() / "squall-lab", "run", results, "200", self});
   std::ifstream out(results / "0.out");
   bench.table.add_json({std::istreambuf_iterator<char>(out), {}});
 }

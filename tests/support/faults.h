@@ -36,4 +36,17 @@ inline v1::Fault loss_fault(std::uint16_t port, double percent,
   return fault;
 }
 
+/// What the field becomes instead of one number, in the field's own unit.
+inline void add_ramp(v1::Fault& fault, const std::string& field, double from, double to,
+                     Duration over) {
+  v1::Ramp& ramp = *fault.add_ramps();
+  ramp.set_field(field);
+  ramp.set_from(from);
+  ramp.set_to(to);
+  ramp.set_over(over.count());
+}
+
+/// A duration as a ramp's number.
+inline double number_of(Duration duration) { return static_cast<double>(duration.count()); }
+
 }  // namespace squall::support

@@ -53,10 +53,7 @@ std::unique_ptr<Sample> make_delay(const Namespace&) {
 /// One that is set anew again and again for as long as it lives.
 std::unique_ptr<Sample> make_ramp(const Namespace&) {
   v1::Fault fault = delay_fault(kPort, milliseconds(20), v1::EGRESS);
-  v1::Ramp& ramp = *fault.add_ramps();
-  ramp.set_field("delay");
-  ramp.set_to(static_cast<double>(fault.network().delay()));
-  ramp.set_over(fault.for_());
+  add_ramp(fault, "delay", 0, number_of(Duration(fault.network().delay())), Duration(fault.for_()));
   return std::make_unique<OnLoopback>(std::move(fault));
 }
 

@@ -125,7 +125,7 @@ support::Stranger holder_of(support::Daemon& daemon) {
   return support::Stranger(std::stoi(said.substr(at + pid.size())));
 }
 
-MidFault::MidFault() : fault(support::delay_fault(kPort, kDelay)) {
+MidFault::MidFault(v1::Fault wanted) : fault(std::move(wanted)) {
   daemon.emplace(hosts.node, hosts.state.path());
   controller.emplace(daemon->address(), "survival", 1, kLease);
   v1::FaultApplied applied;

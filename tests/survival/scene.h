@@ -80,7 +80,7 @@ struct MidFault {
   v1::Fault fault;
   std::optional<support::Stranger> holder;  ///< The fault's; the daemon keeps another one, spare.
 
-  MidFault();
+  explicit MidFault(v1::Fault fault = support::delay_fault(kPort, kDelay));
 };
 
 /// Notes a case's times for the table that the program prints at its end, and says them at once.

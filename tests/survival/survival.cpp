@@ -44,6 +44,47 @@ void kill_at_once(MidFault& scene, const std::vector<Stranger>& holders) {
   for (const Stranger& holder : holders) holder.signal(SIGKILL);
 }
 
+void check_all_killed(MidFault& scene, const std::string& what) {
+  const std::vector<Stranger> holders = scene.daemon->holders();
+  const MonotonicTime struck = monotonic_now();
+  kill_at_once(scene, holders);
+  const Duration gone = scene.eyes.see_no_fault(struck);
+  CHECK(gone <= kLease + kSlack);
+  if (!is_relay()) scene.eyes.check_none_lost(struck);
+  // Without this, the case would show nothing about the kernel.
+  CHECK(fingerprint_of(scene.hosts.node) != scene.hosts.before);
+  const MonotonicTime restarted = monotonic_now();
+  scene.daemon.emplace(scene.hosts.node, scene.hosts.state.path());
+  const std::vector<std::string> after = fingerprint_of(scene.hosts.node);
+  CHECK_MESSAGE(after == scene.hosts.before, difference(scene.hosts.before, after));
+  note(what, gone, monotonic_now() - restarted);
+}
+
+void check_all_frozen(MidFault& scene, const std::string& what) {
+  const std::vector<Stranger> holders = scene.daemon->holders();
+  const MonotonicTime struck = monotonic_now();
+  scene.daemon->process().signal(SIGSTOP);
+  freeze(holders);
+  const Duration gone = scene.eyes.see_no_fault(struck);
+  CHECK(gone <= kLease + kSlack);
+  CHECK(fingerprint_of(scene.hosts.node) != scene.hosts.before);
+  // A lease that has not lapsed yet would be renewed, and rightly.
+  eventually([&] { return monotonic_now() > struck + kLease + 100ms; }, 2 * kLease);
+  const MonotonicTime thawed = monotonic_now();
+  thaw(holders);
+  scene.daemon->process().signal(SIGCONT);
+  const Duration same = scene.hosts.check_same(kBound) - thawed;
+  scene.eyes.see_no_fault(thawed);
+  note(what, gone, same);
+}
+
+/// One that is set anew again and again for as long as it lives, and can be seen all the while.
+v1::Fault falling_delay() {
+  v1::Fault fault = delay_fault(kPort, kDelay);
+  add_ramp(fault, "delay", number_of(kDelay), number_of(2 * kUntouched), Duration(fault.for_()));
+  return fault;
+}
+
 bool tells_of(const std::vector<v1::LeaseEvent>& events, const std::string& fault) {
   for (const v1::LeaseEvent& event : events) {
     for (const std::string& line : event.opened().recovered()) {
@@ -168,19 +209,12 @@ TEST_CASE(
     "S03: squalld and every holder killed at once: the kernel alone ends the effect, the next "
     "start cleans up") {
   MidFault scene;
-  const std::vector<Stranger> holders = scene.daemon->holders();
-  const MonotonicTime struck = monotonic_now();
-  kill_at_once(scene, holders);
-  const Duration gone = scene.eyes.see_no_fault(struck);
-  CHECK(gone <= kLease + kSlack);
-  if (!is_relay()) scene.eyes.check_none_lost(struck);
-  // Without this, the case would show nothing about the kernel.
-  CHECK(fingerprint_of(scene.hosts.node) != scene.hosts.before);
-  const MonotonicTime restarted = monotonic_now();
-  scene.daemon.emplace(scene.hosts.node, scene.hosts.state.path());
-  const std::vector<std::string> after = fingerprint_of(scene.hosts.node);
-  CHECK_MESSAGE(after == scene.hosts.before, difference(scene.hosts.before, after));
-  note("S03 all killed, squalld started again", gone, monotonic_now() - restarted);
+  check_all_killed(scene, "S03 all killed, squalld started again");
+}
+
+TEST_CASE("S03: a delay that ramps ends as one that stays when all are killed") {
+  MidFault scene(falling_delay());
+  check_all_killed(scene, "S03 all killed while the delay falls");
 }
 
 TEST_CASE("S03: after all were killed, squall-hold --sweep cleans up without a daemon") {
@@ -310,21 +344,12 @@ TEST_CASE(
     "S05: squalld and its holders frozen: the kernel alone ends the effect, and thawed they clean "
     "up") {
   MidFault scene;
-  const std::vector<Stranger> holders = scene.daemon->holders();
-  const MonotonicTime struck = monotonic_now();
-  scene.daemon->process().signal(SIGSTOP);
-  freeze(holders);
-  const Duration gone = scene.eyes.see_no_fault(struck);
-  CHECK(gone <= kLease + kSlack);
-  CHECK(fingerprint_of(scene.hosts.node) != scene.hosts.before);
-  // A lease that has not lapsed yet would be renewed, and rightly.
-  eventually([&] { return monotonic_now() > struck + kLease + 100ms; }, 2 * kLease);
-  const MonotonicTime thawed = monotonic_now();
-  thaw(holders);
-  scene.daemon->process().signal(SIGCONT);
-  const Duration same = scene.hosts.check_same(kBound) - thawed;
-  scene.eyes.see_no_fault(thawed);
-  note("S05 all frozen", gone, same);
+  check_all_frozen(scene, "S05 all frozen");
+}
+
+TEST_CASE("S05: a delay that ramps ends as one that stays when all are frozen") {
+  MidFault scene(falling_delay());
+  check_all_frozen(scene, "S05 all frozen while the delay falls");
 }
 
 TEST_CASE(

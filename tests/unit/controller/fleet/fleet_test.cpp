@@ -453,7 +453,10 @@ TEST_CASE("nodes come sorted by name, and those over TCP need a --tls-dir") {
   Options options;
   options.tls_dir = folder.path.string();
   CHECK(message_of(make_nodes(plan, options).status()) ==
-        "--tls-dir: " + (folder.path / "ca.pem").string() + ": cannot be read");
+        "--tls-dir: " + (folder.path / "ca.pem").string() + ": No such file or directory");
+  std::filesystem::create_directory(folder.path / "ca.pem");
+  CHECK(message_of(make_nodes(plan, options).status()) ==
+        "--tls-dir: " + (folder.path / "ca.pem").string() + ": Is a directory");
   plan.mutable_nodes()->erase("c");
   const auto nodes = make_nodes(plan, options);
   REQUIRE(nodes.ok());

@@ -40,6 +40,7 @@
 #include "injector/faults/proc.h"
 #include "tests/support/daemon.h"
 #include "tests/support/eventually.h"
+#include "tests/support/faults.h"
 #include "tests/support/holder.h"
 #include "tests/support/namespace.h"
 #include "tests/support/process.h"
@@ -299,10 +300,7 @@ TEST_CASE("a delay that ramps is what it says for each operation that begins") {
   const Worker meant(node, unique_name("a"), [&] { return plain_acts(files); });
   constexpr Duration kDelay = 80ms;
   v1::Fault fault = slow(unique_name("a"), files, kDelay);
-  v1::Ramp& ramp = *fault.add_ramps();
-  ramp.set_field("delay");
-  ramp.set_to(static_cast<double>(kDelay.count()));
-  ramp.set_over(Duration(1s).count());
+  add_ramp(fault, "delay", 0, number_of(kDelay), 1s);
   Holder holder(node);
   holder.inject(fault, 1min);
   CHECK(meant.quickest(kRead) < kDelay);
@@ -851,9 +849,13 @@ TEST_CASE("io passes whatever happens to those who hold it") {
   const Files files;
   const Worker worker(node, unique_name("x"), [&] { return plain_acts(files); });
   constexpr Duration kDelay = 50ms;
+  v1::Fault fault = slow(unique_name("x"), files, 2 * kDelay);
+  SUBCASE("one delay") {}
+  SUBCASE("a delay that changes") {
+    add_ramp(fault, "delay", number_of(2 * kDelay), number_of(kDelay), 1min);
+  }
   check_ends(
-      slow(unique_name("x"), files, kDelay), node, [](pid_t) {},
-      [&] { return worker.quickest(kRead) >= kDelay; });
+      fault, node, [](pid_t) {}, [&] { return worker.quickest(kRead) >= kDelay; });
   CHECK(worker.tracer() == 0);
 }
 

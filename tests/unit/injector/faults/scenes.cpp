@@ -19,6 +19,7 @@
 #include <stdexcept>
 #include <system_error>
 
+#include "experiments/base/file.h"
 #include "experiments/base/ids.h"
 #include "injector/faults/fault.h"
 #include "tests/support/eventually.h"
@@ -47,10 +48,8 @@ std::string line_of(const std::string& text, const std::string& begin) {
   return "";
 }
 
-std::string read_whole(const std::string& path) {
-  std::ifstream file(path);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
+/// Nothing of what is gone.
+std::string text_of(const std::string& path) { return read_whole(path).value_or(""); }
 
 /// What is free changes from one look to the next, and with it what it is counted in.
 std::string without_sizes(const std::string& text) {
@@ -174,7 +173,7 @@ std::string state_of(const std::filesystem::path& path) {
   text << '\n';
   if (S_ISREG(seen.st_mode)) {
     const bool can_be_written = std::ofstream(path, std::ios::in | std::ios::out).is_open();
-    text << (can_be_written ? "writable: " : "not writable: ") << read_whole(path) << '\n';
+    text << (can_be_written ? "writable: " : "not writable: ") << text_of(path) << '\n';
   }
   if (S_ISDIR(seen.st_mode)) {
     std::set<std::filesystem::path> entries;
@@ -198,15 +197,14 @@ std::optional<Duration> processor_time(pid_t pid) {
 }
 
 std::uint64_t resident_memory(pid_t pid) {
-  const std::string line =
-      line_of(read_whole("/proc/" + std::to_string(pid) + "/status"), "RssAnon:");
+  const std::string line = line_of(text_of("/proc/" + std::to_string(pid) + "/status"), "RssAnon:");
   return line.empty() ? 0 : std::stoull(line) << 10U;
 }
 
 ControlGroup::ControlGroup(const std::string& controller) {
   const std::string v2 = "/sys/fs/cgroup";
   const std::string v1 = v2 + "/" + controller;
-  v2_ = (" " + read_whole(v2 + "/cgroup.controllers")).find(" " + controller) != std::string::npos;
+  v2_ = (" " + text_of(v2 + "/cgroup.controllers")).find(" " + controller) != std::string::npos;
   if (!v2_ && !std::filesystem::exists(v1 + "/cgroup.procs")) {
     std::printf("SKIPPED: no control groups with a %s controller here\n", controller.c_str());
     throw std::runtime_error("no control groups with a " + controller + " controller");
@@ -221,7 +219,7 @@ ControlGroup::ControlGroup(const std::string& controller) {
 ControlGroup::~ControlGroup() {
   eventually(
       [&] {
-        std::istringstream pids(read_whole(folder_ + "/cgroup.procs"));
+        std::istringstream pids(text_of(folder_ + "/cgroup.procs"));
         for (pid_t pid = 0; pids >> pid;) ::kill(pid, SIGKILL);
         return ::rmdir(folder_.c_str()) == 0;
       },
@@ -229,7 +227,7 @@ ControlGroup::~ControlGroup() {
 }
 
 std::string ControlGroup::read(const std::string& name) const {
-  return read_whole(folder_ + "/" + name);
+  return text_of(folder_ + "/" + name);
 }
 
 std::uint64_t ControlGroup::number(const std::string& name) const {

@@ -5,7 +5,7 @@
 #include <array>
 #include <limits>
 
-#include "experiments/fault/ramp.h"
+#include "experiments/fault/fault.h"
 #include "tests/unit/injector/network/driver.h"
 #include "tests/unit/injector/network/ping.h"
 
@@ -111,11 +111,7 @@ TEST_CASE("a delay that ramps is at each moment what it says, and gone afterward
   const std::vector<std::string> before = settled_fingerprint(hosts.node);
   const double undisturbed = measured_ms(hosts.client, TwoHosts::kNode4, kPort);
   v1::Fault fault = delay_fault(kPort, 2 * kAsked);
-  v1::Ramp& ramp = *fault.add_ramps();
-  ramp.set_field("delay");
-  ramp.set_from(0);
-  ramp.set_to(static_cast<double>(Duration(2 * kAsked).count()));
-  ramp.set_over(Duration(std::chrono::seconds(10)).count());
+  add_ramp(fault, "delay", 0, number_of(2 * kAsked), std::chrono::seconds(10));
   const auto held = inject(hosts.node, fault);
   CHECK(measured_ms(hosts.client, TwoHosts::kNode4, kPort) < kUndisturbed);
   for (const int second : {5, 10, 2}) {
@@ -136,10 +132,7 @@ TEST_CASE("a loss that ramps to all of the packets loses them all in the end") {
   TwoHosts hosts;
   const Echo echo(hosts.node, kPort);
   v1::Fault fault = loss_fault(kPort, 100);
-  v1::Ramp& ramp = *fault.add_ramps();
-  ramp.set_field("loss");
-  ramp.set_to(100);
-  ramp.set_over(Duration(std::chrono::seconds(1)).count());
+  add_ramp(fault, "loss", 0, 100, std::chrono::seconds(1));
   const auto held = inject(hosts.node, fault);
   CHECK(measured_ms(hosts.client, TwoHosts::kNode4, kPort) < kUndisturbed);
   require_ok(held->become(fault_at(fault, std::chrono::seconds(1))));

@@ -1,6 +1,6 @@
 /// \file
-/// Numbers of a fault that change while it lasts, and those that are looked for: what they are at a
-/// time. No kind is known by name. Apart from the plan, for a holder needs it and has no YAML.
+/// A fault's kind and its numbers: those that change while it lasts, and those that are looked for.
+/// No kind is known by name. Apart from the plan, for a holder needs it and has no YAML.
 #pragma once
 
 #include <cstddef>
@@ -11,6 +11,12 @@
 #include "squall/v1/faults.pb.h"
 
 namespace squall {
+
+/// The field of the fault's kind; null where it has none.
+const google::protobuf::FieldDescriptor* kind_of(const v1::Fault& fault);
+
+/// Its message. The fault has a kind.
+const google::protobuf::Message& kind_in(const v1::Fault& fault);
 
 /// A field that is one number, whatever its type and its unit.
 double number_in(const google::protobuf::Message& message,

@@ -1,4 +1,4 @@
-#include "experiments/fault/ramp.h"
+#include "experiments/fault/fault.h"
 
 #include <algorithm>
 #include <cmath>
@@ -26,11 +26,6 @@ T nearest_to(double number) {
   return static_cast<T>(number);
 }
 
-const FieldDescriptor* kind_of(const v1::Fault& fault) {
-  const OneofDescriptor& kinds = *v1::Fault::descriptor()->FindOneofByName("kind");
-  return fault.GetReflection()->GetOneofFieldDescriptor(fault, &kinds);
-}
-
 /// Of the field with this name in the fault's kind.
 void put(v1::Fault& fault, const std::string& name, double number) {
   const FieldDescriptor* field = field_of(fault, name);
@@ -40,6 +35,15 @@ void put(v1::Fault& fault, const std::string& name, double number) {
 }
 
 }  // namespace
+
+const FieldDescriptor* kind_of(const v1::Fault& fault) {
+  const OneofDescriptor& kinds = *v1::Fault::descriptor()->FindOneofByName("kind");
+  return fault.GetReflection()->GetOneofFieldDescriptor(fault, &kinds);
+}
+
+const Message& kind_in(const v1::Fault& fault) {
+  return fault.GetReflection()->GetMessage(fault, kind_of(fault));
+}
 
 double number_in(const Message& message, const FieldDescriptor& field) {
   const auto& reflection = *message.GetReflection();
