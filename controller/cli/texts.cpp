@@ -11,6 +11,7 @@
 
 #include "controller/cli/commands.h"
 #include "controller/cli/diagnostics_json.h"
+#include "controller/cli/resolved.h"
 #include "controller/import/import.h"
 #include "controller/report/event_log.h"
 #include "controller/report/reports.h"
@@ -134,6 +135,13 @@ int init(const Invocation& said) {
 int validate(const Invocation& said) {
   std::vector<Diagnostics> files;
   for (const std::string& file : said.files) {
+    if (is_resolved(file)) {
+      Diagnostics& told = files.emplace_back();
+      told.file = file;
+      const auto resolved = read_resolved(file);
+      if (!resolved.ok()) told.error({}, message_of(resolved.status()));
+      continue;
+    }
     plan::Loaded loaded = plan::load_file(file, said.given);
     if (loaded.plan) {
       // Any seed will do: how many nodes a step takes does not depend on it.

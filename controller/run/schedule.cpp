@@ -89,7 +89,7 @@ class Scheduler {
       default:
         break;
     }
-    call(plan::in_words(declared.fault()));
+    if (made.name.empty()) made.name = plan::in_words(declared.fault());
     if (declared.fault().has_pulse()) return pulsing(declared, std::move(made));
     return fault(declared, declared.fault(), std::move(made));
   }

@@ -1,7 +1,5 @@
 #include "experiments/checks/fetch.h"
 
-#include <curl/curl.h>
-
 #include <array>
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/as_tuple.hpp>
@@ -16,6 +14,7 @@
 #include <optional>
 #include <string_view>
 
+#include "experiments/checks/curl.h"
 #include "experiments/checks/kind.h"
 
 namespace squall::checks {
@@ -40,13 +39,13 @@ std::string as_clause(std::string text) {
 }
 
 struct FreeEasy {
-  void operator()(CURL* easy) const { curl_easy_cleanup(easy); }
+  void operator()(CURL* easy) const { curl().easy_cleanup(easy); }
 };
 struct FreeMulti {
-  void operator()(CURLM* multi) const { curl_multi_cleanup(multi); }
+  void operator()(CURLM* multi) const { curl().multi_cleanup(multi); }
 };
 struct FreeList {
-  void operator()(curl_slist* list) const { curl_slist_free_all(list); }
+  void operator()(curl_slist* list) const { curl().slist_free_all(list); }
 };
 
 /// One request under way. Lives in the frame of fetch().
@@ -93,12 +92,12 @@ std::string tls_words(const Transfer& transfer, CURLcode code) {
   if (const auto routines = detail.rfind("::"); routines != std::string_view::npos) {
     detail.remove_prefix(routines + 2);
   }
-  return "TLS: " + as_clause(detail.empty() ? curl_easy_strerror(code) : std::string(detail));
+  return "TLS: " + as_clause(detail.empty() ? curl().easy_strerror(code) : std::string(detail));
 }
 
 std::string error_words(const Transfer& transfer, CURLcode code, Duration timeout) {
   long system = 0;
-  curl_easy_getinfo(transfer.easy.get(), CURLINFO_OS_ERRNO, &system);
+  curl().easy_getinfo(transfer.easy.get(), CURLINFO_OS_ERRNO, &system);
   const std::string_view detail = transfer.detail.data();
   if (transfer.too_large) return "answer larger than 10 MB";
   switch (code) {
@@ -139,13 +138,8 @@ std::string error_words(const Transfer& transfer, CURLcode code, Duration timeou
       [[fallthrough]];
     default:
       return as_clause(transfer.detail[0] != '\0' ? transfer.detail.data()
-                                                  : curl_easy_strerror(code));
+                                                  : curl().easy_strerror(code));
   }
-}
-
-void initialise_once() {
-  static const CURLcode code = curl_global_init(CURL_GLOBAL_DEFAULT);
-  if (code != CURLE_OK) throw std::bad_alloc();
 }
 
 /// The sockets and the timer that libcurl waits for, on one executor. Exists only while something
@@ -229,12 +223,12 @@ class Loop : public std::enable_shared_from_this<Loop> {
 
   void act(curl_socket_t socket, int mask) {
     int running = 0;
-    curl_multi_socket_action(multi_, socket, mask, &running);
+    curl().multi_socket_action(multi_, socket, mask, &running);
     int left = 0;
-    while (const CURLMsg* message = curl_multi_info_read(multi_, &left)) {
+    while (const CURLMsg* message = curl().multi_info_read(multi_, &left)) {
       if (message->msg != CURLMSG_DONE) continue;
       void* user = nullptr;
-      curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &user);
+      curl().easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &user);
       auto& transfer = *static_cast<Transfer*>(user);
       transfer.result = message->data.result;
       transfer.ended = monotonic_now();
@@ -251,13 +245,13 @@ class Loop : public std::enable_shared_from_this<Loop> {
 template <typename Value>
 void set(CURL* easy, CURLoption option, Value value) {
   // Only a lack of memory, or an option this libcurl was built without, fails here.
-  if (curl_easy_setopt(easy, option, value) != CURLE_OK) throw std::bad_alloc();
+  if (curl().easy_setopt(easy, option, value) != CURLE_OK) throw std::bad_alloc();
 }
 
 bool has_header(const Request& request, std::string_view name) {
   for (const auto& [known, value] : request.headers) {
     if (known.size() == name.size() &&
-        curl_strnequal(known.c_str(), name.data(), name.size()) != 0) {
+        curl().strnequal(known.c_str(), name.data(), name.size()) != 0) {
       return true;
     }
   }
@@ -265,14 +259,14 @@ bool has_header(const Request& request, std::string_view name) {
 }
 
 void add_header(Transfer& transfer, const std::string& line) {
-  curl_slist* longer = curl_slist_append(transfer.headers.get(), line.c_str());
+  curl_slist* longer = curl().slist_append(transfer.headers.get(), line.c_str());
   if (longer == nullptr) throw std::bad_alloc();
   static_cast<void>(transfer.headers.release());
   transfer.headers.reset(longer);
 }
 
 void set_up(Transfer& transfer, const Request& request) {
-  transfer.easy.reset(curl_easy_init());
+  transfer.easy.reset(curl().easy_init());
   CURL* easy = transfer.easy.get();
   if (easy == nullptr) throw std::bad_alloc();
   set(easy, CURLOPT_PRIVATE, static_cast<void*>(&transfer));
@@ -346,8 +340,8 @@ struct Fetcher::State {
 };
 
 Fetcher::Fetcher() : state_(std::make_unique<State>()) {
-  initialise_once();
-  state_->multi.reset(curl_multi_init());
+  if (!curl().error.empty()) return;
+  state_->multi.reset(curl().multi_init());
   if (!state_->multi) throw std::bad_alloc();
   CURLM* multi = state_->multi.get();
   using OnSocket = int (*)(CURL*, curl_socket_t, int, void*, void*);
@@ -360,11 +354,11 @@ Fetcher::Fetcher() : state_(std::make_unique<State>()) {
     if (const auto loop = static_cast<State*>(user)->loop.lock()) loop->call_after(ms);
     return 0;
   };
-  curl_multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, on_socket);
-  curl_multi_setopt(multi, CURLMOPT_SOCKETDATA, state_.get());
-  curl_multi_setopt(multi, CURLMOPT_TIMERFUNCTION, on_timer);
-  curl_multi_setopt(multi, CURLMOPT_TIMERDATA, state_.get());
-  curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS, 2L);
+  curl().multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, on_socket);
+  curl().multi_setopt(multi, CURLMOPT_SOCKETDATA, state_.get());
+  curl().multi_setopt(multi, CURLMOPT_TIMERFUNCTION, on_timer);
+  curl().multi_setopt(multi, CURLMOPT_TIMERDATA, state_.get());
+  curl().multi_setopt(multi, CURLMOPT_MAXCONNECTS, 2L);
 }
 
 Fetcher::~Fetcher() = default;
@@ -373,6 +367,10 @@ asio::awaitable<Answer> Fetcher::fetch(Request request) {
   const auto executor = co_await asio::this_coro::executor;
   const MonotonicTime asked = monotonic_now();
   Answer answer;
+  if (!curl().error.empty()) {
+    answer.error = curl().error;
+    co_return answer;
+  }
   if (!is_clean(request)) {
     answer.error = "a method or header that HTTP cannot carry";
     co_return answer;
@@ -386,9 +384,9 @@ asio::awaitable<Answer> Fetcher::fetch(Request request) {
   struct Membership {
     CURLM* multi;
     CURL* easy;
-    ~Membership() { curl_multi_remove_handle(multi, easy); }
+    ~Membership() { curl().multi_remove_handle(multi, easy); }
   };
-  curl_multi_add_handle(state_->multi.get(), transfer.easy.get());
+  curl().multi_add_handle(state_->multi.get(), transfer.easy.get());
   const Membership membership{state_->multi.get(), transfer.easy.get()};
 
   const auto [woken] = co_await transfer.wake.async_wait(asio::as_tuple(asio::use_awaitable));
@@ -404,7 +402,7 @@ asio::awaitable<Answer> Fetcher::fetch(Request request) {
     co_return answer;
   }
   long status = 0;
-  curl_easy_getinfo(transfer.easy.get(), CURLINFO_RESPONSE_CODE, &status);
+  curl().easy_getinfo(transfer.easy.get(), CURLINFO_RESPONSE_CODE, &status);
   answer.status = status;
   answer.body = std::move(transfer.body);
   co_return answer;

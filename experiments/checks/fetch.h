@@ -1,5 +1,5 @@
 /// \file
-/// One HTTP request on an Asio loop, and the only door to libcurl.
+/// One HTTP request on an Asio loop, by libcurl.
 #pragma once
 
 #include <boost/asio/awaitable.hpp>

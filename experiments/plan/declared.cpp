@@ -292,14 +292,11 @@ std::optional<Problem> out_of_bounds(double number, const FieldDescriptor& field
     const auto limit = parse_number(bound, rules.unit(), true);
     return limit.ok() && (below ? number < *limit : number > *limit);
   };
-  const std::string hint = fmt::format("write {}", bounds_in_words(field));
-  if (beyond(rules.min(), true)) {
-    return Problem{fmt::format("{} is too small", format_number(number, rules.unit())), hint};
-  }
-  if (beyond(rules.max(), false)) {
-    return Problem{fmt::format("{} is too large", format_number(number, rules.unit())), hint};
-  }
-  return std::nullopt;
+  const bool below = beyond(rules.min(), true);
+  if (!below && !beyond(rules.max(), false)) return std::nullopt;
+  return Problem{
+      fmt::format("{} is too {}", format_number(number, rules.unit()), below ? "small" : "large"),
+      fmt::format("write {}", bounds_in_words(field))};
 }
 
 std::optional<Problem> misshapen(std::string_view text, const FieldDescriptor& field) {
@@ -556,6 +553,10 @@ std::optional<Problem> bad_ramps(const v1::Fault& fault) {
         std::any_of(fault.ramps().begin(), fault.ramps().begin() + n,
                     [&](const v1::Ramp& other) { return other.field() == ramp.field(); });
     if (again) return Problem{fmt::format("two ramps of {}", ramp.field()), ""};
+    if (fault.cpu().has_ramp() && ramp.field() == "load") {
+      return Problem{"load rises in two ways",
+                     "it says itself from where it goes to where: leave `ramp` out"};
+    }
     for (const double end : {ramp.from(), ramp.to()}) {
       if (auto problem = bad_end(end, *field)) {
         problem->summary = fmt::format("{} {}", ramp.field(), problem->summary);
@@ -644,6 +645,18 @@ bool has_value(const Message& message, std::string_view path, const std::string&
 
 }  // namespace
 
+bool can_contradict(const Descriptor& type) {
+  if (&type == v1::Fault::descriptor() || rules_of(type).any_of_size() > 0) return true;
+  for (int i = 0; i < type.field_count(); ++i) {
+    const v1::FieldRules& rules = rules_of(*type.field(i));
+    if (!rules.needs().empty() || rules.excludes_size() > 0 || rules.conflicts_size() > 0 ||
+        !rules.shares_with().empty() || !rules.not_over().empty()) {
+      return true;
+    }
+  }
+  return false;
+}
+
 std::vector<Finding> contradictions(const Message& message, std::string_view called) {
   std::vector<Finding> found;
   const Descriptor& type = *message.GetDescriptor();
@@ -664,10 +677,11 @@ std::vector<Finding> contradictions(const Message& message, std::string_view cal
                      example.empty() ? "" : fmt::format("write {}", example)});
   }
 
-  for (int i = 0; i < type.field_count(); ++i) {
-    const FieldDescriptor& field = *type.field(i);
+  std::vector<const FieldDescriptor*> written;
+  reflection.ListFields(message, &written);
+  for (const FieldDescriptor* each : written) {
+    const FieldDescriptor& field = *each;
     const v1::FieldRules& rules = rules_of(field);
-    if (!given(field)) continue;
     if (!rules.needs().empty()) {
       const FieldDescriptor* other = type.FindFieldByName(rules.needs());
       if (other != nullptr && !given(*other)) {
@@ -691,10 +705,10 @@ std::vector<Finding> contradictions(const Message& message, std::string_view cal
       found.push_back(
           {field.name(), fmt::format("{}: {}", field.name(), conflict.why()), conflict.hint()});
     }
-    if (const FieldDescriptor* other = type.FindFieldByName(rules.shares_with());
-        other != nullptr && given(*other)) {
+    if (!rules.shares_with().empty()) {
+      const FieldDescriptor* other = type.FindFieldByName(rules.shares_with());
       const double own = number_in(message, field);
-      const double beside = number_in(message, *other);
+      const double beside = other != nullptr && given(*other) ? number_in(message, *other) : 0;
       if (own + beside > 100) {
         found.push_back(
             {field.name(),
@@ -754,16 +768,17 @@ std::vector<Finding> contradictions(const Message& message, std::string_view cal
         found.push_back({"pulse", "a fault that comes and goes, with a number that changes",
                          "give the number one value, or leave `pulse` out"});
       }
-      for (int i = 0; fault->has_for_() && i < kind->message_type()->field_count(); ++i) {
-        const FieldDescriptor& field = *kind->message_type()->field(i);
-        if (!rules_of(field).within_for() || !asked.GetReflection()->HasField(asked, &field) ||
-            asked.GetReflection()->GetInt64(asked, &field) < fault->for_()) {
+      written.clear();
+      if (fault->has_for_()) asked.GetReflection()->ListFields(asked, &written);
+      for (const FieldDescriptor* field : written) {
+        if (!rules_of(*field).within_for() ||
+            asked.GetReflection()->GetInt64(asked, field) < fault->for_()) {
           continue;
         }
         found.push_back(
             {"for",
-             fmt::format("{} lasts no longer than its {}, which is {}", kind->name(), field.name(),
-                         format_number(number_in(asked, field), v1::DURATION)),
+             fmt::format("{} lasts no longer than its {}, which is {}", kind->name(), field->name(),
+                         format_number(number_in(asked, *field), v1::DURATION)),
              "write a longer `for`"});
       }
     }

@@ -102,6 +102,9 @@ struct Finding {
 /// `called` is what the message is called where it stands.
 std::vector<Finding> contradictions(const Message& message, std::string_view called);
 
+/// Whether any message of the type has any: most have no such rule.
+bool can_contradict(const Descriptor& type);
+
 /// Whether a number may be one end of a ramp or a search: within the field's bounds, or nothing at
 /// all.
 std::optional<Problem> bad_end(double number, const FieldDescriptor& field);

@@ -24,6 +24,7 @@ namespace {
 struct Slot {
   const FieldDescriptor* field;
   const FieldDescriptor* inside;  ///< The inline message's field, or null.
+  bool tells_when_absent;         ///< Silence about it is a mistake, or has a meaning.
 };
 
 /// A choice as a plan sees it: the fields of an inline message's choice count among those that it
@@ -42,6 +43,8 @@ struct Level {
   std::vector<std::string> words;     ///< Of the slots.
   std::vector<std::size_t> group_of;  ///< Of the slots: an index into groups, or kNoGroup.
   std::vector<Group> groups;
+  std::vector<const FieldDescriptor*> insides;  ///< Of the slots, each once.
+  bool can_contradict = false;
 };
 
 const OneofDescriptor* outermost_choice(const Descriptor& type, const Slot& slot) {
@@ -54,12 +57,28 @@ const OneofDescriptor* outermost_choice(const Descriptor& type, const Slot& slot
   return choice;
 }
 
+/// Whether a message is worth having though nobody wrote it: recovery, with how long it may take.
+bool has_only_defaults(const FieldDescriptor& field) {
+  if (field.cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE || field.is_repeated()) return false;
+  if (field.real_containing_oneof() != nullptr) return false;
+  const Descriptor& type = *field.message_type();
+  if (rules_of(type).form() != v1::FORM_NONE || type.field_count() == 0) return false;
+  for (int i = 0; i < type.field_count(); ++i) {
+    if (rules_of(*type.field(i)).default_value().empty()) return false;
+  }
+  return true;
+}
+
 Level level_of(const Descriptor& type) {
   Level level;
   level.type = &type;
+  level.can_contradict = can_contradict(type);
   const auto take = [&](const FieldDescriptor& field, const FieldDescriptor* inside) {
-    if (rules_of(field).wire_only()) return;
-    level.slots.push_back({&field, inside});
+    const v1::FieldRules& rules = rules_of(field);
+    if (rules.wire_only()) return;
+    const bool tells = rules.required() || !rules.default_value().empty() ||
+                       !rules.default_from().empty() || has_only_defaults(field);
+    level.slots.push_back({&field, inside, tells});
     level.words.push_back(field.name());
   };
   for (int i = 0; i < type.field_count(); ++i) {
@@ -68,6 +87,7 @@ Level level_of(const Descriptor& type) {
       take(field, nullptr);
       continue;
     }
+    level.insides.push_back(&field);
     for (int j = 0; j < field.message_type()->field_count(); ++j) {
       take(*field.message_type()->field(j), &field);
     }
@@ -209,7 +229,7 @@ class Decoder {
                  fmt::format("known in it: {}", fmt::join(bounded_words(here), ", ")));
     }
     for (std::size_t i = 0; i < given.size(); ++i) {
-      if (given[i] == nullptr && !bounding_)
+      if (given[i] == nullptr && here.slots[i].tells_when_absent && !bounding_)
         absent(message, here.slots[i], place_in(node, where), called);
     }
     open_.pop_back();
@@ -224,12 +244,10 @@ class Decoder {
       }
       return;
     }
-    weigh(message, node, place_in(node, where), called);
-    for (const Slot& slot : here.slots) {
-      if (slot.inside == nullptr || !message.GetReflection()->HasField(message, slot.inside)) {
-        continue;
-      }
-      Message& inside = *message.GetReflection()->MutableMessage(&message, slot.inside);
+    if (here.can_contradict) weigh(message, node, place_in(node, where), called);
+    for (const FieldDescriptor* field : here.insides) {
+      if (!message.GetReflection()->HasField(message, field)) continue;
+      Message& inside = *message.GetReflection()->MutableMessage(&message, field);
       if (auto* fault = google::protobuf::DynamicCastToGenerated<v1::Fault>(&inside)) {
         take_courses(*fault, node);
       }
@@ -400,25 +418,13 @@ class Decoder {
         owner.GetReflection()->SetInt64(&owner, &field,
                                         owner.GetReflection()->GetInt64(owner, other));
       }
-    } else if (has_only_defaults(field)) {
+    } else {
       YamlNode nothing;
       nothing.kind = YamlNode::Kind::kMapping;
       nothing.place = where;
       this->message(nothing, *owner.GetReflection()->MutableMessage(&owner, &field), where,
                     field.name());
     }
-  }
-
-  /// Whether a message is worth having though nobody wrote it: recovery, with how long it may take.
-  static bool has_only_defaults(const FieldDescriptor& field) {
-    if (field.cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE || field.is_repeated()) return false;
-    if (field.real_containing_oneof() != nullptr) return false;
-    const Descriptor& type = *field.message_type();
-    if (rules_of(type).form() != v1::FORM_NONE || type.field_count() == 0) return false;
-    for (int i = 0; i < type.field_count(); ++i) {
-      if (rules_of(*type.field(i)).default_value().empty()) return false;
-    }
-    return true;
   }
 
   void value(const YamlNode& node, Message& message, const FieldDescriptor& field,

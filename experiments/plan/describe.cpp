@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "experiments/base/units.h"
 #include "squall/v1/guardrails.pb.h"
 #include "squall/v1/plan.pb.h"
 
@@ -234,5 +235,88 @@ Description describe(const Page& page) {
   told.example = rules.example();
   return told;
 }
+
+namespace {
+
+FieldDescription part(std::string name, std::string type, std::string help,
+                      std::vector<std::string> conditions, std::vector<std::string> examples = {}) {
+  FieldDescription told;
+  told.name = std::move(name);
+  told.type = std::move(type);
+  told.help = std::move(help);
+  told.conditions = std::move(conditions);
+  told.examples = std::move(examples);
+  return told;
+}
+
+FieldDescription unit(const char* name, const char* help,
+                      const std::vector<std::string_view>& units, const char* example) {
+  return part(name, fmt::format("{}", fmt::join(units, " ")), help, {}, {example});
+}
+
+/// cpu: load; memory: size.
+std::string fields_that_ramp() {
+  std::vector<std::string> kinds;
+  const OneofDescriptor& all = *v1::Fault::descriptor()->FindOneofByName("kind");
+  for (int i = 0; i < all.field_count(); ++i) {
+    std::vector<std::string> names;
+    for (const FieldDescriptor* field : fields_of(*all.field(i)->message_type())) {
+      if (rules_of(*field).ramps()) names.push_back(field->name());
+    }
+    if (names.empty()) continue;
+    kinds.push_back(fmt::format("{}: {}", all.field(i)->name(), fmt::join(names, ", ")));
+  }
+  return fmt::format("{}", fmt::join(kinds, "; "));
+}
+
+Description quantity() {
+  Description told;
+  told.word = "quantity";
+  told.help = "a number with its unit, nothing or one blank between them; there is no default unit";
+  told.fields = {
+      unit("duration", "how long", duration_units(), "1.5s"),
+      unit("percentage", "a share, 0% to 100%", percent_units(), "0.5%"),
+      unit("size", "bytes; KiB, MiB and GiB are powers of 1024, kB, MB and GB of 1000",
+           byte_units(), "64MiB"),
+      unit("rate", "bits per second, powers of 1000, as tc(8) has them", rate_units(), "10mbit")};
+  told.rules = {"A count stands without a unit: digits alone, without a leading zero."};
+  told.example = "- network: {delay: 1.5s, loss: 0.5%, rate: 10mbit}\n  for: 1m";
+  return told;
+}
+
+Description ramp() {
+  Description told;
+  told.word = "ramp";
+  told.help = "a number that changes evenly while the fault lasts, in the place of one number";
+  told.fields = {
+      part("from", "quantity", "what it is at first; 0 where it begins with nothing", {"required"},
+           {"0ms"}),
+      part("to", "quantity", "what it becomes, and stays", {"required"}, {"400ms"}),
+      part("over", "duration", "how long it takes", {"required", "at most `for`"}, {"60s"})};
+  told.rules = {fmt::format("These may be ramps. {}.", fields_that_ramp()),
+                "`cpu` has a `ramp` as well: from nothing to its load."};
+  told.example = "- network: {delay: {from: 0ms, to: 400ms, over: 60s}}\n  for: 2m";
+  return told;
+}
+
+Description find() {
+  Description told;
+  told.word = "find";
+  told.help = "a number that the run looks for: the first at which the steady state breaks";
+  told.fields = {
+      part("from", "quantity", "the mild end, which is tried first", {"required"}, {"0ms"}),
+      part("to", "quantity", "the wild end; it may be the smaller one", {"required"}, {"1s"}),
+      part("resolution", "quantity", "how close to the answer is close enough", {"required"},
+           {"10ms"})};
+  told.rules = {"Any number of a fault's kind can be looked for.",
+                "One step of a method looks for one number. Between two attempts every check holds "
+                "again."};
+  told.example = "- network: {delay: {find: {from: 0ms, to: 1s, resolution: 10ms}}}\n  for: 5s";
+  return told;
+}
+
+}  // namespace
+
+std::vector<Description> describe_values() { return {quantity(), ramp(), find()}; }
 
 }  // namespace squall::plan

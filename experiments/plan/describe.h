@@ -63,6 +63,9 @@ struct Description {
 
 Description describe(const Page& page);
 
+/// What is written where a number stands, and is no message of its own: quantity, ramp, find.
+std::vector<Description> describe_values();
+
 std::string lower_case(std::string_view text);
 
 }  // namespace squall::plan

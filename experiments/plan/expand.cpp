@@ -407,6 +407,7 @@ class Expansion {
     if (given_.set.empty()) return;
     Source& source = out_.beside.emplace_back(Source{"--set", ""});
     for (const std::string& said : given_.set) source.text += escape_controls(said) + "\n";
+    std::unordered_set<std::string> names;
     for (std::size_t n = 0; n < given_.set.size(); ++n) {
       const std::string& said = given_.set[n];
       const std::size_t equals = said.find('=');
@@ -414,6 +415,10 @@ class Expansion {
                        out_.beside.size()};
       if (equals == 0 || equals == said.npos) {
         out_.error(name, "--set gives a parameter its value", "write --set name=value");
+        continue;
+      }
+      if (!names.insert(said.substr(0, equals)).second) {
+        out_.error(name, "a second value for the same parameter", "give it one");
         continue;
       }
       const Place value{n + 1, equals + 2, std::max<std::size_t>(said.size() - equals - 1, 1),

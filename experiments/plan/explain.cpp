@@ -71,7 +71,7 @@ std::string as_text(const Description& told) {
     text += fmt::format("  {:<{}}  {:<{}}  {}\n", field.name, names, field.type, types,
                         wrapped(field.help + in_brackets(field), hang));
   }
-  for (const std::string& rule : told.rules) text += fmt::format("\n{}\n", rule);
+  for (const std::string& rule : told.rules) text += fmt::format("\n{}\n", wrapped(rule, 0));
   if (!told.metrics.empty()) {
     text += fmt::format("\nMetrics\n  {}\n",
                         wrapped(fmt::format("{}", fmt::join(told.metrics, ", ")), 2));
@@ -210,13 +210,26 @@ std::string further(const Page& page, const Handwritten& handwritten) {
   return "";
 }
 
+constexpr const char* kTable = "\n| | |\n| --- | --- |\n";
+
+/// A page in a table of pages.
+std::string row_of(const std::string& word, const std::string& help) {
+  return fmt::format("| [{0}]({0}.md) | {1} |\n", word, cell(help));
+}
+
 /// The words of a choice of kinds as rows of a table, each with a link to its page.
 std::string rows_of(const std::vector<std::string>& words) {
-  std::string text = "\n| | |\n| --- | --- |\n";
+  std::string text = kTable;
   for (const Page& page : pages()) {
     if (std::find(words.begin(), words.end(), page.word) == words.end()) continue;
-    text += fmt::format("| [{0}]({0}.md) | {1} |\n", page.word, cell(rules_of(*page.type).help()));
+    text += row_of(page.word, rules_of(*page.type).help());
   }
+  return text;
+}
+
+std::string rows_of(const std::vector<Description>& pages) {
+  std::string text = kTable;
+  for (const Description& page : pages) text += row_of(page.word, page.help);
   return text;
 }
 
@@ -236,8 +249,8 @@ std::string index_page() {
       "{}# Reference\n\nEvery word of the plan language, as `squall explain` tells it. "
       "[The plan language](../plan-language.md) says how they go together.\n"
       "\n## Faults\n{}\n## Checks\n{}\nWhat they are held to: [expectation](expectation.md).\n"
-      "\n## All the rest\n{}",
-      kOrigin, rows_of(faults), rows_of(checks), rows_of(others));
+      "\n## Values\n{}\n## All the rest\n{}",
+      kOrigin, rows_of(faults), rows_of(checks), rows_of(describe_values()), rows_of(others));
 }
 
 /// Where a word stands that is a field and no page of its own.
@@ -354,6 +367,7 @@ const FieldDescriptor* kind_of(const Message& message) {
 std::vector<std::string> explainable() {
   std::vector<std::string> words;
   for (const Page& page : pages()) words.push_back(page.word);
+  for (const Description& value : describe_values()) words.push_back(value.word);
   words.emplace_back("expectation");
   return words;
 }
@@ -362,6 +376,9 @@ StatusOr<std::string> explain(const std::string& word) {
   const std::string wanted = lower_case(word);
   for (const Page& page : pages()) {
     if (page.word == wanted) return as_text(describe(page));
+  }
+  for (const Description& value : describe_values()) {
+    if (value.word == wanted) return as_text(value);
   }
   if (wanted == "expectation" || wanted == "expect") return as_text(expectation_grammar());
   if (std::string text = page_of_field(wanted); !text.empty()) return text;
@@ -395,6 +412,9 @@ std::map<std::string, std::string> reference(const Handwritten& handwritten) {
     const std::string more = further(page, handwritten);
     if (!more.empty()) text += fmt::format("\nMore about it: [{}]({}).\n", more.substr(3), more);
     files[page.word + ".md"] = std::move(text);
+  }
+  for (const Description& value : describe_values()) {
+    files[value.word + ".md"] = as_markdown(value);
   }
   files["expectation.md"] = as_markdown(expectation_grammar());
   files["README.md"] = index_page();

@@ -62,7 +62,10 @@ std::string Folder::read_below(const std::string& path, std::string& text) const
   how.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS;
   const Fd file(
       static_cast<int>(::syscall(SYS_openat2, folder_.number(), path.c_str(), &how, sizeof how)));
-  if (!file.is_open()) return errno == EXDEV ? "is not below the plan's folder" : in_words(errno);
+  if (!file.is_open()) {
+    return errno == EXDEV ? "leads out of the plan's folder, as every absolute link does"
+                          : in_words(errno);
+  }
   return read_open(file, nullptr, text);
 }
 

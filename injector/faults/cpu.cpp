@@ -69,13 +69,6 @@ Load load_of(const v1::Fault& fault) {
   return {0, fault.cpu().load() / 100, Duration(fault.cpu().ramp())};
 }
 
-/// Errors: kInvalidArgument for a load that is to rise in two ways.
-Status rises_in_one_way(const v1::Fault& fault) {
-  if (fault.ramps().empty() || !fault.cpu().has_ramp()) return ok();
-  return error(StatusCode::kInvalidArgument,
-               "cpu.ramp: the load itself says from where it goes to where; leave `ramp` out");
-}
-
 /// Threads that together burn one share: one thread, or all of them.
 struct Share {
   Load load;
@@ -229,7 +222,6 @@ class Cpu final : public Fault {
 
   /// Errors: as choose_cores and choose_group.
   StatusOr<std::vector<v1::Undo>> prepare() override {
-    if (Status one = rises_in_one_way(fault_); !one.ok()) return one;
     StatusOr<std::vector<unsigned>> cores = choose_cores(wanted_);
     if (!cores.ok()) return cores.status();
     StatusOr<std::optional<Group>> group = choose_group(wanted_);
@@ -375,7 +367,6 @@ std::unique_ptr<Fault> make(const v1::Start& start) { return std::make_unique<Cp
 
 v1::Looked look(const v1::Look& request) {
   v1::Looked looked;
-  if (const Status one = rises_in_one_way(request.fault()); !one.ok()) return refused(one);
   const auto cores = choose_cores(request.fault().cpu());
   if (!cores.ok()) return refused(cores.status());
   const auto group = choose_group(request.fault().cpu());

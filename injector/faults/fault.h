@@ -57,8 +57,9 @@ class Fault {
   /// kind that knows names.
   virtual Status resolved(const Hosts& /*hosts*/) { return squall::ok(); }
 
-  /// The fault's numbers that ramp are those of `now`, from its return on, read back. For a kind
-  /// with fields that ramp; what such a kind was made from says how far they will go.
+  /// The numbers that ramp are those of `now`, from its return on; those that the kernel keeps are
+  /// read back. For a kind with fields that ramp; what such a kind was made from says how far they
+  /// will go.
   virtual Status become(const v1::Fault& /*now*/) {
     return error(StatusCode::kUnimplemented, "no number of this kind of fault can change");
   }

@@ -90,6 +90,17 @@ TEST_CASE("ramps and searches that no plan could say are refused") {
   ramp.set_to(5e9);
   ramp.set_over(1000);
   CHECK(told(fault) == "fault: delay is less than where its ramp goes");
+  fault = v1::Fault();
+  fault.set_for_(kSecond);
+  fault.mutable_cpu()->set_load(80);
+  fault.mutable_cpu()->set_ramp(kSecond / 2);
+  v1::Ramp& load = *fault.add_ramps();
+  load.set_field("load");
+  load.set_to(80);
+  load.set_over(1000);
+  CHECK(told(fault) ==
+        "fault: load rises in two ways; it says itself from where it goes to where: leave `ramp` "
+        "out");
 }
 
 TEST_CASE("numbers that no enum has are refused") {

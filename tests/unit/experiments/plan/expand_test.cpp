@@ -204,6 +204,12 @@ method:
   ^
   write --set name=value
 )");
+  CHECK(mistakes(text, with({"delay=1s", "delay=2s"})) ==
+        R"(--set:2:1: error: a second value for the same parameter
+  delay=2s
+  ^^^^^
+  give it one
+)");
   CHECK(mistakes(text, with({"delay=61s"})) ==
         R"(plan.yaml:7:46: error: delay 61s is too large
     - {on: {role: "${role}"}, network: {delay: "${delay}"}, for: 5s}
@@ -292,7 +298,7 @@ plan.yaml:10:14: error: this file is not below the plan's folder
 plan.yaml:11:14: error: missing.yaml: No such file or directory
     - include: missing.yaml
                ^^^^^^^^^^^^
-plan.yaml:12:14: error: link.yaml: is not below the plan's folder
+plan.yaml:12:14: error: link.yaml: leads out of the plan's folder, as every absolute link does
     - include: link.yaml
                ^^^^^^^^^
 plan.yaml:13:14: error: folder: is a directory

@@ -93,6 +93,15 @@ TEST_CASE("the examples of a plan and its parts load where they stand") {
              example(v1::Match()) + "\n") == "");
 }
 
+TEST_CASE("the examples of quantities, ramps and searches are steps that load") {
+  for (const Description& value : describe_values()) {
+    CHECK(
+        told("plan: t\nnodes: {local: {}}\nsteady_state:\n  - {name: x, tcp: {address: \"a:80\"}, "
+             "expect: [state == open]}\nmethod:\n" +
+             indented(value.example, "  ")) == "");
+  }
+}
+
 /// The value in a fragment that begins with its key, or is a list's item: what has fields of the
 /// message for keys.
 const YamlNode* value_in(const YamlNode* node, const Descriptor& type) {
@@ -304,7 +313,8 @@ TEST_CASE("a kind's page tells its fields with unit, bounds and default") {
 
 At least one of delay, loss, gilbert_elliott, four_state, duplicate, corrupt, rate or slot.
 
-How it ends: the kernel matches nothing any more at the deadline; the filters go first, then the devices once they are empty.
+How it ends: the kernel matches nothing any more at the deadline; the filters go first, then the
+devices once they are empty.
 
 Example
   network: {delay: 200ms, jitter: 20ms, to: {ports: [5432]}}

@@ -197,14 +197,6 @@ TEST_CASE("cpu whose load falls burns the area below the line") {
   CHECK(share_of(holder.process().pid(), 1s) < 5);
 }
 
-TEST_CASE("cpu refuses a load that is to rise in two ways") {
-  v1::Fault fault = cpu(80, 1);
-  fault.mutable_cpu()->set_ramp(Duration(4s).count());
-  add_ramp(fault, "load", 0, 80, 2s);
-  CHECK(why_refused(fault, Namespace()) ==
-        "cpu.ramp: the load itself says from where it goes to where; leave `ramp` out");
-}
-
 TEST_CASE("cpu in a control group stays within the group's quota, in a process of its own") {
   const ControlGroup group("cpu");
   if (group.is_v2()) {
