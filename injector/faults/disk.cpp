@@ -25,6 +25,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <system_error>
@@ -35,6 +36,7 @@
 #include "experiments/base/failpoint.h"
 #include "experiments/base/fd.h"
 #include "experiments/base/units.h"
+#include "experiments/fault/fault.h"
 #include "injector/faults/fault.h"
 #include "injector/faults/undo.h"
 
@@ -211,6 +213,22 @@ struct Board {
   }
 };
 
+/// What is meant now, for it may change while the fault lasts. From any thread.
+class Asked {
+ public:
+  /// From now on. `fault` outlives it.
+  explicit Asked(const v1::Fault& fault) : fault_(fault) {}
+
+  bool changes() const { return fault_.ramps_size() > 0; }
+  v1::Disk now() const {
+    return changes() ? fault_at(fault_, monotonic_now() - begun_).disk() : fault_.disk();
+  }
+
+ private:
+  const v1::Fault& fault_;
+  MonotonicTime begun_ = monotonic_now();
+};
+
 /// Waits, but not past the end.
 void rest(const Board& board, MonotonicTime until) {
   while (!board.is_over()) {
@@ -220,11 +238,11 @@ void rest(const Board& board, MonotonicTime until) {
   }
 }
 
-/// Fills, and gives back what others need.
+/// Fills, and gives back what others need, or what is meant no more.
 class Filler {
  public:
-  Filler(const v1::Disk& wanted, const Fd& folder, const Fd& file, Board& board)
-      : wanted_(wanted), folder_(folder), file_(file), board_(board) {}
+  Filler(const Asked& asked, const Fd& folder, const Fd& file, Board& board)
+      : asked_(asked), folder_(folder), file_(file), board_(board) {}
 
   void run() {
     while (!board_.is_over()) {
@@ -240,8 +258,13 @@ class Filler {
   bool step() {
     const StatusOr<Space> space = space_of(folder_);
     if (!space.ok()) return false;
-    const std::uint64_t reserve = wanted_.keep_free();
-    const std::uint64_t missing = still_wanted(wanted_, *space, filled_);
+    const v1::Disk wanted = asked_.now();
+    if (const std::uint64_t excess = too_much(wanted, *space); asked_.changes() && excess > 0) {
+      set_size(less(filled_, excess));
+      return false;
+    }
+    const std::uint64_t reserve = wanted.keep_free();
+    const std::uint64_t missing = still_wanted(wanted, *space, filled_);
     board_.kept_back.store(missing - std::min(missing, less(space->free, reserve)),
                            std::memory_order_relaxed);
     if (space->free < reserve) {
@@ -261,6 +284,12 @@ class Filler {
     if (step_ > kAlignment) return true;
     board_.kept_back.store(missing, std::memory_order_relaxed);
     return false;
+  }
+
+  std::uint64_t too_much(const v1::Disk& wanted, const Space& space) const {
+    if (wanted.has_size()) return less(filled_, wanted.size());
+    const double all = static_cast<double>(space.used + space.free) * wanted.to() / 100;
+    return less(space.used, static_cast<std::uint64_t>(all));
   }
 
   bool add(std::uint64_t size) {
@@ -288,7 +317,7 @@ class Filler {
     if (::ftruncate(file_.number(), static_cast<off_t>(size)) == 0) filled_ = size;
   }
 
-  const v1::Disk& wanted_;
+  const Asked& asked_;
   const Fd& folder_;
   const Fd& file_;
   Board& board_;
@@ -300,22 +329,34 @@ class Filler {
 /// So many a second, evenly: a bucket that holds what kLargestDebt brings.
 class Pace {
  public:
-  explicit Pace(double each_second) : each_second_(each_second) {}
+  /// `each_second`: how many now; asked again and again, for it may change.
+  explicit Pace(std::function<double()> each_second) : each_second_(std::move(each_second)) {}
 
   /// Waits for the next, which is worth `units`; false when all is over.
   bool next(const Board& board, double units) {
-    const MonotonicTime now = monotonic_now();
-    due_ = std::max(due_, now - kLargestDebt);
-    due_ += Duration(static_cast<std::int64_t>(units / each_second_ * 1e9));
-    const timespec until{.tv_sec = to_ns(due_) / 1'000'000'000,
-                         .tv_nsec = to_ns(due_) % 1'000'000'000};
-    if (due_ - now > std::chrono::milliseconds(20)) rest(board, due_);
-    if (!board.is_over()) ::clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, nullptr);
+    due_ = std::max(due_, monotonic_now() - kLargestDebt);
+    for (double left = units; left > 0 && !board.is_over();) {
+      const double each_second = each_second_();
+      const double in_a_step = each_second * to_ms(kStep) / 1000;
+      const bool is_last = left < in_a_step;
+      due_ += is_last ? Duration(static_cast<std::int64_t>(left / each_second * 1e9)) : kStep;
+      left -= in_a_step;
+      wait(board, is_last || left <= 0);
+    }
     return !board.is_over();
   }
 
  private:
-  double each_second_;
+  static constexpr Duration kStep = std::chrono::milliseconds(20);
+
+  void wait(const Board& board, bool exactly) const {
+    if (!exactly) return rest(board, due_);
+    const timespec until{.tv_sec = to_ns(due_) / 1'000'000'000,
+                         .tv_nsec = to_ns(due_) % 1'000'000'000};
+    ::clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, nullptr);
+  }
+
+  std::function<double()> each_second_;
   MonotonicTime due_ = monotonic_now();
 };
 
@@ -342,13 +383,17 @@ class Block {
 /// Reads, writes and syncs one file, each in a thread of its own.
 class Burner {
  public:
-  Burner(const v1::Disk& wanted, const Fd& file, Board& board)
-      : wanted_(wanted), file_(file), board_(board), blocks_(burn_size(wanted) / wanted.block()) {}
+  Burner(const Asked& asked, const Fd& file, Board& board)
+      : asked_(asked),
+        file_(file),
+        board_(board),
+        block_(asked.now().block()),
+        blocks_(burn_size(asked.now()) / block_) {}
 
   void read() {
-    const Block block(wanted_.block());
+    const Block block(block_);
     if (!block.is_there() || !make_content(block)) return;
-    Pace pace(static_cast<double>(wanted_.read()));
+    Pace pace([this] { return static_cast<double>(asked_.now().read()); });
     for (std::uint64_t i = 0; pace.next(board_, static_cast<double>(block.size())); ++i) {
       const off_t where = place(i);
       const ssize_t got = ::pread(file_.number(), block.start(), block.size(), where);
@@ -360,9 +405,9 @@ class Burner {
   }
 
   void write() {
-    const Block block(wanted_.block());
+    const Block block(block_);
     if (!block.is_there()) return;
-    Pace pace(static_cast<double>(wanted_.write()));
+    Pace pace([this] { return static_cast<double>(asked_.now().write()); });
     for (std::uint64_t i = 0; pace.next(board_, static_cast<double>(block.size())); ++i) {
       fill_by_chance(block.words());
       const ssize_t put = ::pwrite(file_.number(), block.start(), block.size(), place(i));
@@ -373,16 +418,14 @@ class Burner {
   }
 
   void sync() {
-    Pace pace(wanted_.fsync());
+    Pace pace([this] { return asked_.now().fsync(); });
     while (pace.next(board_, 1)) {
       if (::fsync(file_.number()) == 0) board_.fsyncs.fetch_add(1, std::memory_order_relaxed);
     }
   }
 
  private:
-  off_t place(std::uint64_t turn) const {
-    return static_cast<off_t>(turn % blocks_ * wanted_.block());
-  }
+  off_t place(std::uint64_t turn) const { return static_cast<off_t>(turn % blocks_ * block_); }
 
   /// What was never written is not on the device, and reading it would ask the device for nothing.
   bool make_content(const Block& block) {
@@ -395,15 +438,17 @@ class Burner {
     return true;
   }
 
-  const v1::Disk& wanted_;
+  const Asked& asked_;
   const Fd& file_;
   Board& board_;
+  std::uint64_t block_;
   std::uint64_t blocks_;
 };
 
 class Disk final : public Fault {
  public:
-  Disk(const v1::Disk& wanted, const std::string& name) : wanted_(wanted), name_(name) {}
+  Disk(const v1::Fault& fault, const std::string& name)
+      : fault_(fault), wanted_(fault.disk()), name_(name) {}
   ~Disk() override { stop(); }
 
   /// Errors: as open_directory and can_be_had.
@@ -438,13 +483,14 @@ class Disk final : public Fault {
         return from_errno("disk: the file that is read and written", errno);
       }
     }
+    asked_.emplace(fault_);
     try {
       if (fills(wanted_)) {
-        start([this] { Filler(wanted_, folder_, fill_file_, board_).run(); });
+        start([this] { Filler(*asked_, folder_, fill_file_, board_).run(); });
       }
-      if (wanted_.has_read()) start([this] { Burner(wanted_, burn_file_, board_).read(); });
-      if (wanted_.has_write()) start([this] { Burner(wanted_, burn_file_, board_).write(); });
-      if (wanted_.has_fsync()) start([this] { Burner(wanted_, burn_file_, board_).sync(); });
+      if (wanted_.has_read()) start([this] { Burner(*asked_, burn_file_, board_).read(); });
+      if (wanted_.has_write()) start([this] { Burner(*asked_, burn_file_, board_).write(); });
+      if (wanted_.has_fsync()) start([this] { Burner(*asked_, burn_file_, board_).sync(); });
     } catch (const std::system_error& problem) {
       return error(StatusCode::kResourceExhausted,
                    std::string("a thread cannot be started: ") + problem.what());
@@ -458,6 +504,9 @@ class Disk final : public Fault {
     board_.deadline_ns.store(to_ns(deadline), std::memory_order_relaxed);
     return ok();
   }
+
+  /// The threads know the whole course.
+  Status become(const v1::Fault&) override { return ok(); }
 
   v1::Evidence evidence() override {
     v1::Evidence evidence;
@@ -500,8 +549,10 @@ class Disk final : public Fault {
     burn_file_.reset();
   }
 
-  v1::Disk wanted_;
+  v1::Fault fault_;
+  v1::Disk wanted_;  // at its largest
   std::string name_;
+  std::optional<Asked> asked_;  // since it acts
   Fd folder_;
   Fd fill_file_;
   Fd burn_file_;
@@ -510,7 +561,7 @@ class Disk final : public Fault {
 };
 
 std::unique_ptr<Fault> make(const v1::Start& start) {
-  return std::make_unique<Disk>(start.fault().disk(),
+  return std::make_unique<Disk>(start.fault(),
                                 ".squall-" + start.state_id() + "-" + start.fault().id());
 }
 

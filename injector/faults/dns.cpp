@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "experiments/base/ids.h"
+#include "experiments/fault/fault.h"
 #include "injector/faults/fault.h"
 #include "injector/network/cgroup.h"
 #include "injector/network/dns_message.h"
@@ -53,12 +54,12 @@ StatusOr<Group> open_group(const v1::Dns& wanted) {
 class Dns final : public Fault {
  public:
   explicit Dns(const v1::Start& start)
-      : wanted_(start.fault().dns()), tag_(object_tag(start.state_id(), start.fault().id())) {}
+      : fault_(start.fault()), tag_(object_tag(start.state_id(), start.fault().id())) {}
 
   /// Errors: kNotFound for a control group that is not there; kUnimplemented for a kernel that has
   /// no programs on control groups.
   StatusOr<std::vector<v1::Undo>> prepare() override {
-    StatusOr<Group> group = open_group(wanted_);
+    StatusOr<Group> group = open_group(fault_.dns());
     if (!group.ok()) return group.status();
     group_ = *std::move(group);
     StatusOr<std::unique_ptr<DnsRedirect>> redirect = DnsRedirect::load();
@@ -68,7 +69,8 @@ class Dns final : public Fault {
   }
 
   Status apply(MonotonicTime deadline) override {
-    StatusOr<std::unique_ptr<DnsResponder>> responder = DnsResponder::make(wanted_);
+    StatusOr<std::unique_ptr<DnsResponder>> responder =
+        DnsResponder::make(fault_at(fault_, Duration::zero()).dns());
     if (!responder.ok()) return responder.status();
     responder_ = *std::move(responder);
     if (Status started = responder_->start(*redirect_); !started.ok()) return started;
@@ -91,6 +93,11 @@ class Dns final : public Fault {
     if (Status attached = redirect_->check_attached(); !attached.ok()) return attached;
     responder_->pulse(deadline);
     redirect_->set_deadline(deadline);
+    return ok();
+  }
+
+  Status become(const v1::Fault& now) override {
+    if (applied_) responder_->set_delay(Duration(now.dns().delay()));
     return ok();
   }
 
@@ -129,7 +136,7 @@ class Dns final : public Fault {
   }
 
  private:
-  v1::Dns wanted_;
+  v1::Fault fault_;
   std::string tag_;
   Group group_;
   std::unique_ptr<DnsRedirect> redirect_;

@@ -165,6 +165,13 @@ std::uint64_t still_wanted(const v1::Memory& wanted, const Stock& stock, std::ui
   return less(stock.available, static_cast<std::uint64_t>(spare));
 }
 
+/// How much of what is held is meant no more.
+std::uint64_t too_much(const v1::Memory& wanted, const Stock& stock, std::uint64_t held) {
+  if (wanted.has_size()) return less(held, wanted.size());
+  const double spare = static_cast<double>(stock.total) * (1 - wanted.to() / 100);
+  return less(static_cast<std::uint64_t>(spare), stock.available);
+}
+
 /// What child and holder tell each other.
 struct Board {
   std::atomic<std::int64_t> deadline_ns;
@@ -198,7 +205,7 @@ class Taker {
     const StatusOr<Stock> stock = source_.look();
     if (!stock.ok()) return false;
     const v1::Memory wanted = fault_at(fault_, since).memory();
-    if (fault_.ramps_size() > 0 && held_ > wanted.size()) give_back(held_ - wanted.size());
+    if (fault_.ramps_size() > 0) give_back(too_much(wanted, *stock, held_));
     const std::uint64_t reserve = wanted.keep_free();
     if (stock->free < reserve) {
       give_back(reserve - stock->free + reserve / kSlackShare);

@@ -109,8 +109,6 @@ class Effect {
     }
   }
 
-  Duration delay() const { return Duration(wanted_.delay()); }
-
   bool matches(const DnsQuestion& question) const {
     return std::any_of(
         wanted_.names().begin(), wanted_.names().end(),
@@ -273,7 +271,7 @@ std::uint64_t token_of(Source source, std::uint64_t number) {
 
 class DnsResponder::Loop {
  public:
-  explicit Loop(const v1::Dns& wanted) : effect_(wanted) {}
+  explicit Loop(const v1::Dns& wanted) : effect_(wanted), delay_ns_(wanted.delay()) {}
 
   Status open();
   DnsPorts ports() const { return ports_; }
@@ -284,6 +282,7 @@ class DnsResponder::Loop {
     deadline_ns_.store(to_ns(deadline));
     wake();
   }
+  void set_delay(Duration delay) { delay_ns_.store(delay.count(), std::memory_order_relaxed); }
   void end_effect();
   void stop() {
     stop_.store(true);
@@ -327,7 +326,10 @@ class DnsResponder::Loop {
   bool settle(std::uint64_t number, Connection& connection);
   void close(std::uint64_t number);
 
+  Duration delay() const { return Duration(delay_ns_.load(std::memory_order_relaxed)); }
+
   Effect effect_;
+  std::atomic<std::int64_t> delay_ns_;
   const DnsRedirect* redirect_ = nullptr;
   DnsPorts ports_{};
   std::array<Fd, kDnsPlaces> udp_;
@@ -619,7 +621,8 @@ void DnsResponder::Loop::read_answer(std::uint64_t number, MonotonicTime now) {
 
 void DnsResponder::Loop::answer(std::size_t place, const Address& client, DnsMessage message,
                                 bool late, MonotonicTime now) {
-  if (!late || effect_.delay() == Duration::zero() || !is_acting(now)) {
+  const Duration later = late && is_acting(now) ? delay() : Duration::zero();
+  if (later == Duration::zero()) {
     send_datagram(place, client, message);
     return;
   }
@@ -627,7 +630,7 @@ void DnsResponder::Loop::answer(std::size_t place, const Address& client, DnsMes
     late_.erase(late_.begin());
     ++overflow_;
   }
-  late_.emplace(now + effect_.delay(), LateDatagram{place, client, std::move(message)});
+  late_.emplace(now + later, LateDatagram{place, client, std::move(message)});
 }
 
 /// What a client would have seen as an error on its socket (a port that refuses, no route) can only
@@ -764,8 +767,9 @@ bool DnsResponder::Loop::connect_server(Connection& connection, std::uint64_t nu
 
 void DnsResponder::Loop::enqueue(Connection& connection, DnsMessage message, bool late,
                                  MonotonicTime now) {
-  const bool held = late && effect_.delay() > Duration::zero() && is_acting(now);
-  MonotonicTime due = held ? now + effect_.delay() : now;
+  const Duration later = late && is_acting(now) ? delay() : Duration::zero();
+  const bool held = later > Duration::zero();
+  MonotonicTime due = now + later;
   // The messages of one transfer stay in their order.
   for (const Late& other : connection.late) {
     if (id_of(other.message) == id_of(message)) due = std::max(due, other.due);
@@ -888,6 +892,8 @@ Status DnsResponder::start(const DnsRedirect& redirect) {
 }
 
 void DnsResponder::pulse(MonotonicTime deadline) { loop_->set_deadline(deadline); }
+
+void DnsResponder::set_delay(Duration delay) { loop_->set_delay(delay); }
 
 void DnsResponder::end_effect() {
   if (thread_.joinable()) loop_->end_effect();

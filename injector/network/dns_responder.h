@@ -52,6 +52,9 @@ class DnsResponder {
   /// Names are matched until then; later every query is passed on at once.
   void pulse(MonotonicTime deadline);
 
+  /// From the next answer on it is held for so long.
+  void set_delay(Duration delay);
+
   /// No name is matched any more, and every answer that was held is on its way, when it returns.
   void end_effect();
 

@@ -95,6 +95,7 @@ class Guest {
       return;
     }
     for (std::size_t index = 0; index < job->cases.size(); ++index) {
+      if (status_of(kResults, index) == 0) continue;
       // As ctest does on the host (see `dev`): a machine that stalls once is no failure.
       if (run_case(*job, index, O_TRUNC) != 0) run_case(*job, index, O_APPEND);
     }

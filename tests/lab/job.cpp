@@ -37,6 +37,12 @@ std::filesystem::path status_file(const std::filesystem::path& results, std::siz
   return results / (std::to_string(index) + ".status");
 }
 
+std::optional<int> status_of(const std::filesystem::path& results, std::size_t index) {
+  std::ifstream file(status_file(results, index));
+  int status = 1;
+  return file >> status ? std::optional(status) : std::nullopt;
+}
+
 std::string escape_commas(const std::string& name) {
   std::string escaped;
   for (const char letter : name) {

@@ -31,6 +31,9 @@ std::optional<Job> read_job(const std::filesystem::path& results);
 std::filesystem::path output_file(const std::filesystem::path& results, std::size_t index);
 std::filesystem::path status_file(const std::filesystem::path& results, std::size_t index);
 
+/// What the case exited with; nothing if it has not ended.
+std::optional<int> status_of(const std::filesystem::path& results, std::size_t index);
+
 /// doctest reads a comma in --test-case= as the end of a name, unless escaped.
 std::string escape_commas(const std::string& name);
 std::string unescape_commas(const std::string& name);

@@ -5,6 +5,7 @@
 ///
 ///   squall-lab run RESULTS SECONDS_PER_CASE PROGRAM   boots once and runs every case
 ///   squall-lab run-under INIT RESULTS SECONDS_PER_CASE PROGRAM   with INIT as process 1
+///   (with SQUALL_LAB_AGAIN in the environment: only those cases that did not pass the last time)
 ///   squall-lab case RESULTS PROGRAM --test-case=NAME          shows one case's output, exits with
 ///   its status squall-lab case RESULTS PROGRAM --list-test-cases         asks the program itself,
 ///   here
@@ -155,8 +156,22 @@ void check_machine() {
 std::size_t count_ended(const fs::path& results, const Job& job) {
   std::size_t ended = 0;
   for (std::size_t index = 0; index < job.cases.size(); ++index)
-    ended += fs::exists(status_file(results, index));
+    ended += status_of(results, index).has_value();
   return ended;
+}
+
+/// What is left of earlier runs, but for what passed where only the rest is to be tried again.
+void clear(const fs::path& results, const Job& job) {
+  const std::optional<Job> earlier = read_job(results);
+  std::error_code ignored;
+  if (std::getenv("SQUALL_LAB_AGAIN") == nullptr || !earlier || earlier->cases != job.cases) {
+    fs::remove_all(results, ignored);
+    return;
+  }
+  for (const char* file : {"done", "guest", "console"}) fs::remove(results / file, ignored);
+  for (std::size_t index = 0; index < job.cases.size(); ++index) {
+    if (status_of(results, index) != 0) fs::remove(status_file(results, index), ignored);
+  }
 }
 
 /// Returns whether it ended by itself. It has not while cases end one after another, however slow
@@ -184,18 +199,18 @@ bool wait_for(pid_t child, const fs::path& results, const Job& job) {
 int run(const std::string& init, const fs::path& results, int seconds_per_case,
         const fs::path& program) {
   check_machine();
-  std::error_code ignored;
-  fs::remove_all(results, ignored);
-  fs::create_directories(results / "uml");
   Job job{.directory = fs::current_path(),
           .seconds_per_case = seconds_per_case,
           .program = fs::absolute(program),
           .cases = list_cases(program)};
+  clear(results, job);
+  fs::create_directories(results / "uml");
   write_job(results, job);
 
   const auto start = std::chrono::steady_clock::now();
   const bool by_itself = wait_for(boot(fs::absolute(results), init), results, job);
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+  std::error_code ignored;
   fs::remove_all(results / "uml", ignored);
 
   const std::size_t ended = count_ended(results, job);
@@ -219,11 +234,10 @@ int show(const fs::path& results, const fs::path& program, const std::string& as
   for (std::size_t index = 0; index < job->cases.size(); ++index) {
     if (job->cases[index] != name) continue;
     std::cout << read_file(output_file(results, index));
-    int status = 1;
-    std::ifstream file(status_file(results, index));
-    if (!(file >> status))
+    const std::optional<int> status = status_of(results, index);
+    if (!status)
       std::cout << "the lab ended before this case did\n" << read_file(results / "guest");
-    return status;
+    return status.value_or(1);
   }
   fail("the lab ran no case named " + name);
 }

@@ -178,7 +178,7 @@ export const wrong = {
   'a wait that comes and goes': step('wait: 1s\npulse: {on: 1s, off: 1s}'),
   'a pulse that is never off': fault('pulse: {on: 1s}, network: {loss: 1%}'),
   'a ramp that takes no time': fault('network: {delay: {from: 0ms, to: 400ms}}'),
-  'a ramp of what cannot change': fault('network: {loss: 1%, loss_correlation: {from: 1%, to: 2%, over: 1s}}'),
+  'a ramp of what cannot change': fault('network: {delay: 1s, reorder: 1%, gap: {from: 1, to: 5, over: 1s}}'),
   'a ramp in another unit': fault('network: {delay: {from: 0%, to: 400ms, over: 5s}}'),
   'a search that does not say how exactly': fault('network: {delay: {find: {from: 0ms, to: 1s}}}'),
   'a search and a ramp in one': fault('network: {delay: {find: {from: 0ms, to: 1s, resolution: 1ms}, over: 1s}}'),

@@ -442,7 +442,7 @@ method:
   - {on: db-1, network: {delay: {from: 0ms, to: 1s, over: 60s}}, for: 30s}
   - {on: db-1, network: {delay: {from: 0ms, to: 1s, over: 60s}, jitter: 10ms}, for: 90s}
   - {on: db-1, network: {rate: {from: 0bit, to: 1mbit, over: 60s}}, for: 90s}
-  - {on: db-1, network: {loss: 1%, loss_correlation: {from: 1%, to: 2%, over: 1s}}, for: 90s}
+  - {on: db-1, network: {delay: 1s, reorder: 1%, gap: {from: 1, to: 5, over: 1s}}, for: 90s}
   - {on: db-1, network: {delay: {find: {from: 0ms, to: 1s, resolution: 2s}}}, for: 90s}
   - {on: db-1, network: {delay: {find: 5ms}}, for: 90s}
   - {on: db-1, network: {delay: {find: {from: 0ms, to: 1s, resolution: 2ms}, over: 1s}}, for: 90s}
@@ -484,10 +484,10 @@ plan.yaml:15:39: error: rate 0bit is too small
     - {on: db-1, network: {rate: {from: 0bit, to: 1mbit, over: 60s}}, for: 90s}
                                         ^^^^
   write 8bit to 1000gbit
-plan.yaml:16:54: error: loss_correlation cannot change while the fault lasts
-    - {on: db-1, network: {loss: 1%, loss_correlation: {from: 1%, to: 2%, over: 1s}}, for: 90s}
-                                                       ^
-  of network these can: delay, jitter, loss, duplicate, corrupt, reorder, rate
+plan.yaml:16:55: error: gap cannot change while the fault lasts
+    - {on: db-1, network: {delay: 1s, reorder: 1%, gap: {from: 1, to: 5, over: 1s}}, for: 90s}
+                                                        ^
+  of network these can: delay, jitter, delay_correlation, loss, loss_correlation, duplicate, duplicate_correlation, corrupt, corrupt_correlation, reorder, reorder_correlation, rate
 plan.yaml:17:72: error: the resolution is coarser than the whole range
     - {on: db-1, network: {delay: {find: {from: 0ms, to: 1s, resolution: 2s}}}, for: 90s}
                                                                          ^^

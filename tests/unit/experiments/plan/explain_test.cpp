@@ -257,12 +257,14 @@ TEST_CASE("a kind's page tells its fields with unit, bounds and default") {
                                           paretonormal; only with `jitter`; default uniform; such as
                                           normal)
   delay_correlation      percentage       how much a packet's delay resembles the one before it
-                                          (0.0001% to 100%; only with `jitter`; such as 25%)
+                                          (0.0001% to 100%; only with `jitter`; may be a ramp; such
+                                          as 25%)
   loss                   percentage       share of the matched packets that vanish (0.0001% to 100%;
                                           not with `gilbert_elliott`; not with `four_state`; may be
                                           a ramp; such as 1%)
   loss_correlation       percentage       how much a loss depends on whether the packet before it
-                                          was lost (0.0001% to 100%; only with `loss`; such as 25%)
+                                          was lost (0.0001% to 100%; only with `loss`; may be a
+                                          ramp; such as 25%)
   gilbert_elliott        gilbert elliott  loss in bursts, by the Gilbert-Elliott model: tc's `loss
                                           gemodel` (not with `four_state`)
   four_state             four state       loss in bursts, by a Markov chain of four states: tc's
@@ -272,16 +274,18 @@ TEST_CASE("a kind's page tells its fields with unit, bounds and default") {
   duplicate              percentage       share of the matched packets that arrive twice (0.0001% to
                                           100%; may be a ramp; such as 1%)
   duplicate_correlation  percentage       how much a duplicate depends on whether the packet before
-                                          it was one (0.0001% to 100%; only with `duplicate`)
+                                          it was one (0.0001% to 100%; only with `duplicate`; may be
+                                          a ramp)
   corrupt                percentage       share of the matched packets in which one bit is flipped
                                           (0.0001% to 100%; may be a ramp; such as 0.1%)
   corrupt_correlation    percentage       how much a flipped bit depends on whether the packet
-                                          before had one (0.0001% to 100%; only with `corrupt`)
+                                          before had one (0.0001% to 100%; only with `corrupt`; may
+                                          be a ramp)
   reorder                percentage       share of the packets that pass at once, ahead of those
                                           that are delayed (0.0001% to 100%; only with `delay`; may
                                           be a ramp; such as 25%)
   reorder_correlation    percentage       how much it depends on whether the packet before passed at
-                                          once (0.0001% to 100%; only with `reorder`)
+                                          once (0.0001% to 100%; only with `reorder`; may be a ramp)
   gap                    number           only every Nth packet may pass at once (1 to 1000000; only
                                           with `reorder`; such as 5)
   rate                   rate             as slow as a line of this many bits per second (8bit to
@@ -330,7 +334,7 @@ delay in slot: duration, the mean time from slot to slot, where it is drawn from
   (1us to 60s; such as 1ms)
 delay in io: duration, each operation takes this much longer (100us to 60s; may be a ramp; such as
   50ms)
-delay in dns: duration, their answers come this much later (1ms to 60s; such as 2s)
+delay in dns: duration, their answers come this much later (1ms to 60s; may be a ramp; such as 2s)
 )");
 }
 

@@ -25,6 +25,7 @@
 #include "injector/faults/fault.h"
 #include "tests/support/daemon.h"
 #include "tests/support/eventually.h"
+#include "tests/support/faults.h"
 #include "tests/support/holder.h"
 #include "tests/support/namespace.h"
 #include "tests/unit/injector/faults/scenes.h"
@@ -258,6 +259,44 @@ TEST_CASE("disk reads and writes at the rates that were asked for, by the kernel
   CHECK(static_cast<double>(last->disk().written() - first->disk().written()) >=
         written - 1e0 * kMiB);
   CHECK(is_empty(folder.path()));
+  CHECK(holder.release().empty());
+}
+
+TEST_CASE("disk whose size falls gives back what is meant no more") {
+  const Small small(64 * kMiB);
+  const std::uint64_t before = free_in(small.path());
+  v1::Fault fault = fill(small.path(), 40 * kMiB, 8 * kMiB);
+  add_ramp(fault, "size", 40 * kMiB, 8 * kMiB, 3s);
+  const Namespace node;
+  Holder holder(node);
+  holder.inject(fault, 1min);
+  CHECK(eventually([&] { return free_in(small.path()) <= before - 24 * kMiB; }, kBound));
+  CHECK(eventually([&] { return free_in(small.path()) == before - 8 * kMiB; }, kBound));
+  CHECK(holder.release().empty());
+  CHECK(free_in(small.path()) == before);
+}
+
+TEST_CASE("disk with a rate that rises writes the area below the line") {
+  const TemporaryFolder folder;
+  v1::Fault fault = disk(folder.path());
+  fault.mutable_disk()->set_write(8 * kMiB);
+  fault.mutable_disk()->set_block(32 * kKiB);
+  add_ramp(fault, "write", 0, 8 * kMiB, 2s);
+  const Namespace node;
+  Holder holder(node);
+  const MonotonicTime begun = monotonic_now();
+  holder.inject(fault, 1min);
+  CHECK(eventually(
+      [&] {
+        const auto evidence = holder.pulse(1min);
+        REQUIRE(evidence.has_value());
+        const double passed = to_ms(monotonic_now() - begun) / 1000;
+        const double area = passed < 2 ? 2 * passed * passed : 8 + 8 * (passed - 2);
+        // A block that is due is written whole, and the bucket holds a fifth of a second.
+        CHECK(static_cast<double>(evidence->disk().written()) <= (area + 1.7) * kMiB);
+        return evidence->disk().written() >= 12 * kMiB;
+      },
+      kBound));
   CHECK(holder.release().empty());
 }
 

@@ -260,6 +260,35 @@ TEST_CASE("a delay holds the server's answers to the matched names, and no other
   CHECK(evidence_of(holder).delayed_answers() == std::size(kWays));
 }
 
+TEST_CASE("a delay that ramps holds answers longer and longer") {
+  const Scene scene;
+  constexpr Duration kDelay = milliseconds(600);
+  v1::Fault fault = late_dns({"slow.example"}, kDelay);
+  add_ramp(fault, "delay", 0, number_of(kDelay), seconds(3));
+  Holder holder(scene.node);
+  holder.inject(fault, minutes(1));
+  const auto takes = [&] {
+    const auto answer =
+        ask(scene.node, kWays[0].server, kWays[0].transport, {.name = "slow.example"});
+    REQUIRE(answer.has_value());
+    return answer->took;
+  };
+  bool grew = false;
+  Duration last = takes();
+  CHECK(last < kDelay);
+  CHECK(eventually(
+      [&] {
+        const Duration now = takes();
+        grew = grew || (now > last && now < kDelay);
+        last = now;
+        return now >= kDelay;
+      },
+      seconds(15)));
+  CHECK(grew);
+  CHECK(holder.release().empty());
+  CHECK(takes() < kDelay / 2);
+}
+
 TEST_CASE("a delay holds back what is answered in the server's place as well") {
   const Scene scene;
   v1::Fault fault = late_dns({"*.internal"}, milliseconds(200));

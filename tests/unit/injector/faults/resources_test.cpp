@@ -445,6 +445,29 @@ TEST_CASE("memory to a share of a control group's limit stops there") {
   CHECK(evidence->memory().kept_back() == 0);
 }
 
+TEST_CASE("memory to a share that falls is given back as it does") {
+  const ControlGroup group("memory");
+  group.write(group.is_v2() ? "memory.max" : "memory.limit_in_bytes", std::to_string(64 * kMiB));
+  v1::Fault fault = memory(0, 8 * kMiB);
+  fault.mutable_memory()->clear_size();
+  fault.mutable_memory()->set_to(50);
+  fault.mutable_memory()->mutable_in()->set_cgroup(group.path());
+  add_ramp(fault, "to", 50, 20, 5s);
+  const Namespace node;
+  Holder holder(node);
+  holder.inject(fault, 1min);
+  std::uint64_t most = 0;
+  CHECK(eventually(
+      [&] {
+        const auto evidence = holder.pulse(1min);
+        const std::uint64_t held = evidence ? evidence->memory().held() : 0;
+        most = std::max(most, held);
+        return most > 20 * kMiB && held < 14 * kMiB && held > 8 * kMiB;
+      },
+      kBound));
+  CHECK(holder.release().empty());
+}
+
 TEST_CASE("memory to more than the reserve leaves is capped and told") {
   const ControlGroup group("memory");
   group.write(group.is_v2() ? "memory.max" : "memory.limit_in_bytes", std::to_string(128 * kMiB));

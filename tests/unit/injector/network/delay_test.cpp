@@ -141,6 +141,38 @@ TEST_CASE("a loss that ramps to all of the packets loses them all in the end") {
   check_clean(*held);
 }
 
+TEST_CASE("every number of netem's that may be a ramp is taken anew and read back") {
+  TwoHosts hosts;
+  const std::vector<std::string> before = settled_fingerprint(hosts.node);
+  v1::Fault fault = delay_fault(kPort, kAsked);
+  v1::Network& network = *fault.mutable_network();
+  network.set_jitter(Duration(kAsked / 2).count());
+  network.set_loss(10);
+  network.set_duplicate(10);
+  network.set_corrupt(10);
+  network.set_reorder(10);
+  network.set_rate(8'000'000);
+  network.set_delay_correlation(50);
+  network.set_loss_correlation(50);
+  network.set_duplicate_correlation(50);
+  network.set_corrupt_correlation(50);
+  network.set_reorder_correlation(50);
+  std::vector<const google::protobuf::FieldDescriptor*> given;
+  network.GetReflection()->ListFields(network, &given);
+  for (const auto* field : given) {
+    if (!field->options().GetExtension(v1::rules).ramps()) continue;
+    const double number = number_in(network, *field);
+    add_ramp(fault, field->name(), number / 2, number, std::chrono::seconds(10));
+  }
+  CHECK(fault.ramps_size() == 12);
+  const auto held = inject(hosts.node, fault);
+  for (const int second : {3, 7, 10}) {
+    require_ok(held->become(fault_at(fault, std::chrono::seconds(second))));
+  }
+  check_clean(*held);
+  CHECK(difference(before, settled_fingerprint(hosts.node)) == "");
+}
+
 TEST_CASE("TCP is delayed from its handshake on") {
   TwoHosts hosts;
   const Echo echo(hosts.node, kPort);
