@@ -41,7 +41,7 @@ void add_runs(CLI::App& app, Invocation& said) {
 }
 
 void add_params(CLI::App& app, Invocation& said) {
-  app.add_option("--set", said.given.set, "name=value: a parameter's value; may be given again")
+  app.add_option("--set", said.given.set, "name=value: a parameter's value; once for each")
       ->type_name("NAME=VALUE")
       ->allow_extra_args(false);
   app.add_option("--params", said.given.params_files,
@@ -305,7 +305,8 @@ int start(int argc, char** argv) {
   }
   const std::string first = argv[1];
   if (!first.starts_with("-") && std::find(names.begin(), names.end(), first) == names.end()) {
-    complain("unknown command " + escape_controls(first) + suggestion(first, names));
+    complain("unknown command " + escape_controls(first) +
+             (first == "help" ? "; squall --help tells of all" : suggestion(first, names)));
     return kRefused;
   }
   // Before the parser, which would take the value of an option it does not know for a plan.

@@ -138,8 +138,13 @@ int validate(const Invocation& said) {
     if (is_resolved(file)) {
       Diagnostics& told = files.emplace_back();
       told.file = file;
+      if (!said.given.set.empty() || !said.given.params_files.empty()) {
+        told.error({}, "in this file all is chosen", "leave --set and --params out");
+      }
       const auto resolved = read_resolved(file);
-      if (!resolved.ok()) told.error({}, message_of(resolved.status()));
+      if (resolved.ok()) continue;
+      // The message begins with the file, as the diagnostic does.
+      told.error({}, message_of(resolved.status()).substr(file.size() + 2));
       continue;
     }
     plan::Loaded loaded = plan::load_file(file, said.given);

@@ -304,12 +304,16 @@ void stress_chaos(Source& spec, Experiment& experiment, Draft& step) {
       said->take();
     }
   }
-  if (Source* said = spec.find({"stressors", "cpu"}); said != nullptr) {
+  const bool by_words = !faults.empty();
+  if (Source* other = spec.find("stressors"); other != nullptr && by_words) {
+    other->leave("Chaos Mesh takes stressngStressors where both are given");
+  }
+  if (Source* said = spec.find({"stressors", "cpu"}); said != nullptr && !by_words) {
     Draft one = Draft::map();
     one.set("cpu", cpu_of(*said, "100%"));
     faults.push_back(std::move(one));
   }
-  if (Source* said = spec.find({"stressors", "memory"}); said != nullptr) {
+  if (Source* said = spec.find({"stressors", "memory"}); said != nullptr && !by_words) {
     Draft one = Draft::map();
     put_memory(*said, one.set("memory", Draft::map()));
     faults.push_back(std::move(one));

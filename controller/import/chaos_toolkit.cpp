@@ -481,6 +481,7 @@ class Reader {
     provider.find("path")->take();
     auto meant = meaning_of(words, provider.path());
     if (meant && meant->undoes) {
+      took(activity.find("name"), text_of(activity.find("name")));
       Draft none;
       none.say(
           fmt::format("{} (every fault of Squall is taken back by itself)", fmt::join(words, " ")));

@@ -200,6 +200,7 @@ void Story::take_fault(const v1::Event& event, const Moment& moment) {
   const auto acted = [&](const v1::FaultActed& told) -> FaultStory& {
     FaultStory& story = fault(told.fault(), told.node());
     if (told.has_evidence()) story.evidence = told.evidence();
+    story.effect_seen = story.effect_seen || told.evidence().effect();
     // Who is parted from the one that would speak first never has anything to lose.
     const bool shared = story.kind == "partition" && story.acted();
     for (FaultStory& other : faults) {

@@ -89,10 +89,11 @@ struct FaultStory {
   std::string end_reason;
   std::string failure;
   std::vector<std::string> residue;
+  bool effect_seen = false;      ///< At any time: a fault may end with nothing, as it was meant to.
   bool cut_short = false;        ///< The run was aborted while it was held.
   bool acted_elsewhere = false;  ///< Another part of the same partition did.
 
-  bool acted() const { return evidence && evidence->effect(); }
+  bool acted() const { return effect_seen; }
   /// It had its time and nothing shows that it did anything. A fault that was cut short had not.
   bool without_effect() const { return !acted() && !acted_elsewhere && !cut_short; }
   /// Nothing shows that it did anything, and the run's abort left it no time to.

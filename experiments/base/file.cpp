@@ -21,6 +21,9 @@ StatusOr<std::string> read_whole(const std::string& path) {
     if (got < 0) return from_errno(path, errno);
     if (got == 0) return text;
     text.append(part.data(), static_cast<std::size_t>(got));
+    if (text.size() > kLargestFile) {
+      return error(StatusCode::kResourceExhausted, path + ": is larger than 64 MiB");
+    }
   }
 }
 

@@ -768,6 +768,14 @@ std::vector<Finding> contradictions(const Message& message, std::string_view cal
         found.push_back({"pulse", "a fault that comes and goes, with a number that changes",
                          "give the number one value, or leave `pulse` out"});
       }
+      if (fault->cpu().has_ramp() && fault->has_for_() && fault->cpu().ramp() > fault->for_()) {
+        found.push_back(
+            {"for",
+             fmt::format("the ramp of cpu takes {}, and the fault ends after {}",
+                         format_number(static_cast<double>(fault->cpu().ramp()), v1::DURATION),
+                         format_number(static_cast<double>(fault->for_()), v1::DURATION)),
+             "write a longer `for`, or a shorter `ramp`"});
+      }
       written.clear();
       if (fault->has_for_()) asked.GetReflection()->ListFields(asked, &written);
       for (const FieldDescriptor* field : written) {

@@ -34,6 +34,9 @@ struct Group {
   std::vector<std::string> words;
 };
 
+/// Each may hold a pattern, and reading a pattern takes its time.
+constexpr std::size_t kMostExpectations = 10'000;
+
 constexpr std::size_t kNoGroup = static_cast<std::size_t>(-1);
 
 /// What may stand in one mapping.
@@ -520,15 +523,29 @@ class Decoder {
           rules_of(field).required() ? "give it an item" : "give it an item, or leave it out");
       return;
     }
+    if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE &&
+        rules_of(*field.message_type()).form() == v1::EXPECTATION) {
+      expected_ += node.items.size();
+      if (expected_ > kMostExpectations) {
+        out_.error(where, fmt::format("more than {} expectations", kMostExpectations),
+                   "a plan has no more, in all of its checks");
+        return;
+      }
+    }
     const std::string item_called = field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE
                                         ? fmt::format("a {}", noun_of(*field.message_type()))
                                         : "";
+    std::unordered_set<std::string_view> seen;
     for (const YamlNode* item : node.items) {
       if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
         this->message(*item, *message.GetReflection()->AddMessage(&message, &field), item->place,
                       item_called);
       } else if (!item->told) {
         scalar(*item, message, field);
+        if (field.cpp_type() != FieldDescriptor::CPPTYPE_STRING &&
+            !seen.insert(item->text).second) {
+          out_.error(item->place, fmt::format("{} stands there twice", shown(item->text)), "");
+        }
       }
     }
   }
@@ -961,6 +978,7 @@ class Decoder {
   Diagnostics& out_;
   Tainted& tainted_;
   std::unordered_map<std::string, Expected> expectations_;
+  std::size_t expected_ = 0;  ///< All of the plan, each as often as it is written.
   std::unordered_set<const YamlNode*> hidden_;  ///< Whose credentials are starred.
   std::unordered_map<const Descriptor*, Level> levels_;
   std::vector<Open> open_;

@@ -304,7 +304,8 @@ Description find() {
   told.word = "find";
   told.help = "a number that the run looks for: the first at which the steady state breaks";
   told.fields = {
-      part("from", "quantity", "the mild end, which is tried first", {"required"}, {"0ms"}),
+      part("from", "quantity", "the mild end; 0 is the node without the fault", {"required"},
+           {"0ms"}),
       part("to", "quantity", "the wild end; it may be the smaller one", {"required"}, {"1s"}),
       part("resolution", "quantity", "how close to the answer is close enough", {"required"},
            {"10ms"})};

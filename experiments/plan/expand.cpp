@@ -477,6 +477,8 @@ class Expansion {
     std::vector<std::string> remarks;
     const std::string_view text = node.text;
     std::size_t at = 0;
+    // All that is wrong with one text is told, and all that it uses is used.
+    bool wrong = false;
     while (at < text.size()) {
       const std::size_t next = std::min(text.find("${", at), text.size());
       const bool escaped = next < text.size() && next > at && text[next - 1] == '$';
@@ -499,6 +501,7 @@ class Expansion {
                    "write ${name}, or $${ for the two characters themselves");
         return without_value(node);
       }
+      at = close + 1;
       const std::string name(text.substr(next + 2, close - next - 2));
       const auto found = parameters_.find(name);
       if (found == parameters_.end()) {
@@ -506,16 +509,19 @@ class Expansion {
                    fmt::format("there is no parameter \"{}\"", name),
                    [&] { return no_such(name); });
         unset_ = true;
-        return without_value(node);
+        wrong = true;
+        continue;
       }
       Parameter& parameter = found->second;
       parameter.used = true;
       if (!parameter.value) {
         out_.error(node.within(next, close + 1 - next), fmt::format("{} has no value", name),
                    fmt::format("give it one by --set {}=VALUE, or a default in `params`", name));
-        return without_value(node);
+        wrong = true;
+        continue;
       }
-      if (parameter.wrong) return without_value(node);
+      wrong = wrong || parameter.wrong;
+      if (wrong) continue;
       const Value& value = *parameter.value;
       filled_bytes_ += value.text.size();
       if (filled_bytes_ > kMostText) {
@@ -531,10 +537,13 @@ class Expansion {
       copy.stands.push_back(
           {copy.text.size(), copy.text.size() + value.text.size(), next, close + 1});
       copy.text += value.text;
-      at = close + 1;
     }
+    if (wrong) return without_value(node);
     // What the text is about is still where it was, and so are its quotes.
-    if (copy.plain != node.plain) copy.verbatim = false;
+    if (copy.plain != node.plain) {
+      copy.verbatim = false;
+      copy.lines.clear();
+    }
     if (!remarks.empty()) out_.remarks[node.place] = fmt::format("{}", fmt::join(remarks, ", "));
     return &(tree_.add(node) = std::move(copy));
   }

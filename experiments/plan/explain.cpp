@@ -253,16 +253,25 @@ std::string index_page() {
       kOrigin, rows_of(faults), rows_of(checks), rows_of(describe_values()), rows_of(others));
 }
 
+std::string line_of(const std::string& page, const FieldDescription& field) {
+  return wrapped(fmt::format("{} in {}: {}, {}{}", field.name, page, field.type, field.help,
+                             in_brackets(field)),
+                 2) +
+         "\n";
+}
+
 /// Where a word stands that is a field and no page of its own.
 std::string page_of_field(const std::string& word) {
   std::string text;
   for (const Page& page : pages()) {
     for (const FieldDescription& field : describe(page).fields) {
       if (field.name != word) continue;
-      text += wrapped(fmt::format("{} in {}: {}, {}{}", word, page.word, field.type, field.help,
-                                  in_brackets(field)),
-                      2) +
-              "\n";
+      text += line_of(page.word, field);
+    }
+  }
+  for (const Description& value : describe_values()) {
+    for (const FieldDescription& part : value.fields) {
+      if (part.name == word) text += line_of(value.word, part);
     }
   }
   return text;

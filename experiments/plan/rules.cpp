@@ -42,6 +42,10 @@ class Weighing {
     std::sort(node_names_.begin(), node_names_.end());
     std::unordered_map<std::string, const YamlNode*> by_address;
     for (const YamlNode::Entry& entry : nodes->entries) {
+      if (entry.key->text == "all") {
+        out_.error(entry.key->place, "no node can be called \"all\"",
+                   "`on: all` means every node; give this one another name");
+      }
       const auto found = plan_.nodes().find(entry.key->text);
       if (found == plan_.nodes().end() || tainted_.contains(entry.value)) continue;
       const std::string& address = found->second.address();

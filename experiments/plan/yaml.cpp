@@ -258,7 +258,37 @@ class Builder {
                       value.find('\n') == std::string_view::npos;
       node.place.length = rest_of_line(at, end);
     }
+    if (!node.verbatim) find_lines(node, at, end);
     add(node);
+  }
+
+  /// Where the lines of a text of several are in the source: each is there as it is, but for blanks
+  /// around it. None of them where one has an escape in it, or there are too many.
+  void find_lines(YamlNode& node, std::size_t at, std::size_t end) const {
+    constexpr std::size_t kMostLines = 1000;
+    constexpr const char* kBlanks = " \t\r\n";
+    const std::string_view source = text_;
+    const std::string_view value = node.text;
+    const bool block = source[at] == '|' || source[at] == '>';
+    std::size_t read = 0;
+    for (std::size_t from = at; from < end;) {
+      const std::size_t line_end = std::min(source.substr(0, end).find('\n', from), end);
+      const bool is_header = block && from == at;
+      std::size_t begin = from + (from == at && !block && !node.plain ? 1 : 0);
+      std::size_t stop = line_end == end && !block && !node.plain ? end - 1 : line_end;
+      from = line_end + 1;
+      begin = std::min(source.find_first_not_of(kBlanks, begin), stop);
+      if (is_header || begin >= stop) continue;
+      stop = source.substr(0, stop).find_last_not_of(kBlanks) + 1;
+      const std::string_view line = source.substr(begin, stop - begin);
+      const std::size_t found = std::min(value.find_first_not_of(kBlanks, read), value.size());
+      // A comment between the lines of a plain text is none of it.
+      if (value.substr(found, line.size()) != line || node.lines.size() == kMostLines) {
+        return node.lines.clear();
+      }
+      read = found + line.size();
+      node.lines.push_back({found, read, marks_.place(begin, line.size())});
+    }
   }
 
   /// Of a value left out: its key's, or its list's dash.
@@ -529,7 +559,7 @@ const YamlNode* YamlNode::find(std::string_view key) const {
 }
 
 Place YamlNode::within(std::size_t offset, std::size_t length) const {
-  if (!verbatim || offset > text.size()) return place;
+  if ((!verbatim && lines.empty()) || offset > text.size()) return place;
   // Anything within a parameter's value stands where its ${name} does.
   const auto in_source = [this](std::size_t at, bool is_end) {
     std::size_t source = at;
@@ -545,8 +575,20 @@ Place YamlNode::within(std::size_t offset, std::size_t length) const {
   const std::size_t from = in_source(offset, false);
   const std::size_t to = in_source(std::min(offset + length, text.size()), true);
   Place part = place;
-  part.column += from + (plain ? 0 : 1);
-  part.length = std::max(to, from + 1) - from;
+  if (verbatim) {
+    part.column += from + (plain ? 0 : 1);
+    part.length = std::max(to, from + 1) - from;
+    return part;
+  }
+  const auto behind =
+      std::upper_bound(lines.begin(), lines.end(), from,
+                       [](std::size_t wanted, const Line& line) { return wanted < line.begin; });
+  if (behind == lines.begin()) return place;
+  const Line& line = *std::prev(behind);
+  const std::size_t on_line = std::min(from, line.end - 1);
+  part = line.place;
+  part.column += on_line - line.begin;
+  part.length = std::max(std::min(to, line.end), on_line + 1) - on_line;
   return part;
 }
 

@@ -43,6 +43,12 @@ struct YamlNode {
     std::size_t source_begin, source_end;
   };
 
+  /// What of the text stands on one line of the source, byte for byte.
+  struct Line {
+    std::size_t begin, end;
+    Place place;  ///< Where it begins.
+  };
+
   Kind kind = Kind::kNull;
   bool plain = false;     ///< A scalar without quotes.
   bool verbatim = false;  ///< The scalar's text stands in the source byte for byte, on one line,
@@ -54,6 +60,7 @@ struct YamlNode {
   std::size_t begin = 0;       ///< The byte of the text that its place is.
   std::string text;            ///< Of a scalar.
   std::vector<Stand> stands;   ///< In their order.
+  std::vector<Line> lines;     ///< Of a scalar that is not verbatim, where they are known.
   std::vector<Entry> entries;  ///< Of a mapping, in the text's order; keys are scalars and differ.
   std::vector<const YamlNode*> items;  ///< Of a sequence.
   std::size_t values =
@@ -69,8 +76,8 @@ struct YamlNode {
   const YamlNode* find(std::string_view key) const;
   const YamlNode* find_key(std::string_view key) const;
 
-  /// The place of a part of the scalar's text; of all of it where the text does not stand there
-  /// verbatim.
+  /// The place of a part of the scalar's text, on its first line; of all of the text where it
+  /// does not stand there verbatim.
   Place within(std::size_t offset, std::size_t length) const;
 };
 

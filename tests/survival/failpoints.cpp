@@ -89,7 +89,7 @@ class Scene {
 
   void play() {
     const std::vector<std::string> network = fingerprint_of(node_);
-    const std::string targets = sample_->state();
+    const Fingerprint targets = sample_->fingerprint();
     armed_.emplace_back("SQUALL_FAILPOINT_NOTES", notes_);
     if (!life_.point.empty()) {
       armed_.emplace_back("SQUALL_FAILPOINT", life_.point + ":" + std::to_string(life_.passage));
@@ -106,8 +106,8 @@ class Scene {
     if (const auto now = fingerprint_of(node_); now != network) {
       wrong("the node differs:\n" + difference(network, now));
     }
-    if (const std::string now = sample_->state(); now != targets) {
-      wrong("was:\n" + targets + "is:\n" + now);
+    if (const Fingerprint now = sample_->fingerprint(); now != targets) {
+      wrong("the targets differ:\n" + difference(targets, now));
     }
     Command sweep;
     sweep.argv = {binary("squall-hold"), "--sweep", "--state-id", state_id_of(state_)};

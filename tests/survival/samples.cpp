@@ -1,11 +1,11 @@
 #include "tests/survival/samples.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/stat.h>
 
 #include <filesystem>
 #include <fstream>
-#include <sstream>
 #include <type_traits>
 #include <vector>
 
@@ -40,7 +40,6 @@ class OnLoopback final : public Sample {
     fault_.mutable_network()->set_interface("lo");
   }
   v1::Fault fault() const override { return fault_; }
-  std::string state() const override { return ""; }
 
  private:
   v1::Fault fault_;
@@ -81,7 +80,7 @@ class OneFile final : public Sample {
     return fault;
   }
 
-  std::string state() const override { return state_of(file_.parent_path()); }
+  Fingerprint fingerprint() const override { return fingerprint_of_files(file_.parent_path()); }
 
  private:
   TemporaryFolder folder_;
@@ -100,7 +99,7 @@ class Scripts final : public Sample {
     return fault;
   }
 
-  std::string state() const override { return fs::exists(trace_) ? "broken" : "whole"; }
+  Fingerprint fingerprint() const override { return fingerprint_of_files(trace_); }
 
  private:
   TemporaryFolder folder_;
@@ -111,19 +110,12 @@ class Scripts final : public Sample {
 class Sleeper {
  public:
   explicit Sleeper(const Namespace& node) : process_(command(node)) {
-    eventually([this] { return state() == "S"; }, std::chrono::seconds(20));
+    // From then on it is "sleep" and nothing else.
+    eventually([this] { return is_asleep(); }, std::chrono::seconds(20));
   }
 
   std::uint32_t pid() const { return static_cast<std::uint32_t>(process_.pid()); }
-  std::string about(const std::string& file) const {
-    std::ostringstream text;
-    text << std::ifstream("/proc/" + std::to_string(pid()) + "/" + file).rdbuf();
-    return text.str();
-  }
-
-  /// Its letter; empty when it is gone.
-  std::string state() const { return word_of("State:"); }
-  std::string tracer() const { return word_of("TracerPid:"); }
+  Fingerprint fingerprint() const { return fingerprint_of_process(process_.pid()); }
 
  private:
   static Command command(const Namespace& node) {
@@ -133,26 +125,21 @@ class Sleeper {
     return command;
   }
 
-  std::string word_of(const std::string& key) const {
-    std::istringstream words(about("status"));
-    for (std::string word; words >> word;) {
-      if (word == key && words >> word) return word;
-    }
-    return "";
+  bool is_asleep() const {
+    std::ifstream file(fmt::format("/proc/{}/comm", pid()));
+    std::string name;
+    return std::getline(file, name) && name == "sleep";
   }
 
   Process process_;
 };
 
-/// A process whose state, tracer and limits must be what they were.
+/// A process that must be what it was.
 class OneSleeper : public Sample {
  public:
   explicit OneSleeper(const Namespace& node) : target_(node) {}
 
-  std::string state() const override {
-    return "state " + target_.state() + ", traced by " + target_.tracer() + "\n" +
-           target_.about("limits");
-  }
+  Fingerprint fingerprint() const override { return target_.fingerprint(); }
 
  protected:
   std::uint32_t pid() const { return target_.pid(); }
@@ -210,8 +197,8 @@ class Frozen final : public Sample {
     return fault;
   }
 
-  std::string state() const override {
-    return group_.read("cgroup.events") + group_.read("cgroup.freeze");
+  Fingerprint fingerprint() const override {
+    return fingerprint_of_group(group_.mount() + group_.path()) + target_.fingerprint();
   }
 
  private:
@@ -227,7 +214,7 @@ class WithoutPids final : public Sample {
     return fault;
   }
 
-  std::string state() const override { return group_.read("pids.max"); }
+  Fingerprint fingerprint() const override { return fingerprint_of_group(group_.folder()); }
 
  private:
   ControlGroup group_{"pids"};
@@ -244,7 +231,7 @@ class TwoSleepers final : public Sample {
     return fault;
   }
 
-  std::string state() const override { return neighbour_.state(); }
+  Fingerprint fingerprint() const override { return neighbour_.fingerprint(); }
 
  private:
   Sleeper target_;
@@ -259,7 +246,6 @@ class LittleCpu final : public Sample {
     fault.mutable_cpu()->set_cores(1);
     return fault;
   }
-  std::string state() const override { return ""; }
 };
 
 class LittleMemory final : public Sample {
@@ -269,7 +255,6 @@ class LittleMemory final : public Sample {
     fault.mutable_memory()->set_size(4 << 20);
     return fault;
   }
-  std::string state() const override { return ""; }
 };
 
 class LittleDisk final : public Sample {
@@ -280,11 +265,7 @@ class LittleDisk final : public Sample {
     fault.mutable_disk()->set_size(4 << 20);
     return fault;
   }
-  std::string state() const override {
-    std::string names;
-    for (const auto& entry : fs::directory_iterator(folder_.path())) names += entry.path();
-    return names;
-  }
+  Fingerprint fingerprint() const override { return fingerprint_of_files(folder_.path()); }
 
  private:
   TemporaryFolder folder_;
@@ -298,7 +279,6 @@ class OneName final : public Sample {
     fault.mutable_dns()->set_answer(v1::NXDOMAIN);
     return fault;
   }
-  std::string state() const override { return ""; }
 };
 
 template <typename Kind>

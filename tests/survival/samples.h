@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "squall/v1/faults.pb.h"
+#include "tests/support/fingerprint.h"
 #include "tests/support/namespace.h"
 
 namespace squall::survival {
@@ -25,8 +26,8 @@ class Sample {
   /// Without id.
   virtual v1::Fault fault() const = 0;
 
-  /// All that can be seen of the targets, byte for byte, but for the node's network.
-  virtual std::string state() const = 0;
+  /// Of its targets; the node's network is read by whoever judges.
+  virtual support::Fingerprint fingerprint() const { return {}; }
 };
 
 struct SampleKind {

@@ -142,9 +142,8 @@ class World {
 
  private:
   std::vector<std::string> look() const {
-    std::vector<std::string> lines = fingerprint_of(node_);
-    for (const auto& target : targets_) lines.push_back(target->state());
-    std::sort(lines.begin(), lines.end());
+    Fingerprint lines = fingerprint_of(node_);
+    for (const auto& target : targets_) lines = lines + target->fingerprint();
     return lines;
   }
 

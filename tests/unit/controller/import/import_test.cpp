@@ -399,6 +399,45 @@ TEST_CASE("what is no experiment is refused with what is wrong") {
   CHECK(refused(std::string(100'000, '{')).starts_with("x:1:2: error: this is not JSON: "));
 }
 
+TEST_CASE("credentials of an experiment are not shown in a comment of the plan") {
+  const Imported imported = import_text(
+      R"({"title": "t", "steady-state-hypothesis": {"title": "ok", "probes": [
+  {"type": "probe", "name": "web", "tolerance": 200,
+   "provider": {"type": "http", "url": "http://h/", "auth": ["ana", "s3cret"]}}]},
+  "method": []})",
+      "t.json", "");
+  REQUIRE(imported.plan);
+  CHECK(imported.plan->find("provider.auth: not shown") != std::string::npos);
+  CHECK(imported.plan->find("s3cret") == std::string::npos);
+}
+
+TEST_CASE("an action that only takes something back maps whole, name and all") {
+  const Imported imported = import_text(
+      R"({"title": "t", "method": [{"type": "action", "name": "undo", "provider":
+  {"type": "process", "path": "tc", "arguments": "qdisc del dev eth0 root"}}]})",
+      "t.json", "");
+  REQUIRE(imported.plan);
+  CHECK(imported.plan->find("not mapped") == std::string::npos);
+}
+
+TEST_CASE("of two ways to say a StressChaos the one that Chaos Mesh takes is taken") {
+  const Imported imported = import_text(R"(apiVersion: chaos-mesh.org/v1alpha1
+kind: StressChaos
+metadata: {name: burn}
+spec:
+  mode: all
+  selector: {labelSelectors: {app: web}}
+  duration: 30s
+  stressngStressors: --cpu 2 --cpu-load 50
+  stressors: {cpu: {workers: 1, load: 20}}
+)",
+                                        "t.yaml", "");
+  REQUIRE(imported.plan);
+  CHECK(imported.plan->find("load: 50%") != std::string::npos);
+  CHECK(imported.plan->find("load: 20%") == std::string::npos);
+  CHECK(imported.plan->find("stressors: {cpu: {workers: 1, load: 20}}") != std::string::npos);
+}
+
 TEST_CASE("a document is read as the format that it is said to be") {
   CHECK(import_text("method: []\n", "x", "chaostoolkit").plan);
   CHECK_FALSE(import_text("method: []\n", "x").plan);

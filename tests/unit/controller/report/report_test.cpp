@@ -474,6 +474,21 @@ TEST_CASE("a fault of an attempt that broke early is not blamed for what it had 
   CHECK(story.attempts.size() == 1);
 }
 
+TEST_CASE("a fault whose ramp ends with nothing has acted all the same") {
+  std::vector<v1::Event> events;
+  const auto add = [&]() -> v1::Event& { return events.emplace_back(); };
+  add().mutable_fault_injecting()->set_fault("f");
+  v1::FaultActed& seen = *add().mutable_fault_evidence();
+  seen.set_fault("f");
+  seen.mutable_evidence()->set_effect(true);
+  v1::FaultActed& ended = *add().mutable_fault_effect_ended();
+  ended.set_fault("f");
+  ended.mutable_evidence()->set_effect(false);
+  const Story story(events);
+  REQUIRE(story.faults.size() == 1);
+  CHECK_FALSE(story.faults[0].without_effect());
+}
+
 TEST_CASE("a time that no node told is measured here, and null where it cannot be") {
   auto events = breached_run();
   for (v1::Event& event : events) {

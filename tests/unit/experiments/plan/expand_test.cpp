@@ -158,6 +158,10 @@ plan.yaml:15:12: error: there is no parameter "dealy"
     - name: "${dealy} and ${delay"
              ^^^^^^^^
   did you mean "delay"?
+plan.yaml:15:25: error: this ${ is never closed
+    - name: "${dealy} and ${delay"
+                          ^^
+  write ${name}, or $${ for the two characters themselves
 plan.yaml:17:22: error: "x 200ms" is not a duration
       network: {delay: "x ${delay}"}
                        ^^^^^^^^^^^^

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <google/protobuf/util/message_differencer.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -285,6 +286,21 @@ TEST_CASE("aliases of steps count as steps") {
           false) ==
       "plan.yaml:3:1: error: more than 10000 steps\n  method:\n  ^^^^^^\n"
       "  those of a `repeat` count as often as they are walked, and each turn of a `pulse`\n");
+}
+
+TEST_CASE("a plan has at most 10000 expectations in all of its checks") {
+  const auto with_expectations = [](int each) {
+    std::string text = "plan: t\nnodes: {local: {}}\nmethod: [{wait: 1s}]\nsteady_state:\n";
+    for (const char* name : {"a", "b"}) {
+      text += fmt::format("  - name: {}\n    tcp: {{address: \"h:1\"}}\n    expect: [", name);
+      for (int n = 0; n < each; ++n) text += "state == open, ";
+      text += "]\n";
+    }
+    return format_diagnostics(load(text, "plan.yaml").diagnostics, false);
+  };
+  CHECK(with_expectations(5000).empty());
+  CHECK(
+      with_expectations(5001).starts_with("plan.yaml:10:5: error: more than 10000 expectations\n"));
 }
 
 TEST_CASE("a file that is no plain file is a diagnostic") {

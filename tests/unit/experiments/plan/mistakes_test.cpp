@@ -1717,5 +1717,77 @@ plan.yaml:17:6: error: exhaust needs descriptors or pids
 )");
 }
 
+TEST_CASE("a mistake within a text of several lines is told on its line") {
+  CHECK(told(R"(plan: t
+nodes: {local: {}, all: {address: "h:1"}}
+steady_state:
+  - name: up
+    http: {url: "http://h/"}
+    expect:
+      - >-
+        status ==
+        nope
+      - |
+        latency < 300ms
+         over 10s
+      - "body matches
+         (a"
+method:
+  - {on: local, cpu: {load: 10%, ramp: 5s}, for: 1s}
+  - {on: local, cpu: {load: 10%, on_cores: [0, 1, 0]}, for: 1s}
+  - ask: |
+      first ${a}
+      then ${b} and ${c}
+  - ask: 'one
+      two ${d}'
+  - ask: "\x41 ${e}
+      and"
+)") ==
+        R"(plan.yaml:2:20: error: no node can be called "all"
+  nodes: {local: {}, all: {address: "h:1"}}
+                     ^^^
+  `on: all` means every node; give this one another name
+plan.yaml:9:9: error: status is a number; "nope" is not
+          nope
+          ^^^^
+  write it as status == 200
+plan.yaml:12:10: error: latency is of one answer and has no window
+           over 10s
+           ^^^^^^^^
+  leave it out; `for 10s` says how long it must be false
+plan.yaml:14:10: error: not a pattern: missing ): (a
+           (a"
+           ^^
+  patterns have RE2's syntax
+plan.yaml:16:50: error: the ramp of cpu takes 5s, and the fault ends after 1s
+    - {on: local, cpu: {load: 10%, ramp: 5s}, for: 1s}
+                                                   ^^
+  write a longer `for`, or a shorter `ramp`
+plan.yaml:17:51: error: "0" stands there twice
+    - {on: local, cpu: {load: 10%, on_cores: [0, 1, 0]}, for: 1s}
+                                                    ^
+plan.yaml:19:13: error: there is no parameter "a"
+        first ${a}
+              ^^^^
+  the plan declares none in `params`; $${ stands for ${ itself
+plan.yaml:20:12: error: there is no parameter "b"
+        then ${b} and ${c}
+             ^^^^
+  the plan declares none in `params`; $${ stands for ${ itself
+plan.yaml:20:21: error: there is no parameter "c"
+        then ${b} and ${c}
+                      ^^^^
+  the plan declares none in `params`; $${ stands for ${ itself
+plan.yaml:22:11: error: there is no parameter "d"
+        two ${d}'
+            ^^^^
+  the plan declares none in `params`; $${ stands for ${ itself
+plan.yaml:23:10: error: there is no parameter "e"
+    - ask: "\x41 ${e}
+           ^^^^^^^^^^
+  the plan declares none in `params`; $${ stands for ${ itself
+)");
+}
+
 }  // namespace
 }  // namespace squall::plan

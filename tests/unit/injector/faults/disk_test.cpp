@@ -276,6 +276,26 @@ TEST_CASE("disk whose size falls gives back what is meant no more") {
   CHECK(free_in(small.path()) == before);
 }
 
+TEST_CASE("disk whose size falls keeps its reserve all the while") {
+  const Small small(64 * kMiB);
+  v1::Fault fault = fill(small.path(), 40 * kMiB, 8 * kMiB);
+  // By itself it would give back one in all this time.
+  add_ramp(fault, "size", 40 * kMiB, 39 * kMiB, 1min);
+  const Namespace node;
+  Holder holder(node);
+  holder.inject(fault, 1min);
+  CHECK(eventually([&] { return free_in(small.path()) < 26 * kMiB; }, kBound));
+  std::ofstream(small.path() + "/theirs") << std::string(20 * kMiB, 'x');
+  CHECK(eventually([&] { return free_in(small.path()) >= 8 * kMiB; }, kBound));
+  CHECK(eventually(
+      [&] {
+        const auto evidence = holder.pulse(1min);
+        return evidence && evidence->disk().kept_back() > 0;
+      },
+      kBound));
+  CHECK(holder.release().empty());
+}
+
 TEST_CASE("disk with a rate that rises writes the area below the line") {
   const TemporaryFolder folder;
   v1::Fault fault = disk(folder.path());

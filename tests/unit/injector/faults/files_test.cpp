@@ -19,6 +19,7 @@
 #include "tests/support/daemon.h"
 #include "tests/support/ends.h"
 #include "tests/support/eventually.h"
+#include "tests/support/fingerprint.h"
 #include "tests/support/holder.h"
 #include "tests/support/namespace.h"
 #include "tests/unit/injector/faults/scenes.h"
@@ -45,7 +46,7 @@ struct Shop {
   TemporaryFolder folder;
   fs::path data = folder.path() / "data";
   fs::path file = data / "shop.conf";
-  std::string before;
+  Fingerprint before;
 
   Shop() {
     fs::create_directory(data);
@@ -58,7 +59,7 @@ struct Shop {
     for (const fs::path& path : {file, data, folder.path()}) {
       REQUIRE(::utimensat(AT_FDCWD, path.c_str(), long_ago, 0) == 0);
     }
-    before = state_of(folder.path());
+    before = fingerprint_of_files(folder.path());
   }
 };
 
@@ -108,7 +109,7 @@ TEST_CASE("root itself meets what a files fault says and after it all is as befo
     CHECK(errno_of_open(shop.file, one.flags) == one.error);
     if (one.make == v1::READ_ONLY) CHECK(content_of(shop.file) == "price = 3\n");
     CHECK(holder.release() == std::vector<std::string>());
-    CHECK(state_of(shop.folder.path()) == shop.before);
+    CHECK(difference(shop.before, fingerprint_of_files(shop.folder.path())) == "");
     CHECK(errno_of_open(shop.file, O_RDWR) == 0);
   }
 }
@@ -122,7 +123,8 @@ TEST_CASE("a files fault is undone however it ends and whoever has crashed") {
     watched.fault = files(shop.data, one.make);
     watched.acts = [&] { return errno_of_open(shop.file, one.flags) == one.error; };
     watched.restored = [&] {
-      return state_of(shop.folder.path()) == shop.before && errno_of_open(shop.file, O_RDWR) == 0;
+      return fingerprint_of_files(shop.folder.path()) == shop.before &&
+             errno_of_open(shop.file, O_RDWR) == 0;
     };
     for (const std::string& failed : endings_that_fail(watched)) FAIL_CHECK(failed);
   }
@@ -141,7 +143,7 @@ TEST_CASE("the ledger's undo does its work once and forgives a change that was n
     for (int times = 0; times < 2; ++times) {
       const v1::Swept swept = sweep(node, holder.undos());
       CHECK(swept.residue_size() == 0);
-      CHECK(state_of(shop.folder.path()) == shop.before);
+      CHECK(difference(shop.before, fingerprint_of_files(shop.folder.path())) == "");
     }
   }
 }
@@ -228,7 +230,7 @@ TEST_CASE("a mount namespace made meanwhile keeps nothing of a files fault") {
     CHECK(errno_of_open(apart.seen(shop.file), one.flags) == one.error);
     CHECK(holder.release() == std::vector<std::string>());
     CHECK(errno_of_open(apart.seen(shop.file), O_RDWR) == 0);
-    CHECK(state_of(shop.folder.path()) == shop.before);
+    CHECK(difference(shop.before, fingerprint_of_files(shop.folder.path())) == "");
   }
 }
 
@@ -256,7 +258,7 @@ TEST_CASE("a mount that somebody else took away is told and the fault ends") {
   REQUIRE(::umount2(shop.file.c_str(), MNT_DETACH) == 0);
   CHECK_FALSE(holder.pulse(minutes(1)).has_value());
   CHECK(holder.process().wait(seconds(10)).has_value());
-  CHECK(state_of(shop.folder.path()) == shop.before);
+  CHECK(difference(shop.before, fingerprint_of_files(shop.folder.path())) == "");
 }
 
 TEST_CASE("a files fault is refused with what would be right before anything is changed") {

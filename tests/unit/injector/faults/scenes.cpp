@@ -155,38 +155,6 @@ std::string why_refused(const v1::Fault& fault, const Namespace& where) {
   return said;
 }
 
-std::string state_of(const std::filesystem::path& path) {
-  std::ostringstream text;
-  struct stat seen {};
-  if (::lstat(path.c_str(), &seen) != 0) return path.native() + ": errno " + std::to_string(errno);
-  text << path.native() << ' ' << seen.st_dev << ' ' << seen.st_ino << ' ' << seen.st_mode << ' '
-       << seen.st_uid << ' ' << seen.st_gid << ' ' << seen.st_nlink << ' ' << seen.st_size << ' '
-       << seen.st_mtim.tv_sec << '.' << seen.st_mtim.tv_nsec;
-  char names[1024];
-  const ssize_t size = ::llistxattr(path.c_str(), names, sizeof names);
-  for (ssize_t at = 0; at < size; at += static_cast<ssize_t>(std::string(names + at).size()) + 1) {
-    char value[1024];
-    const ssize_t length = ::lgetxattr(path.c_str(), names + at, value, sizeof value);
-    text << ' ' << names + at << '='
-         << std::string(value, static_cast<std::size_t>(std::max<ssize_t>(length, 0)));
-  }
-  text << '\n';
-  if (S_ISREG(seen.st_mode)) {
-    const bool can_be_written = std::ofstream(path, std::ios::in | std::ios::out).is_open();
-    text << (can_be_written ? "writable: " : "not writable: ") << text_of(path) << '\n';
-  }
-  if (S_ISDIR(seen.st_mode)) {
-    std::set<std::filesystem::path> entries;
-    std::error_code unreadable;
-    for (const auto& entry : std::filesystem::directory_iterator(path, unreadable)) {
-      entries.insert(entry.path());
-    }
-    if (unreadable) text << "unreadable\n";
-    for (const std::filesystem::path& entry : entries) text << state_of(entry);
-  }
-  return text.str();
-}
-
 std::optional<Duration> processor_time(pid_t pid) {
   clockid_t clock{};
   timespec used{};

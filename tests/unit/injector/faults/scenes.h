@@ -67,10 +67,6 @@ void check_ends(const v1::Fault& fault, const Namespace& where,
 /// what is available just then.
 std::string why_refused(const v1::Fault& fault, const Namespace& where);
 
-/// All that stat(2), the attributes and the content tell of a file, or of a folder and what is in
-/// it, but for the times of reading and of the last change to the inode, which a rename moves.
-std::string state_of(const std::filesystem::path& path);
-
 /// Processor time that a process and its threads have used, by the kernel's account, to the moment;
 /// nothing if it is gone.
 std::optional<Duration> processor_time(pid_t pid);
@@ -88,7 +84,8 @@ class ControlGroup {
   ~ControlGroup();  ///< Kills whoever is in it.
 
   bool is_v2() const { return v2_; }
-  const std::string& path() const { return path_; }  ///< From the hierarchy's root.
+  const std::string& path() const { return path_; }      ///< From the hierarchy's root.
+  const std::string& folder() const { return folder_; }  ///< Where it is mounted.
   std::string read(const std::string& name) const;
   std::uint64_t number(const std::string& name) const;
   void write(const std::string& name, const std::string& value) const;
