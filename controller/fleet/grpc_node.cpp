@@ -571,7 +571,8 @@ std::unique_ptr<Node> make_grpc_node(std::string name, std::string address,
 }
 
 std::unique_ptr<Latch> make_latch(std::string address, std::optional<Credentials> credentials) {
-  return std::make_unique<GrpcNode>(address, address, std::move(credentials));
+  std::string name = address;
+  return std::make_unique<GrpcNode>(std::move(name), std::move(address), std::move(credentials));
 }
 
 }  // namespace squall::fleet

@@ -1,5 +1,7 @@
 #include "experiments/checks/fetch.h"
 
+#include <fmt/format.h>
+
 #include <array>
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/as_tuple.hpp>
@@ -303,7 +305,7 @@ void set_up(Transfer& transfer, const Request& request) {
   }
   // "Name;" is libcurl's way to send a header without a value.
   for (const auto& [name, value] : request.headers) {
-    add_header(transfer, value.empty() ? name + ";" : name + ": " + value);
+    add_header(transfer, value.empty() ? name + ";" : fmt::format("{}: {}", name, value));
   }
   if (transfer.headers) set(easy, CURLOPT_HTTPHEADER, transfer.headers.get());
 }

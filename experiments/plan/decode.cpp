@@ -672,7 +672,7 @@ class Decoder {
       expectation = known->second.read;
       return known->second.problem;
     }
-    const auto problem = read_expectation(text, expectation);
+    auto problem = read_expectation(text, expectation);
     if (expectations_.size() < kMostRemembered) expectations_[text] = {expectation, problem};
     return problem;
   }
