@@ -514,6 +514,8 @@ std::string plain_line(const Story& story, const v1::Event& event, const Style& 
     }
     case v1::Event::kFaultEvidence:
     case v1::Event::kStepEnded:
+    case v1::Event::kLoadEnded:
+    case v1::Event::kNoted:
     case v1::Event::EVENT_NOT_SET:
       break;
   }

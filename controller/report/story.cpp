@@ -399,6 +399,8 @@ void Story::take(const v1::Event& event) {
     case v1::Event::kRunEnded:
       ended = event.run_ended();
       break;
+    case v1::Event::kLoadEnded:
+    case v1::Event::kNoted:
     case v1::Event::EVENT_NOT_SET:
       break;
   }

@@ -19,7 +19,9 @@
 
 #include "controller/fleet/wake.h"
 #include "controller/run/preflight.h"
+#include "controller/run/together.h"
 #include "controller/run/verdict.h"
+#include "controller/run/watch.h"
 #include "experiments/base/ids.h"
 #include "experiments/base/units.h"
 #include "experiments/checks/judge.h"
@@ -41,14 +43,6 @@ constexpr Duration kDoneWithin = std::chrono::seconds(2);
 constexpr Duration kSettleWithin = std::chrono::seconds(5);
 /// Between two attempts to reach a node that was lost.
 constexpr Duration kReachAgain = std::chrono::milliseconds(200);
-
-/// The name of the member that is set: network, http.
-template <typename Message>
-std::string kind_of(const Message& message) {
-  const auto* field = message.GetReflection()->GetOneofFieldDescriptor(
-      message, message.GetDescriptor()->FindOneofByName("kind"));
-  return field == nullptr ? "" : field->name();
-}
 
 const char* in_words(v1::EndReason reason) {
   switch (reason) {
@@ -76,20 +70,6 @@ std::optional<std::uint32_t> port_of(const std::string& address) {
   if (!port.ok()) return std::nullopt;
   return static_cast<std::uint32_t>(*port);
 }
-
-struct Watched {
-  explicit Watched(const v1::Check& wanted)
-      : declared(wanted), judge(wanted), every(wanted.every()), timeout(wanted.timeout()) {}
-
-  v1::Check declared;
-  std::unique_ptr<checks::Check> check;
-  checks::Judge judge;
-  Duration every;
-  Duration timeout;
-  fleet::Wake ask_now;
-  MonotonicTime since;    ///< What was asked before is not judged.
-  bool breached = false;  ///< And told so.
-};
 
 /// How far the faults of one step are. Shared with the faults, which may outlive a step that is
 /// cut.
@@ -159,14 +139,11 @@ class Engine::Run {
       : parts_(std::move(parts)),
         lease_(parts_.plan.has_lease() ? Duration(parts_.plan.lease()) : std::chrono::seconds(5)),
         within_(parts_.plan.recovery().has_within() ? Duration(parts_.plan.recovery().within())
-                                                    : std::chrono::seconds(30)) {
+                                                    : std::chrono::seconds(30)),
+        watch_(parts_.plan, watch_parts()) {
     for (fleet::Node* node : parts_.nodes) {
       sites_.push_back(std::make_unique<Site>());
       sites_.back()->node = node;
-    }
-    for (const v1::Check& check : parts_.plan.steady_state()) {
-      watched_.push_back(std::make_unique<Watched>(check));
-      watched_.back()->check = parts_.make_check(check);
     }
     for (const Step* step : acting_steps(parts_.schedule)) {
       for (const Target& target : step->targets) {
@@ -184,7 +161,7 @@ class Engine::Run {
     enter(v1::PREFLIGHT);
     co_await (guarded(preflight()) || decided());
     // The phases end by themselves, and only then are the checks told to stop asking.
-    if (findings_.none()) co_await (phases() || watch_all());
+    if (findings_.none()) co_await (phases() || watch_.ask_all());
     co_return conclude_run();
   }
 
@@ -247,7 +224,7 @@ class Engine::Run {
     for (const Question& question : wanted) {
       if (knows(*described, *question.fault)) continue;
       unfit(fmt::format("its squalld {} does not know the fault {}", described->version(),
-                        kind_of(*question.fault)));
+                        kind_of(*question.fault)->name()));
     }
     if (wanted.empty()) co_return;
     const auto reply = co_await site.node->preflight(request_of(wanted));
@@ -283,31 +260,19 @@ class Engine::Run {
 
   asio::awaitable<void> steady() {
     enter(v1::STEADY);
-    Duration longest{};
-    for (const auto& watched : watched_) {
-      // Three answers at its own pace are what a window needs before it says anything.
-      longest = std::max(longest, 3 * watched->every + watched->timeout);
-    }
-    const bool steady =
-        co_await proven(monotonic_now() + longest, [this] { return decision_.has_value(); });
+    const bool steady = co_await watch_.proven(monotonic_now() + watch_.time_to_prove(),
+                                               [this] { return decision_.has_value(); });
     if (steady || decision_) co_return;
-    const MonotonicTime now = monotonic_now();
-    for (const auto& watched : watched_) {
-      if (watched->judge.ready(now) && watched->judge.holds(now)) continue;
+    for (const Watch::Shortfall& one : watch_.shortfalls(monotonic_now())) {
       findings_.not_steady.push_back(
           fmt::format("check \"{}\" did not hold before the method: {}; nothing was injected",
-                      watched->declared.name(), shortfall(*watched, now)));
+                      one.check, one.words));
     }
   }
 
   asio::awaitable<void> method() {
     using namespace asio::experimental::awaitable_operators;
     enter(v1::METHOD);
-    method_started_ = monotonic_now();
-    for (const auto& watched : watched_) {
-      watched->judge.start_watching(method_started_);
-      watched->since = method_started_;
-    }
     // Boost 1.81's || waits for the first success and then for the loser to finish: neither side
     // throws, and every await in them honours cancellation.
     co_await (walk() || decided());
@@ -364,27 +329,29 @@ class Engine::Run {
 
   asio::awaitable<void> recovery() {
     enter(v1::RECOVERY);
-    judge_from(reverted_at_);
-    ask_now();
-    const bool recovered = co_await proven(reverted_at_ + within_, [this] { return interrupted_; });
+    watch_.judge_from(reverted_at_);
+    watch_.ask_now();
+    const bool recovered =
+        co_await watch_.proven(reverted_at_ + within_, [this] { return interrupted_; });
     if (recovered) {
+      recovered_after_ = monotonic_now() - reverted_at_;
       v1::Event event;
-      event.mutable_recovered()->set_after_ms(to_ms(monotonic_now() - reverted_at_));
+      event.mutable_recovered()->set_after_ms(to_ms(*recovered_after_));
       parts_.tell(std::move(event));
       co_return;
     }
     if (interrupted_) co_return;
-    const MonotonicTime now = monotonic_now();
-    for (const auto& watched : watched_) {
-      if (watched->judge.ready(now) && watched->judge.holds(now)) continue;
-      findings_.breached.push_back(fmt::format(
-          "check \"{}\" did not hold again within {} of the last revert: {}",
-          watched->declared.name(), format_duration(within_), shortfall(*watched, now)));
+    for (const Watch::Shortfall& one : watch_.shortfalls(monotonic_now())) {
+      findings_.breached.push_back(
+          fmt::format("check \"{}\" did not hold again within {} of the last revert: {}", one.check,
+                      format_duration(within_), one.words));
     }
   }
 
   v1::RunEnded conclude_run() {
     enter(v1::VERDICT);
+    const v1::RunTimes times = times_of_run();
+    const auto expected = expectations_of_run(times);
     const Conclusion conclusion = conclude(findings_, held_sentence());
     v1::Event event;
     auto& ended = *event.mutable_run_ended();
@@ -405,9 +372,51 @@ class Engine::Run {
       if (all_settled && last_settled_ > decision_->made)
         abort.set_verified_clean_ms(since_seen(last_settled_));
     }
+    *ended.mutable_times() = times;
+    *ended.mutable_expect() = {expected.begin(), expected.end()};
     const v1::RunEnded result = ended;
     parts_.tell(std::move(event));
     return result;
+  }
+
+  /// What happened of detection, abort and recovery, and how long each took.
+  v1::RunTimes times_of_run() const {
+    v1::RunTimes times;
+    if (first_applied_ && first_breach_ && *first_breach_ >= *first_applied_)
+      times.set_to_detect_ms(to_ms(*first_breach_ - *first_applied_));
+    const bool all_ended =
+        std::ranges::all_of(faults_, [](const auto& known) { return known.second.effect_ended; });
+    if (decision_ && all_ended && last_effect_end_ > decision_->made)
+      times.set_to_abort_ms(to_ms(last_effect_end_ - decision_->seen));
+    if (recovered_after_) times.set_to_recover_ms(to_ms(*recovered_after_));
+    return times;
+  }
+
+  /// Holds what the plan expects of the run as a whole against its times. What did not happen took
+  /// no time: where nothing was breached there was nothing to detect.
+  std::vector<v1::RunExpectation> expectations_of_run(const v1::RunTimes& times) {
+    std::vector<v1::RunExpectation> all;
+    for (const v1::Expectation& wanted : parts_.plan.expect()) {
+      const std::string& metric = wanted.metric();
+      const bool detects = metric == "time_to_detect";
+      const bool aborts = metric == "time_to_abort";
+      const bool happened = detects  ? times.has_to_detect_ms()
+                            : aborts ? times.has_to_abort_ms()
+                                     : times.has_to_recover_ms();
+      const double ms = detects  ? times.to_detect_ms()
+                        : aborts ? times.to_abort_ms()
+                                 : times.to_recover_ms();
+      v1::RunExpectation& one = all.emplace_back();
+      one.set_expectation(wanted.text());
+      one.set_holds(!happened || checks::accepts(wanted, ms * 1e6));
+      const Duration took(static_cast<std::int64_t>(ms * 1e6));
+      one.set_observed(
+          fmt::format("{} {}", metric, happened ? format_measured(took) : "did not happen"));
+      if (one.holds()) continue;
+      findings_.breached.push_back(fmt::format("the run as a whole: observed {}, expected {}",
+                                               one.observed(), one.expectation()));
+    }
+    return all;
   }
 
   // ---- the abort
@@ -419,6 +428,7 @@ class Engine::Run {
               std::vector<v1::Event> first = {}) {
     if (decision_) return;
     decision_ = Decision{seen, monotonic_now()};
+    watch_.stop_looking();
     revert_everywhere();
     for (v1::Event& event : first) parts_.tell(std::move(event));
     v1::Event event;
@@ -458,7 +468,7 @@ class Engine::Run {
 
   void wake_everyone() {
     decided_.notify();
-    judged_.notify();
+    watch_.notify();
     for (const auto& site : sites_) site->changed.notify();
   }
 
@@ -572,7 +582,7 @@ class Engine::Run {
     v1::Event event;
     auto& found = *event.mutable_found();
     found.set_place(step.place);
-    found.set_field(fmt::format("{} {}", kind_of(fault), wanted.field()));
+    found.set_field(fmt::format("{} {}", kind_of(fault)->name(), wanted.field()));
     found.set_holds(number(holds));
     found.set_breaks(number(breaks));
     found.set_resolution(plan::format_number(wanted.resolution(), unit));
@@ -606,7 +616,7 @@ class Engine::Run {
       target.fault.set_id(new_fault_id());
     }
     attempt.name = plan::in_words(attempt.targets.front().fault);
-    judge_from(monotonic_now());
+    watch_.judge_from(monotonic_now());
     tell_step(attempt);
     const bool done = co_await act(attempt);
     searching_->attempt = nullptr;
@@ -619,13 +629,13 @@ class Engine::Run {
   /// Every check holds again, so that the next attempt says something.
   asio::awaitable<bool> recovered_from(double number, v1::Unit unit) {
     const MonotonicTime begun = monotonic_now();
-    judge_from(begun);
-    ask_now();
+    watch_.judge_from(begun);
+    watch_.ask_now();
     Searching between;
     bool recovered = false;
     {
       const SearchScope scope(searching_, between);
-      recovered = co_await proven(begun + within_, [this] { return decision_.has_value(); });
+      recovered = co_await watch_.proven(begun + within_, [this] { return decision_.has_value(); });
     }
     if (recovered || decision_) co_return recovered && !decision_;
     const std::string sentence =
@@ -736,7 +746,7 @@ class Engine::Run {
     injecting.set_fault(held.id);
     injecting.set_node(site.node->name());
     injecting.set_step(step.name);
-    injecting.set_kind(step.parts ? "partition" : kind_of(target.fault));
+    injecting.set_kind(step.parts ? "partition" : kind_of(target.fault)->name());
     injecting.set_words(held.words);
     injecting.set_lasts_ms(to_ms(step.lasts));
     // Its time is that of the sending, and not of when the sending was done.
@@ -761,6 +771,7 @@ class Engine::Run {
     v1::Event told;
     if (event.has_applied()) {
       note(held, event.applied().evidence());
+      if (!first_applied_) first_applied_ = monotonic_now();
       fill(*told.mutable_fault_applied(), site, held, event.applied().took(), "");
       parts_.tell(std::move(told));
       applied(held);
@@ -929,145 +940,54 @@ class Engine::Run {
   // ---- the checks
   // --------------------------------------------------------------------------------
 
-  /// Asks every check at its own pace until cancelled. A check whose own code throws aborts the
-  /// run.
-  asio::awaitable<void> watch_all() {
-    using namespace asio::experimental::awaitable_operators;
-    co_await asio::this_coro::throw_if_cancelled(false);
-    co_await for_each(0, watched_.size(), [this](std::size_t n) { return watch(*watched_[n]); });
-    // Where there is nothing to ask, or nothing can ask any more, the phases still go on.
-    fleet::Wake never;
-    bool going = true;
-    while (going) going = co_await never.wait();
+  WatchParts watch_parts() {
+    WatchParts wanted;
+    wanted.make_check = parts_.make_check;
+    wanted.tell = parts_.tell;
+    wanted.on_breach = [this](const Breached& breached, std::vector<v1::Event> first) {
+      on_breach(breached, std::move(first));
+    };
+    wanted.is_searched_for = [this](const v1::Check& check) {
+      return searching_ != nullptr && check.on_breach() == v1::ABORT;
+    };
+    wanted.on_searched = [this](const Breached& breached) { on_searched(breached); };
+    wanted.on_internal = [this](const std::string& what) { internal(what); };
+    return wanted;
   }
 
-  asio::awaitable<void> watch(Watched& watched) {
-    co_await asio::this_coro::throw_if_cancelled(false);
-    std::string thrown;
-    try {
-      for (;;) {
-        const MonotonicTime asked = monotonic_now();
-        // In a coroutine of its own: how a check meets its cancellation is its own affair.
-        const checks::Sample sample = co_await asio::co_spawn(
-            co_await asio::this_coro::executor, watched.check->ask(), asio::use_awaitable);
-        const bool cancelled = co_await fleet::is_cancelled();
-        if (cancelled) co_return;
-        judge(watched, sample, monotonic_now());
-        const bool going = co_await watched.ask_now.wait(asked + watched.every);
-        if (!going) co_return;
-      }
-    } catch (const std::exception& failed) {
-      thrown = failed.what();
-    }
-    const bool cancelled = co_await fleet::is_cancelled();
-    if (cancelled) co_return;
-    internal(fmt::format("check \"{}\": {}", watched.declared.name(), thrown));
+  void on_breach(const Breached& breached, std::vector<v1::Event> first) {
+    if (!first_breach_) first_breach_ = breached.seen;
+    const bool aborts = breached.check.on_breach() == v1::ABORT;
+    auto& known = findings_.breached;
+    // What aborts is what the verdict names first.
+    const auto found =
+        known.insert(aborts ? known.begin() : known.end(), breach_sentence(breached));
+    // An abort does not wait for the log's lines.
+    if (aborts) return decide("breach", *found, breached.seen, std::move(first));
+    for (v1::Event& one : first) parts_.tell(std::move(one));
   }
 
-  void judge(Watched& watched, const checks::Sample& sample, MonotonicTime seen) {
-    // Asked before the method began, or before the last revert: it speaks of neither.
-    if (sample.asked < watched.since) return;
-    watched.judge.add(sample);
-    v1::Event event;
-    auto& asked = *event.mutable_check_asked();
-    asked.set_check(watched.declared.name());
-    asked.set_answered(sample.error.empty());
-    asked.set_holds(watched.judge.holds(seen));
-    asked.set_latency_ms(to_ms(sample.latency));
-    asked.set_observed(watched.judge.observed());
-    asked.set_error(sample.error);
-    for (const checks::Finding& finding : watched.judge.findings(seen)) {
-      auto& line = *asked.add_findings();
-      line.set_observed(finding.observed);
-      line.set_holds(finding.holds);
-      if (finding.number) line.set_number(*finding.number);
-    }
-    const bool holds = asked.holds();
-    std::optional<checks::Breach> breach;
-    if (phase_ == v1::METHOD && !decision_) breach = watched.judge.breached(seen);
-    std::vector<v1::Event> told;
-    told.push_back(std::move(event));
-    if (searching_ != nullptr && watched.declared.on_breach() == v1::ABORT) {
-      if (breach && searching_->attempt != nullptr && searching_->broke.empty()) {
-        searching_->broke =
-            fmt::format("check \"{}\": observed {}, expected {}", watched.declared.name(),
-                        breach->observed, breach->expectation);
-        searching_->attempt->enough = true;
-        searching_->attempt->changed.notify();
-      }
-    } else if (breach && !watched.breached) {
-      watched.breached = true;
-      const bool aborts = watched.declared.on_breach() == v1::ABORT;
-      auto& known = findings_.breached;
-      // What aborts is what the verdict names first.
-      const auto found = known.insert(aborts ? known.begin() : known.end(),
-                                      breach_sentence(watched, *breach, sample.asked, seen));
-      told.push_back(breach_event(watched, *breach, aborts));
-      // An abort does not wait for the log's lines.
-      if (aborts) return decide("breach", *found, seen, std::move(told));
-    } else if (watched.breached && holds && !breach &&
-               (phase_ == v1::METHOD || phase_ == v1::RECOVERY)) {
-      watched.breached = false;
-      told.emplace_back().mutable_check_held_again()->set_check(watched.declared.name());
-    }
-    for (v1::Event& one : told) parts_.tell(std::move(one));
-    judged_.notify();
-  }
-
-  /// What was asked before is not held against what comes.
-  void judge_from(MonotonicTime time) {
-    for (const auto& watched : watched_) {
-      watched->judge.restart(time);
-      watched->since = time;
-    }
-  }
-
-  /// Every check, without waiting for its turn.
-  void ask_now() {
-    for (const auto& watched : watched_) watched->ask_now.notify();
-  }
-
-  /// Until every check has enough answers and holds. False: not by the deadline, or `stop` says so.
-  template <typename Stop>
-  asio::awaitable<bool> proven(MonotonicTime deadline, Stop stop) {
-    for (;;) {
-      if (stop()) co_return false;
-      const MonotonicTime now = monotonic_now();
-      const bool all = std::all_of(watched_.begin(), watched_.end(), [now](const auto& watched) {
-        return watched->judge.ready(now) && watched->judge.holds(now);
-      });
-      if (all) co_return true;
-      if (now >= deadline) co_return false;
-      const bool going = co_await judged_.wait(deadline);
-      if (!going) co_return false;
-    }
+  void on_searched(const Breached& breached) {
+    if (searching_->attempt == nullptr || !searching_->broke.empty()) return;
+    searching_->broke = fmt::format("check \"{}\": observed {}, expected {}", breached.check.name(),
+                                    breached.breach.observed, breached.breach.expectation);
+    searching_->attempt->enough = true;
+    searching_->attempt->changed.notify();
   }
 
   // ---- words
   // -------------------------------------------------------------------------------------
 
-  /// What speaks against a check that does not hold.
-  static std::string shortfall(const Watched& watched, MonotonicTime now) {
-    const auto findings = watched.judge.findings(now);
-    for (std::size_t n = 0; n < findings.size(); ++n) {
-      if (findings[n].holds) continue;
-      return fmt::format("observed {}, expected {}", findings[n].observed,
-                         watched.declared.expect(static_cast<int>(n)).text());
-    }
-    return fmt::format("too few answers to say, the last: {}", watched.judge.observed());
-  }
-
   /// Names every fault that acted at any time since the breaching answer was asked for: what acted
   /// then may be over by the time the answer is in.
-  std::string breach_sentence(const Watched& watched, const checks::Breach& breach,
-                              MonotonicTime asked, MonotonicTime seen) const {
+  std::string breach_sentence(const Breached& breached) const {
     std::string sentence =
         fmt::format("check \"{}\" was breached {} into the method: observed {}, expected {}",
-                    watched.declared.name(), format_measured(seen - method_started_),
-                    breach.observed, breach.expectation);
+                    breached.check.name(), format_measured(breached.seen - method_started_),
+                    breached.breach.observed, breached.breach.expectation);
     std::vector<std::pair<std::string, std::vector<std::string>>> acting;
     for (const auto& [id, held] : faults_) {
-      if (!held.applied || (held.effect_ended && held.effect_ended_at < asked)) continue;
+      if (!held.applied || (held.effect_ended && held.effect_ended_at < breached.asked)) continue;
       auto found = std::find_if(acting.begin(), acting.end(),
                                 [&held](const auto& known) { return known.first == held.words; });
       if (found == acting.end()) found = acting.insert(acting.end(), {held.words, {}});
@@ -1085,7 +1005,7 @@ class Engine::Run {
 
   std::string held_sentence() const {
     if (!answer_.empty()) return answer_;
-    if (watched_.empty()) return "the method went through; nothing was observed";
+    if (watch_.empty()) return "the method went through; nothing was observed";
     return "every check held throughout, and again after the last revert";
   }
 
@@ -1132,6 +1052,9 @@ class Engine::Run {
 
   void enter(v1::Phase phase) {
     phase_ = phase;
+    const MonotonicTime now = monotonic_now();
+    if (phase == v1::METHOD) method_started_ = now;
+    watch_.enter(phase, now);
     v1::Event event;
     event.mutable_phase_started()->set_phase(phase);
     parts_.tell(std::move(event));
@@ -1148,14 +1071,7 @@ class Engine::Run {
     start.set_seed(parts_.seed);
     start.set_lease_ms(to_ms(lease_));
     for (const auto& site : sites_) start.add_nodes(site->node->name());
-    for (const auto& watched : watched_) {
-      auto& line = *start.add_checks();
-      line.set_name(watched->declared.name());
-      line.set_kind(kind_of(watched->declared));
-      for (const auto& expectation : watched->declared.expect())
-        line.add_expect(expectation.text());
-      line.set_every_ms(to_ms(watched->every));
-    }
+    watch_.describe(start);
     start.set_version(parts_.version);
     start.set_method_ms(to_ms(length_of(parts_.schedule)));
     for (const auto& [name, parameter] : parts_.plan.params()) {
@@ -1208,17 +1124,6 @@ class Engine::Run {
     line.set_reason(reason);
   }
 
-  static v1::Event breach_event(const Watched& watched, const checks::Breach& breach, bool aborts) {
-    v1::Event event;
-    auto& line = *event.mutable_check_breached();
-    line.set_check(watched.declared.name());
-    line.set_expectation(breach.expectation);
-    line.set_observed(breach.observed);
-    line.set_aborts(aborts);
-    line.set_since_ms(to_ms(breach.since));
-    return event;
-  }
-
   // ---- coroutines
   // --------------------------------------------------------------------------------
 
@@ -1245,27 +1150,12 @@ class Engine::Run {
     }
   }
 
-  /// All together, done when the last is. In halves, so that ten thousand are no deeper than
-  /// fourteen.
-  template <typename Make>
-  asio::awaitable<void> for_each(std::size_t first, std::size_t last, Make make) {
-    using namespace asio::experimental::awaitable_operators;
-    co_await asio::this_coro::throw_if_cancelled(false);
-    if (first == last) co_return;
-    if (last - first == 1) {
-      co_await make(first);
-      co_return;
-    }
-    const std::size_t half = first + (last - first) / 2;
-    co_await (for_each(first, half, make) && for_each(half, last, make));
-  }
-
   Parts parts_;
   Duration lease_;
   Duration within_;
   Duration longest_queue_{};  ///< The longest that a packet may still wait when its fault ends.
   std::vector<std::unique_ptr<Site>> sites_;
-  std::vector<std::unique_ptr<Watched>> watched_;
+  Watch watch_;
   std::map<std::string, Held> faults_;  ///< By id; everything ever injected.
   Findings findings_;
 
@@ -1279,11 +1169,13 @@ class Engine::Run {
   MonotonicTime started_;
   MonotonicTime method_started_;
   MonotonicTime reverted_at_;
+  std::optional<MonotonicTime> first_applied_;
+  std::optional<MonotonicTime> first_breach_;
+  std::optional<Duration> recovered_after_;
   MonotonicTime last_effect_end_;
   MonotonicTime last_settled_;
 
   fleet::Wake decided_;
-  fleet::Wake judged_;
 };
 
 Engine::Engine(Parts parts) : run_(std::make_unique<Run>(std::move(parts))) {}

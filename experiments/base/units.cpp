@@ -59,6 +59,7 @@ constexpr std::array<UnitName, 5> kRateUnits = {{{"bit", 1},
                                                  {"gbit", 1'000'000'000},
                                                  {"tbit", 1'000'000'000'000}}};
 constexpr std::array<UnitName, 1> kPercentUnits = {{{"%", 1}}};
+constexpr std::array<UnitName, 1> kPerSecondUnits = {{{"/s", 1}}};
 
 constexpr std::array<Alias, 23> kDurationAliases = {
     {{"nsec", "ns"}, {"usec", "us"},   {"\xC2\xB5s", "us"},   {"\xCE\xBCs", "us"},
@@ -90,6 +91,8 @@ constexpr std::array<Alias, 9> kRateAliases = {{{"bps", "bit"},
                                                 {"Gbps", "gbit"},
                                                 {"Gbit", "gbit"}}};
 constexpr std::array<Alias, 2> kPercentAliases = {{{"percent", "%"}, {"pct", "%"}}};
+constexpr std::array<Alias, 5> kPerSecondAliases = {
+    {{"/sec", "/s"}, {"/second", "/s"}, {"rps", "/s"}, {"rqps", "/s"}, {"qps", "/s"}}};
 
 const Quantity kDuration = {.noun = "a duration",
                             .usual = "ms",
@@ -123,6 +126,14 @@ const Quantity kPercent = {.noun = "a percentage",
                            .limit = 100,
                            .names = kPercentUnits,
                            .aliases = kPercentAliases};
+const Quantity kPerSecond = {.noun = "a number per second",
+                             .usual = "/s",
+                             .units = "/s",
+                             .example = "1000/s",
+                             .finest = "",
+                             .limit = std::numeric_limits<std::uint64_t>::max(),
+                             .names = kPerSecondUnits,
+                             .aliases = kPerSecondAliases};
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
@@ -256,6 +267,18 @@ StatusOr<std::uint64_t> parse_whole(std::string_view text, const Quantity& quant
   return static_cast<std::uint64_t>(value);
 }
 
+/// The number before a unit whose factor is 1; not finite where no double holds it.
+StatusOr<double> parse_decimal(std::string_view text, const Quantity& quantity) {
+  const auto written = take_apart(text, quantity);
+  if (!written.ok()) return written.status();
+  double value = 0;
+  const char* const last = written->number.data() + written->number.size();
+  const auto [end, code] =
+      std::from_chars(written->number.data(), last, value, std::chars_format::fixed);
+  // Out of a double's range, either way; the digits themselves were counted off above.
+  return code == std::errc() && end == last ? value : std::numeric_limits<double>::infinity();
+}
+
 /// The shortest exact spelling with a number of at least 1; of two as short the one with the larger
 /// unit.
 std::string shortest(std::uint64_t value, std::span<const UnitName> units) {
@@ -280,6 +303,13 @@ std::string shortest(std::uint64_t value, std::span<const UnitName> units) {
   return best;
 }
 
+std::string written_out(double number) {
+  std::array<char, 400> digits{};  // the smallest double written out is some 330 characters
+  const auto [end, code] =
+      std::to_chars(digits.data(), digits.data() + digits.size(), number, std::chars_format::fixed);
+  return code == std::errc() ? std::string(digits.data(), end) : fmt::format("{}", number);
+}
+
 std::vector<std::string_view> names_of(std::span<const UnitName> units) {
   std::vector<std::string_view> names;
   for (const UnitName& unit : units) names.push_back(unit.name);
@@ -295,21 +325,22 @@ StatusOr<Duration> parse_duration(std::string_view text) {
 }
 
 StatusOr<double> parse_percent(std::string_view text) {
-  const auto written = take_apart(text, kPercent);
-  if (!written.ok()) return written.status();
-  double value = 0;
-  const auto [end, code] =
-      std::from_chars(written->number.data(), written->number.data() + written->number.size(),
-                      value, std::chars_format::fixed);
-  if (code != std::errc() || end != written->number.data() + written->number.size()) {
-    // Out of a double's range, either way; the digits themselves were counted off above.
+  const auto value = parse_decimal(text, kPercent);
+  if (!value.ok()) return value.status();
+  if (!std::isfinite(*value)) {
     return wrong(
         fmt::format("{} cannot be held; write a percentage from 0% to 100%", quoted(text)));
   }
-  if (value > 100) {
+  if (*value > 100) {
     return wrong(fmt::format("{} is more than the whole; write at most 100%", quoted(text)));
   }
   return value;
+}
+
+StatusOr<double> parse_per_second(std::string_view text) {
+  const auto value = parse_decimal(text, kPerSecond);
+  if (!value.ok() || std::isfinite(*value)) return value;
+  return wrong(fmt::format("{} cannot be held; write {}", quoted(text), kPerSecond.example));
 }
 
 StatusOr<std::uint64_t> parse_bytes(std::string_view text) { return parse_whole(text, kBytes); }
@@ -362,13 +393,9 @@ std::string format_measured(Duration duration) {
   return fmt::format("{}{:.0f}s", sign, ns / 1e9);
 }
 
-std::string format_percent(double percent) {
-  std::array<char, 400> digits{};  // the smallest double written out is some 330 characters
-  const auto [end, code] = std::to_chars(digits.data(), digits.data() + digits.size(), percent,
-                                         std::chars_format::fixed);
-  if (code != std::errc()) return fmt::format("{}%", percent);
-  return std::string(digits.data(), end) + "%";
-}
+std::string format_percent(double percent) { return written_out(percent) + "%"; }
+
+std::string format_per_second(double per_second) { return written_out(per_second) + "/s"; }
 
 std::string format_bytes(std::uint64_t bytes) {
   return bytes == 0 ? "0B" : shortest(bytes, kByteUnits);
@@ -381,6 +408,7 @@ std::string format_rate(std::uint64_t bits_per_second) {
 std::vector<std::string_view> duration_units() { return names_of(kDurationUnits); }
 std::vector<std::string_view> percent_units() { return names_of(kPercentUnits); }
 std::vector<std::string_view> byte_units() { return names_of(kByteUnits); }
+std::vector<std::string_view> per_second_units() { return names_of(kPerSecondUnits); }
 std::vector<std::string_view> rate_units() { return names_of(kRateUnits); }
 
 }  // namespace squall

@@ -30,6 +30,9 @@ StatusOr<std::uint64_t> parse_bytes(std::string_view text);
 /// as parse_duration.
 StatusOr<std::uint64_t> parse_rate(std::string_view text);
 
+/// Reads 1000/s, 0.5/s: how many of something a second. Errors: as parse_duration.
+StatusOr<double> parse_per_second(std::string_view text);
+
 /// A whole number, 0 or more: digits only, no leading zero, so that octal and times of day never
 /// slip in.
 StatusOr<std::uint64_t> parse_count(std::string_view text);
@@ -41,12 +44,14 @@ std::string format_duration(Duration duration);
 std::string format_measured(Duration duration);
 
 std::string format_percent(double percent);
+std::string format_per_second(double per_second);
 std::string format_bytes(std::uint64_t bytes);
 std::string format_rate(std::uint64_t bits_per_second);
 
 /// How the units of each are written, smallest first, for whoever describes quantities.
 std::vector<std::string_view> duration_units();
 std::vector<std::string_view> percent_units();
+std::vector<std::string_view> per_second_units();
 std::vector<std::string_view> byte_units();
 std::vector<std::string_view> rate_units();
 

@@ -4,6 +4,7 @@
 
 #include <boost/asio/awaitable.hpp>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -21,9 +22,11 @@ struct Sample {
   Duration latency{};   ///< Until the whole answer was there, or until it was given up.
   std::string error;    ///< Empty: answered. Else why not: connection refused, timeout after 200ms.
   std::optional<std::int64_t> status;  ///< http: the status code.
-  std::string state;                   ///< tcp: open, refused, unreachable, timeout.
+  std::string state;                   ///< tcp: open, refused, unreachable, timeout; by kind.
   std::optional<std::int64_t> exit;    ///< exec: the exit code.
   std::string output;                  ///< http: the body, exec: stdout; at most 64 KiB are kept.
+  std::map<std::string, double> numbers;  ///< Other metrics, by their names, in base units.
+  std::string no_data;                    ///< Answered, but with nothing to judge: why.
 };
 
 class Check {

@@ -6,6 +6,7 @@
 /// ended with it, when it exits as well as when it is late, so that a check asked ten times a
 /// second can leave nothing behind. (What makes itself a session of its own gets away.)
 #include <fcntl.h>
+#include <re2/re2.h>
 #include <spawn.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -20,6 +21,7 @@
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <cerrno>
+#include <cmath>
 #include <csignal>
 #include <cstdlib>
 #include <optional>
@@ -102,6 +104,14 @@ struct SpawnPlan {
   posix_spawnattr_t attributes;
 };
 
+/// The first number in a program's output.
+std::optional<double> number_in(const std::string& output) {
+  static const RE2 kNumber(R"(([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?))");
+  double number = 0;
+  if (!RE2::PartialMatch(output, kNumber, &number) || !std::isfinite(number)) return std::nullopt;
+  return number;
+}
+
 std::vector<char*> pointers(std::vector<std::string>& texts) {
   std::vector<char*> all;
   for (std::string& text : texts) all.push_back(text.data());
@@ -177,6 +187,7 @@ class Exec final : public Check {
       for (int reads = 0; reads < 64 && read_some(pipe.native_handle(), sample.output); ++reads) {
       }
       if (!sample.exit) sample.error = "its exit code went to another";
+      if (const auto number = number_in(sample.output)) sample.numbers["value"] = *number;
       co_return sample;
     }
     child->abandon();

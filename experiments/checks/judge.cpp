@@ -31,7 +31,7 @@ enum class Metric {
   kState,
   kExit,
   kStdout,
-  kValue,
+  kNumber,
   kErrorRate,
   kRate,
   kPercentile
@@ -47,10 +47,13 @@ constexpr MetricName kMetrics[] = {
     {"latency", Metric::kLatency},    {"status", Metric::kStatus},
     {"body", Metric::kBody},          {"state", Metric::kState},
     {"exit", Metric::kExit},          {"stdout", Metric::kStdout},
-    {"value", Metric::kValue},        {"error_rate", Metric::kErrorRate},
+    {"value", Metric::kNumber},       {"error_rate", Metric::kErrorRate},
     {"rate", Metric::kRate},          {"p50", Metric::kPercentile, 50},
     {"p90", Metric::kPercentile, 90}, {"p95", Metric::kPercentile, 95},
     {"p99", Metric::kPercentile, 99}, {"p999", Metric::kPercentile, 99.9},
+    {"text", Metric::kStdout},        {"count", Metric::kNumber},
+    {"lag", Metric::kNumber},         {"rss", Metric::kNumber},
+    {"cpu", Metric::kNumber},
 };
 
 MetricName metric_named(std::string_view name) {
@@ -63,8 +66,6 @@ MetricName metric_named(std::string_view name) {
 bool is_windowed(Metric metric) {
   return metric == Metric::kErrorRate || metric == Metric::kRate || metric == Metric::kPercentile;
 }
-
-bool is_time(Metric metric) { return metric == Metric::kLatency || metric == Metric::kPercentile; }
 
 /// No answer, a server's error, a program that says no.
 bool is_failure(const Sample& sample) {
@@ -171,12 +172,38 @@ std::string_view trimmed(std::string_view text) {
   return last == std::string_view::npos ? std::string_view() : text.substr(0, last + 1);
 }
 
-/// The first number in a program's output.
-std::optional<double> number_in(const std::string& output) {
-  static const RE2 kNumber(R"(([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?))");
-  double number = 0;
-  if (!RE2::PartialMatch(output, kNumber, &number) || !std::isfinite(number)) return std::nullopt;
-  return number;
+/// Whether a number stands to an expectation's bounds as its operator says; `bound` gives each,
+/// where it is known.
+template <typename Bound>
+bool compares(const v1::Expectation& wanted, double number, Bound bound) {
+  if (wanted.op() == v1::IN) {
+    for (int index = 0; index < wanted.values_size(); ++index) {
+      if (bound(index) == number) return true;
+    }
+    return false;
+  }
+  const std::optional<double> first = bound(0);
+  if (!first) return false;
+  switch (wanted.op()) {
+    case v1::LESS:
+      return number < *first;
+    case v1::LESS_OR_EQUAL:
+      return number <= *first;
+    case v1::GREATER:
+      return number > *first;
+    case v1::GREATER_OR_EQUAL:
+      return number >= *first;
+    case v1::EQUAL:
+      return number == *first;
+    case v1::NOT_EQUAL:
+      return number != *first;
+    case v1::BETWEEN: {
+      const std::optional<double> second = bound(1);
+      return second && number >= *first && number <= *second;
+    }
+    default:
+      return false;
+  }
 }
 
 struct Rule {
@@ -189,6 +216,10 @@ struct Rule {
   std::optional<double> baseline;
   std::optional<MonotonicTime> false_since;
   std::optional<MonotonicTime> last_data;
+
+  bool is_time() const {
+    return metric == Metric::kLatency || metric == Metric::kPercentile || wanted.metric() == "lag";
+  }
 
   bool needs_baseline() const {
     return std::ranges::any_of(wanted.values(),
@@ -213,36 +244,9 @@ struct Rule {
   }
 
   bool accepts_number(double number) const {
-    const auto first = bound(0);
     if (wanted.op() == v1::MATCHES)
       return pattern && RE2::PartialMatch(number_text(number), *pattern);
-    if (wanted.op() == v1::IN) {
-      for (int index = 0; index < wanted.values_size(); ++index) {
-        if (bound(index) == number) return true;
-      }
-      return false;
-    }
-    if (!first) return false;
-    switch (wanted.op()) {
-      case v1::LESS:
-        return number < *first;
-      case v1::LESS_OR_EQUAL:
-        return number <= *first;
-      case v1::GREATER:
-        return number > *first;
-      case v1::GREATER_OR_EQUAL:
-        return number >= *first;
-      case v1::EQUAL:
-        return number == *first;
-      case v1::NOT_EQUAL:
-        return number != *first;
-      case v1::BETWEEN: {
-        const auto second = bound(1);
-        return second && number >= *first && number <= *second;
-      }
-      default:
-        return false;
-    }
+    return compares(wanted, number, [this](int index) { return bound(index); });
   }
 
   std::string text_of(const v1::Quantity& quantity) const {
@@ -284,10 +288,12 @@ struct Rule {
     const double number = *value.number;
     if (!std::isfinite(number)) return name + " unanswered (" + last_error + ")";
     std::string words = name + " ";
-    if (is_time(metric)) {
+    if (is_time()) {
       words += format_measured(Duration(static_cast<std::int64_t>(number)));
-    } else if (metric == Metric::kErrorRate) {
+    } else if (metric == Metric::kErrorRate || name == "cpu") {
       words += fmt::format("{:.3g}%", number);
+    } else if (name == "rss") {
+      words += format_bytes(static_cast<std::uint64_t>(std::max(number, 0.0)));
     } else if (metric == Metric::kRate) {
       words += fmt::format("{:.3g}/s", number);
     } else {
@@ -295,8 +301,8 @@ struct Rule {
     }
     if (needs_baseline() && baseline) {
       words += " (baseline ";
-      words += is_time(metric) ? format_measured(Duration(static_cast<std::int64_t>(*baseline)))
-                               : number_text(*baseline);
+      words += is_time() ? format_measured(Duration(static_cast<std::int64_t>(*baseline)))
+                         : number_text(*baseline);
       words += ")";
     }
     return words;
@@ -356,8 +362,11 @@ struct Judge::State {
       case Metric::kBody:
       case Metric::kStdout:
         return {.number = {}, .text = answered ? std::optional(latest->output) : std::nullopt};
-      case Metric::kValue:
-        return {.number = answered ? number_in(latest->output) : std::nullopt, .text = {}};
+      case Metric::kNumber: {
+        const auto found = latest->numbers.find(rule.wanted.metric());
+        const bool known = answered && found != latest->numbers.end();
+        return {.number = known ? std::optional(found->second) : std::nullopt, .text = {}};
+      }
       case Metric::kErrorRate:
       case Metric::kRate:
       case Metric::kPercentile:
@@ -398,6 +407,9 @@ struct Judge::State {
   }
 
   std::string words(const Rule& rule, const Outcome& outcome) const {
+    if (!outcome.has_data && latest && !latest->no_data.empty()) {
+      return "no data (" + latest->no_data + ")";
+    }
     if (outcome.has_data && outcome.value.none()) return "no answer (" + latest->error + ")";
     return rule.words(outcome.value, last_error);
   }
@@ -426,6 +438,13 @@ struct Judge::State {
     latest.reset();
   }
 };
+
+bool accepts(const v1::Expectation& wanted, double number) {
+  return compares(wanted, number, [&](int index) {
+    return index < wanted.values_size() ? std::optional(wanted.values(index).number())
+                                        : std::nullopt;
+  });
+}
 
 Judge::Judge(const v1::Check& check) : state_(std::make_unique<State>(check)) {}
 Judge::~Judge() = default;
@@ -476,8 +495,7 @@ std::vector<Finding> Judge::findings(MonotonicTime now) const {
     const Outcome outcome = state_->judge(rule, now);
     Finding finding{state_->words(rule, outcome), outcome.holds, std::nullopt};
     const auto number = outcome.value.number;
-    if (number && std::isfinite(*number))
-      finding.number = is_time(rule.metric) ? *number / 1e6 : *number;
+    if (number && std::isfinite(*number)) finding.number = rule.is_time() ? *number / 1e6 : *number;
     all.push_back(std::move(finding));
   }
   return all;
@@ -511,6 +529,7 @@ std::string Judge::observed() const {
   const Sample& sample = *state_->latest;
   if (!sample.error.empty()) return sample.error;
   const std::string latency = format_measured(sample.latency);
+  if (!sample.no_data.empty()) return "no data (" + sample.no_data + ")";
   if (sample.status) return fmt::format("{} in {}", *sample.status, latency);
   if (sample.exit) return fmt::format("exit {} in {}", *sample.exit, latency);
   return fmt::format("{} in {}", sample.state.empty() ? "answered" : sample.state, latency);

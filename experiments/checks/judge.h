@@ -28,6 +28,9 @@ struct Finding {
                                  ///< text or unanswered.
 };
 
+/// Whether a number in base units is what an expectation wants that compares with numbers alone.
+bool accepts(const v1::Expectation& wanted, double number);
+
 class Judge {
  public:
   explicit Judge(const v1::Check& check);

@@ -249,6 +249,8 @@ StatusOr<double> parse_number(std::string_view text, v1::Unit unit, bool may_be_
       return as_double(parse_bytes(text));
     case v1::RATE:
       return as_double(parse_rate(text));
+    case v1::PER_SECOND:
+      return parse_per_second(text);
     default:
       return as_double(parse_count(text));
   }
@@ -266,6 +268,8 @@ std::string format_number(double number, v1::Unit unit) {
       return format_bytes(static_cast<std::uint64_t>(std::max(held, 0.0)));
     case v1::RATE:
       return format_rate(static_cast<std::uint64_t>(std::max(held, 0.0)));
+    case v1::PER_SECOND:
+      return format_per_second(number);
     default:
       return fmt::format("{}", number);
   }
@@ -374,6 +378,14 @@ std::optional<Problem> misshapen(std::string_view text, const FieldDescriptor& f
       return bad_host_port(text);
     case v1::HTTP_URL:
       return bad_url(text);
+    case v1::JSON_POINTER:
+      if (text.front() == '/') return std::nullopt;
+      return Problem{fmt::format("\"{}\" is not a JSON Pointer", text),
+                     fmt::format("write /{}", text)};
+    case v1::POSTGRES_URL:
+      if (text.starts_with("postgresql://") || text.starts_with("postgres://")) return std::nullopt;
+      return Problem{fmt::format("\"{}\" is not a PostgreSQL URL", text),
+                     "write postgresql://user@host:port/database"};
     case v1::HTTP_METHOD:
       for (const char c : text) {
         if (!((c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '-')) {

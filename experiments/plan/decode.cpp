@@ -707,6 +707,9 @@ class Decoder {
       case v1::PROCESS_PICK:
         problem = read_process_pick(node.text, static_cast<v1::ProcessPick&>(message));
         break;
+      case v1::QUORUM:
+        problem = read_quorum(node.text, static_cast<v1::Quorum&>(message));
+        break;
       case v1::PICK:
         problem = read_pick(node.text, static_cast<v1::Pick&>(message));
         break;

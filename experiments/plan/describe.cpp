@@ -52,6 +52,8 @@ std::string type_of_one(const FieldDescriptor& field) {
           return "size";
         case v1::RATE:
           return "rate";
+        case v1::PER_SECOND:
+          return "number per second";
         default:
           return "number";
       }
@@ -278,7 +280,8 @@ Description quantity() {
       unit("percentage", "a share, 0% to 100%", percent_units(), "0.5%"),
       unit("size", "bytes; KiB, MiB and GiB are powers of 1024, kB, MB and GB of 1000",
            byte_units(), "64MiB"),
-      unit("rate", "bits per second, powers of 1000, as tc(8) has them", rate_units(), "10mbit")};
+      unit("rate", "bits per second, powers of 1000, as tc(8) has them", rate_units(), "10mbit"),
+      unit("number per second", "how often", per_second_units(), "1000/s")};
   told.rules = {"A count stands without a unit: digits alone, without a leading zero."};
   told.example = "- network: {delay: 1.5s, loss: 0.5%, rate: 10mbit}\n  for: 1m";
   return told;

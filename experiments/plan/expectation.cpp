@@ -25,7 +25,7 @@ struct Metric {
   std::string_view example;
 };
 
-constexpr std::array<Metric, 13> kMetrics = {{
+constexpr std::array<Metric, 22> kMetrics = {{
     {"status", Measure::kNumber, v1::UNIT_NONE, false, "status == 200"},
     {"latency", Measure::kNumber, v1::DURATION, false, "latency < 300ms"},
     {"body", Measure::kText, v1::UNIT_NONE, false, "body contains ok"},
@@ -39,6 +39,15 @@ constexpr std::array<Metric, 13> kMetrics = {{
     {"state", Measure::kText, v1::UNIT_NONE, false, "state == open"},
     {"exit", Measure::kNumber, v1::UNIT_NONE, false, "exit == 0"},
     {"stdout", Measure::kText, v1::UNIT_NONE, false, "stdout contains ready"},
+    {"text", Measure::kText, v1::UNIT_NONE, false, "text == ready"},
+    {"count", Measure::kNumber, v1::UNIT_NONE, false, "count >= 4"},
+    {"lines", Measure::kNumber, v1::UNIT_NONE, true, "lines == 0 over 10s"},
+    {"lag", Measure::kNumber, v1::DURATION, false, "lag < 1s"},
+    {"rss", Measure::kNumber, v1::BYTES, false, "rss < 512MiB"},
+    {"cpu", Measure::kNumber, v1::PERCENT, false, "cpu < 80%"},
+    {"time_to_detect", Measure::kNumber, v1::DURATION, false, "time_to_detect < 5s"},
+    {"time_to_abort", Measure::kNumber, v1::DURATION, false, "time_to_abort < 1s"},
+    {"time_to_recover", Measure::kNumber, v1::DURATION, false, "time_to_recover < 20s"},
 }};
 constexpr Metric kValue = {"value", Measure::kNumber, v1::UNIT_NONE, false, "value < 100"};
 
@@ -96,6 +105,7 @@ const char* noun_of(const Metric& metric) {
   if (metric.measure == Measure::kText) return "a text";
   if (metric.unit == v1::DURATION) return "a duration";
   if (metric.unit == v1::PERCENT) return "a percentage";
+  if (metric.unit == v1::BYTES) return "a size";
   return "a number";
 }
 
@@ -469,18 +479,17 @@ Grammar expectation_grammar() {
   return grammar;
 }
 
-std::optional<ProblemAt> misfit(const v1::Expectation& expectation, const v1::Check& check) {
-  const OneofDescriptor& kinds = *v1::Check::descriptor()->FindOneofByName("kind");
-  const FieldDescriptor* kind = check.GetReflection()->GetOneofFieldDescriptor(check, &kinds);
+std::optional<ProblemAt> misfit(const v1::Expectation& expectation, std::string_view called,
+                                const Descriptor& measured, std::optional<Duration> every) {
   const Metric* metric = metric_named(expectation.metric());
-  if (kind == nullptr || metric == nullptr) return std::nullopt;
-  const v1::MessageRules& rules = rules_of(*kind->message_type());
+  if (metric == nullptr) return std::nullopt;
+  const v1::MessageRules& rules = rules_of(measured);
   const std::string& text = expectation.text();
   const std::vector<std::string> metrics(rules.metrics().begin(), rules.metrics().end());
   if (std::find(metrics.begin(), metrics.end(), expectation.metric()) == metrics.end()) {
     return ProblemAt{text.find(expectation.metric()),
                      expectation.metric().size(),
-                     {fmt::format("{} has no metric \"{}\"", kind->name(), expectation.metric()),
+                     {fmt::format("{} has no metric \"{}\"", called, expectation.metric()),
                       fmt::format("it may be {}", one_of(metrics))}};
   }
   const bool whole = expectation.op() == v1::EQUAL || expectation.op() == v1::NOT_EQUAL ||
@@ -492,19 +501,19 @@ std::optional<ProblemAt> misfit(const v1::Expectation& expectation, const v1::Ch
       const std::string near = nearest(value.text(), states);
       return ProblemAt{text.rfind(value.text()),
                        value.text().size(),
-                       {fmt::format("{} has no state \"{}\"", kind->name(), value.text()),
+                       {fmt::format("{} has no state \"{}\"", called, value.text()),
                         near.empty() ? fmt::format("it may be {}", one_of(states))
                                      : fmt::format("did you mean \"{}\"?", near)}};
     }
   }
-  if (expectation.has_over() && check.has_every() && expectation.over() < check.every()) {
-    const std::string every = format_duration(Duration(check.every()));
+  if (expectation.has_over() && every && Duration(expectation.over()) < *every) {
+    const std::string between = format_duration(*every);
     const auto over = text.rfind(" over ");
     return ProblemAt{over == std::string::npos ? 0 : over + 1,
                      4,
                      {fmt::format("a window of {} is shorter than the {} between two asks",
-                                  format_duration(Duration(expectation.over())), every),
-                      fmt::format("write over {} or more", every)}};
+                                  format_duration(Duration(expectation.over())), between),
+                      fmt::format("write over {} or more", between)}};
   }
   return std::nullopt;
 }

@@ -37,8 +37,9 @@ struct Grammar {
 };
 Grammar expectation_grammar();
 
-/// Whether an expectation, well written in itself, fits the kind of its check and how often that
-/// asks.
-std::optional<ProblemAt> misfit(const v1::Expectation& expectation, const v1::Check& check);
+/// Whether an expectation, well written in itself, fits what is measured: the message that declares
+/// the metrics, as a plan calls it, and how often it is asked, where it is.
+std::optional<ProblemAt> misfit(const v1::Expectation& expectation, std::string_view called,
+                                const Descriptor& measured, std::optional<Duration> every);
 
 }  // namespace squall::plan

@@ -170,6 +170,34 @@ std::optional<Problem> read_pick(std::string_view text, v1::Pick& pick) {
   return std::nullopt;
 }
 
+std::optional<Problem> read_quorum(std::string_view text, v1::Quorum& quorum) {
+  if (text == "all") {
+    quorum.set_all(true);
+    return std::nullopt;
+  }
+  if (text == "majority") {
+    quorum.set_majority(true);
+    return std::nullopt;
+  }
+  constexpr std::string_view kOf = " of ";
+  const auto of = text.find(kOf);
+  const auto count = parse_count(text.substr(0, of));
+  const auto among = of == std::string_view::npos ? StatusOr<std::uint64_t>(0)
+                                                  : parse_count(text.substr(of + kOf.size()));
+  if (!count.ok() || !among.ok() || *count < 1 || *count > kMostVantagePoints ||
+      *among > kMostVantagePoints) {
+    return Problem{fmt::format("\"{}\" is not a number of nodes", text),
+                   "write all, majority, 2, or 2 of 3"};
+  }
+  if (of != std::string_view::npos && *count > *among) {
+    return Problem{fmt::format("{} of {} is more than all of them", *count, *among),
+                   fmt::format("write {} of {}, or all", *among, *among)};
+  }
+  quorum.set_count(static_cast<std::uint32_t>(*count));
+  quorum.set_among(static_cast<std::uint32_t>(*among));
+  return std::nullopt;
+}
+
 std::string format_cidr(const v1::Cidr& cidr) {
   const bool is_ipv4 = cidr.address().size() == sizeof(in_addr);
   const bool is_ipv6 = cidr.address().size() == sizeof(in6_addr);

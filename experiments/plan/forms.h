@@ -19,6 +19,8 @@ std::optional<Problem> read_port_range(std::string_view text, v1::PortRange& ran
 std::optional<Problem> read_protocol(std::string_view text, v1::Protocol& protocol);
 std::optional<Problem> read_process_pick(std::string_view text, v1::ProcessPick& pick);
 std::optional<Problem> read_pick(std::string_view text, v1::Pick& pick);
+std::optional<Problem> read_quorum(std::string_view text, v1::Quorum& quorum);
+inline constexpr std::uint32_t kMostVantagePoints = 10'000;
 
 /// 10.0.0.0/8, or the address alone where the prefix is whole.
 std::string format_cidr(const v1::Cidr& cidr);

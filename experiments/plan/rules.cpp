@@ -70,27 +70,59 @@ class Weighing {
   void checks(const YamlNode& root) {
     const YamlNode* checks = root.find("steady_state");
     if (checks == nullptr || checks->kind != YamlNode::Kind::kSequence) return;
-    std::unordered_map<std::string, const YamlNode*> names;
     const std::size_t count =
         std::min(checks->items.size(), static_cast<std::size_t>(plan_.steady_state_size()));
     for (std::size_t i = 0; i < count; ++i) {
       const YamlNode& node = *checks->items[i];
       const v1::Check& check = plan_.steady_state(static_cast<int>(i));
-      const YamlNode* name = node.find("name");
-      if (name != nullptr && !check.name().empty()) {
-        const auto [first, fresh] = names.emplace(check.name(), name);
-        if (!fresh) {
-          out_.error(name->place, fmt::format("a second check is called \"{}\"", check.name()),
-                     fmt::format("the first stands in line {}", first->second->place.line));
-        }
+      named_once(node, check.name(), "check");
+      if (const FieldDescriptor* kind = set_of(check)) {
+        expectations(node, check.expect(), kind->name(), *kind->message_type(),
+                     check.has_every() ? std::optional(Duration(check.every())) : std::nullopt);
       }
-      expectations(node, check);
+      vantage_points(node, check);
       const YamlNode* exec = node.find("exec");
       if (check.has_exec() && exec != nullptr && check.exec().run_size() > 0 &&
           check.exec().run(0).empty()) {
         const YamlNode* run = exec->find("run");
         out_.error(run != nullptr ? run->place : exec->place, "run names no program",
                    "write run: [program, argument]");
+      }
+    }
+  }
+
+  /// What is expected of the run as a whole.
+  void run(const YamlNode& root) {
+    expectations(root, plan_.expect(), "a run", *v1::Plan::descriptor(), std::nullopt);
+    const YamlNode* expect = root.find("expect");
+    for (int i = 0; i < plan_.expect_size(); ++i) {
+      const v1::Expectation& one = plan_.expect(i);
+      const bool lasts = one.has_over() || one.has_for_();
+      const bool compares = std::any_of(one.values().begin(), one.values().end(),
+                                        [](const auto& value) { return value.times_baseline(); });
+      if (!lasts && !compares) continue;
+      out_.error(expect->items[static_cast<std::size_t>(i)]->place,
+                 "a run has each of its times once", "leave out `over`, `for` and `x baseline`");
+    }
+  }
+
+  void loads(const YamlNode& root) {
+    const YamlNode* loads = root.find("load");
+    if (loads == nullptr || loads->kind != YamlNode::Kind::kSequence) return;
+    const std::size_t count =
+        std::min(loads->items.size(), static_cast<std::size_t>(plan_.load_size()));
+    for (std::size_t i = 0; i < count; ++i) {
+      const YamlNode& node = *loads->items[i];
+      const v1::Load& load = plan_.load(static_cast<int>(i));
+      named_once(node, load.name(), "load");
+      if (load.has_http()) {
+        expectations(node, load.expect(), "a load", *v1::HttpLoad::descriptor(),
+                     std::chrono::seconds(1));
+      }
+      const YamlNode* run = node.find("run");
+      if (load.has_run() && run != nullptr && load.run().argv_size() > 0 &&
+          load.run().argv(0).empty()) {
+        out_.error(run->place, "run names no program", "write run: [program, argument]");
       }
     }
   }
@@ -107,15 +139,54 @@ class Weighing {
   }
 
  private:
-  void expectations(const YamlNode& node, const v1::Check& check) {
+  void named_once(const YamlNode& node, const std::string& name, const char* what) {
+    const YamlNode* written = node.find("name");
+    if (written == nullptr || name.empty()) return;
+    const auto [first, fresh] = names_.emplace(name, written);
+    if (fresh) return;
+    out_.error(written->place, fmt::format("a second {} is called \"{}\"", what, name),
+               fmt::format("the first stands in line {}", first->second->place.line));
+  }
+
+  /// Nodes that ask, and how many of them must agree.
+  void vantage_points(const YamlNode& node, const v1::Check& check) {
+    const YamlNode* from = node.find("from");
+    if (from == nullptr || !nodes_known_ || tainted_.contains(from)) return;
+    const std::size_t matching = matched(*from, check.from());
+    const YamlNode* of = node.find("of");
+    if (of == nullptr || matching == 0 || tainted_.contains(of)) return;
+    const std::size_t among = check.of().among();
+    if (among != 0 && among != matching) {
+      out_.error(
+          of->place,
+          fmt::format("`from` is {} node{}, not {}", matching, matching == 1 ? "" : "s", among),
+          fmt::format("write {} of {}", std::min<std::size_t>(check.of().count(), matching),
+                      matching));
+    } else if (check.of().count() > matching) {
+      out_.error(
+          of->place,
+          fmt::format("{} nodes are to agree, and `from` is {}", check.of().count(), matching), "");
+    }
+  }
+
+  /// The member of its choice `kind` that is set.
+  static const FieldDescriptor* set_of(const Message& message) {
+    return message.GetReflection()->GetOneofFieldDescriptor(
+        message, message.GetDescriptor()->FindOneofByName("kind"));
+  }
+
+  void expectations(const YamlNode& node,
+                    const google::protobuf::RepeatedPtrField<v1::Expectation>& wanted,
+                    std::string_view called, const Descriptor& measured,
+                    std::optional<Duration> every) {
     const YamlNode* expect = node.find("expect");
     if (expect == nullptr || expect->kind != YamlNode::Kind::kSequence) return;
     const std::size_t count =
-        std::min(expect->items.size(), static_cast<std::size_t>(check.expect_size()));
+        std::min(expect->items.size(), static_cast<std::size_t>(wanted.size()));
     for (std::size_t i = 0; i < count; ++i) {
       const YamlNode& item = *expect->items[i];
       if (tainted_.contains(&item)) continue;
-      if (auto told = misfit(check.expect(static_cast<int>(i)), check)) {
+      if (auto told = misfit(wanted[static_cast<int>(i)], called, measured, every)) {
         out_.error(item.within(told->offset, told->length), std::move(told->problem.summary),
                    std::move(told->problem.hint));
       }
@@ -363,6 +434,8 @@ class Weighing {
   const Tainted& tainted_;
   v1::Plan& plan_;
   Diagnostics& out_;
+  /// Of checks and loads, which reports tell by their names alike.
+  std::unordered_map<std::string, const YamlNode*> names_;
   std::vector<std::string> node_names_;
   std::map<std::string, std::set<std::string>> labels_;
   std::map<std::map<std::string, std::string>, std::size_t> bearing_;
@@ -381,6 +454,8 @@ void weigh_plan(const YamlNode& root, const Tainted& tainted, bool unobserved, v
   weighing.observed(root, unobserved);
   weighing.nodes(root);
   weighing.checks(root);
+  weighing.loads(root);
+  weighing.run(root);
   weighing.method(root);
 }
 

@@ -150,6 +150,8 @@ class Generator {
       case v1::PICK:
       case v1::PROCESS_PICK:
         return pick(*type.oneof_decl(0));
+      case v1::QUORUM:
+        return quorum();
       case v1::EXPECTATION:
         return expectation();
       case v1::LIST:
@@ -207,6 +209,13 @@ class Generator {
     schema["examples"] = words;
     schema["examples"].push_back(1);
     schema["examples"].push_back("50%");
+    return schema;
+  }
+
+  static Json quorum() {
+    Json schema = count(1, kMostVantagePoints, "all, majority, a number, or one such as 2 of 3");
+    schema["pattern"] = whole("all|majority|[1-9][0-9]{0,5}(?: of [1-9][0-9]{0,5})?");
+    schema["examples"] = {"all", "majority", "2 of 3"};
     return schema;
   }
 
@@ -463,6 +472,8 @@ class Generator {
         return quantity("size", byte_units(), "64MiB");
       case v1::RATE:
         return quantity("rate", rate_units(), "10mbit");
+      case v1::PER_SECOND:
+        return quantity("number per second", per_second_units(), "1000/s");
       case v1::UNIT_NONE:
       case v1::Unit_INT_MIN_SENTINEL_DO_NOT_USE_:
       case v1::Unit_INT_MAX_SENTINEL_DO_NOT_USE_:
@@ -558,6 +569,11 @@ class Generator {
       case v1::ABSOLUTE_PATH:
       case v1::DATA_PATH:
         return text_like(R"(/[\s\S]*)", "a path from the root, such as /var/lib/shop");
+      case v1::JSON_POINTER:
+        return text_like(R"((?:/[\s\S]*)?)", "a JSON Pointer such as /queue/depth");
+      case v1::POSTGRES_URL:
+        return text_like(R"(postgres(?:ql)?://[^\s]*)",
+                         "a URL such as postgresql://shop@db-1:5432/shop");
       case v1::TEXT_ANY:
       case v1::NAME:
       case v1::HEADER:

@@ -1,0 +1,232 @@
+#include "controller/run/watch.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/this_coro.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <exception>
+#include <utility>
+
+#include "controller/run/together.h"
+#include "experiments/base/units.h"
+
+namespace squall::run {
+namespace asio = boost::asio;
+
+struct Watch::Watched {
+  explicit Watched(const v1::Check& wanted)
+      : declared(wanted),
+        judge(wanted),
+        every(wanted.every()),
+        timeout(wanted.timeout()),
+        held_again_after(wanted.held_again_after()) {}
+
+  v1::Check declared;
+  std::unique_ptr<checks::Check> check;
+  checks::Judge judge;
+  Duration every;
+  Duration timeout;
+  Duration held_again_after;
+  fleet::Wake ask_now;
+  MonotonicTime since;                         ///< What was asked before is not judged.
+  std::optional<MonotonicTime> holding_since;  ///< On end, by its answers.
+  bool breached = false;                       ///< And told so.
+
+  /// Whether it has held for long enough to be believed.
+  bool settled(MonotonicTime now) const {
+    return holding_since && now - *holding_since >= held_again_after;
+  }
+};
+
+namespace {
+
+/// http, tcp, exec.
+std::string kind_of(const v1::Check& check) {
+  const auto* kind = check.GetReflection()->GetOneofFieldDescriptor(
+      check, v1::Check::descriptor()->FindOneofByName("kind"));
+  return kind == nullptr ? "" : kind->name();
+}
+
+v1::Event breach_event(const v1::Check& check, const checks::Breach& breach) {
+  v1::Event event;
+  auto& line = *event.mutable_check_breached();
+  line.set_check(check.name());
+  line.set_expectation(breach.expectation);
+  line.set_observed(breach.observed);
+  line.set_aborts(check.on_breach() == v1::ABORT);
+  line.set_since_ms(to_ms(breach.since));
+  return event;
+}
+
+}  // namespace
+
+Watch::Watch(const v1::Plan& plan, WatchParts parts) : parts_(std::move(parts)) {
+  for (const v1::Check& check : plan.steady_state()) {
+    watched_.push_back(std::make_unique<Watched>(check));
+    watched_.back()->check = parts_.make_check(check);
+  }
+}
+
+Watch::~Watch() = default;
+
+void Watch::describe(v1::RunStarted& start) const {
+  for (const auto& watched : watched_) {
+    auto& line = *start.add_checks();
+    line.set_name(watched->declared.name());
+    line.set_kind(kind_of(watched->declared));
+    for (const auto& expectation : watched->declared.expect()) line.add_expect(expectation.text());
+    line.set_every_ms(to_ms(watched->every));
+  }
+}
+
+asio::awaitable<void> Watch::ask_all() {
+  co_await asio::this_coro::throw_if_cancelled(false);
+  co_await for_each(0, watched_.size(), [this](std::size_t n) { return ask(*watched_[n]); });
+  // Where there is nothing to ask, or nothing can ask any more, the phases still go on.
+  fleet::Wake never;
+  bool going = true;
+  while (going) going = co_await never.wait();
+}
+
+asio::awaitable<void> Watch::ask(Watched& watched) {
+  co_await asio::this_coro::throw_if_cancelled(false);
+  std::string thrown;
+  try {
+    for (;;) {
+      const MonotonicTime asked = monotonic_now();
+      // In a coroutine of its own: how a check meets its cancellation is its own affair.
+      const checks::Sample sample = co_await asio::co_spawn(
+          co_await asio::this_coro::executor, watched.check->ask(), asio::use_awaitable);
+      const bool cancelled = co_await fleet::is_cancelled();
+      if (cancelled) co_return;
+      judge(watched, sample, monotonic_now());
+      const bool going = co_await watched.ask_now.wait(asked + watched.every);
+      if (!going) co_return;
+    }
+  } catch (const std::exception& failed) {
+    thrown = failed.what();
+  }
+  const bool cancelled = co_await fleet::is_cancelled();
+  if (cancelled) co_return;
+  parts_.on_internal(fmt::format("check \"{}\": {}", watched.declared.name(), thrown));
+}
+
+void Watch::judge(Watched& watched, const checks::Sample& sample, MonotonicTime seen) {
+  // Asked before the method began, or before the last revert: it speaks of neither.
+  if (sample.asked < watched.since) return;
+  watched.judge.add(sample);
+  v1::Event event;
+  auto& asked = *event.mutable_check_asked();
+  asked.set_check(watched.declared.name());
+  asked.set_answered(sample.error.empty());
+  asked.set_holds(watched.judge.holds(seen));
+  asked.set_latency_ms(to_ms(sample.latency));
+  asked.set_observed(watched.judge.observed());
+  asked.set_error(sample.error);
+  for (const checks::Finding& finding : watched.judge.findings(seen)) {
+    auto& line = *asked.add_findings();
+    line.set_observed(finding.observed);
+    line.set_holds(finding.holds);
+    if (finding.number) line.set_number(*finding.number);
+  }
+  if (!asked.holds()) {
+    watched.holding_since.reset();
+  } else if (!watched.holding_since) {
+    watched.holding_since = seen;
+  }
+  std::optional<checks::Breach> breach;
+  if (looking_) breach = watched.judge.breached(seen);
+  std::vector<v1::Event> told;
+  told.push_back(std::move(event));
+  if (parts_.is_searched_for(watched.declared)) {
+    if (breach) parts_.on_searched({watched.declared, *breach, sample.asked, seen});
+  } else if (breach && !watched.breached) {
+    watched.breached = true;
+    told.push_back(breach_event(watched.declared, *breach));
+    parts_.on_breach({watched.declared, *breach, sample.asked, seen}, std::exchange(told, {}));
+  } else if (watched.breached && !breach && watched.settled(seen) &&
+             (phase_ == v1::METHOD || phase_ == v1::RECOVERY)) {
+    watched.breached = false;
+    told.emplace_back().mutable_check_held_again()->set_check(watched.declared.name());
+  }
+  for (v1::Event& one : told) parts_.tell(std::move(one));
+  judged_.notify();
+}
+
+void Watch::enter(v1::Phase phase, MonotonicTime now) {
+  phase_ = phase;
+  looking_ = phase == v1::METHOD;
+  if (phase != v1::METHOD) return;
+  for (const auto& watched : watched_) {
+    watched->judge.start_watching(now);
+    watched->since = now;
+  }
+}
+
+void Watch::judge_from(MonotonicTime time) {
+  for (const auto& watched : watched_) {
+    watched->judge.restart(time);
+    watched->since = time;
+    watched->holding_since.reset();
+  }
+}
+
+void Watch::ask_now() {
+  for (const auto& watched : watched_) watched->ask_now.notify();
+}
+
+Duration Watch::time_to_prove() const {
+  Duration longest{};
+  for (const auto& watched : watched_) {
+    // Three answers at its own pace are what a window needs before it says anything.
+    longest = std::max(longest, 3 * watched->every + watched->timeout);
+  }
+  return longest;
+}
+
+/// Before the method there is nothing that it could hold again after.
+bool Watch::stands(const Watched& watched, MonotonicTime now) const {
+  const bool again = phase_ == v1::METHOD || phase_ == v1::RECOVERY;
+  return watched.judge.ready(now) && watched.judge.holds(now) && (!again || watched.settled(now));
+}
+
+asio::awaitable<bool> Watch::proven(MonotonicTime deadline, std::function<bool()> stop) {
+  for (;;) {
+    if (stop()) co_return false;
+    const MonotonicTime now = monotonic_now();
+    const bool all = std::all_of(watched_.begin(), watched_.end(),
+                                 [&](const auto& watched) { return stands(*watched, now); });
+    if (all) co_return true;
+    if (now >= deadline) co_return false;
+    const bool going = co_await judged_.wait(deadline);
+    if (!going) co_return false;
+  }
+}
+
+std::vector<Watch::Shortfall> Watch::shortfalls(MonotonicTime now) const {
+  std::vector<Shortfall> all;
+  for (const auto& watched : watched_) {
+    if (stands(*watched, now)) continue;
+    const std::string& name = watched->declared.name();
+    const auto findings = watched->judge.findings(now);
+    const auto against = std::find_if(findings.begin(), findings.end(),
+                                      [](const auto& finding) { return !finding.holds; });
+    if (against != findings.end()) {
+      const auto& expected = watched->declared.expect(static_cast<int>(against - findings.begin()));
+      all.push_back(
+          {name, fmt::format("observed {}, expected {}", against->observed, expected.text())});
+    } else if (watched->judge.ready(now) && watched->holding_since) {
+      all.push_back({name, fmt::format("it has held for {} only, of {} that it must",
+                                       format_measured(now - *watched->holding_since),
+                                       format_duration(watched->held_again_after))});
+    } else {
+      all.push_back(
+          {name, fmt::format("too few answers to say, the last: {}", watched->judge.observed())});
+    }
+  }
+  return all;
+}
+
+}  // namespace squall::run

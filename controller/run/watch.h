@@ -1,0 +1,107 @@
+/// \file
+/// The steady state under watch: asks every check at its own pace, tells what was answered, and
+/// says when a check is breached and when all of them hold. What a breach leads to is the engine's.
+#pragma once
+
+#include <boost/asio/awaitable.hpp>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "controller/fleet/wake.h"
+#include "experiments/base/clock.h"
+#include "experiments/checks/check.h"
+#include "experiments/checks/judge.h"
+#include "squall/v1/events.pb.h"
+#include "squall/v1/plan.pb.h"
+
+namespace squall::run {
+
+/// A check that counts as breached, by the answer that made it so.
+struct Breached {
+  const v1::Check& check;
+  const checks::Breach& breach;
+  MonotonicTime asked;  ///< When that answer was asked for.
+  MonotonicTime seen;   ///< When it was in.
+};
+
+/// What the watch needs of the run. Called on the loop.
+struct WatchParts {
+  std::function<std::unique_ptr<checks::Check>(const v1::Check&)> make_check;
+  std::function<void(v1::Event)> tell;
+
+  /// A check is breached that was not before. `first` is to be told, but need not be before what is
+  /// done about it.
+  std::function<void(const Breached& breached, std::vector<v1::Event> first)> on_breach;
+
+  /// While a number is looked for, a breach that would abort is the answer to an attempt. Returns
+  /// whether it was taken as one.
+  std::function<bool(const v1::Check& check)> is_searched_for;
+  std::function<void(const Breached& breached)> on_searched;
+
+  /// A check's own code threw.
+  std::function<void(const std::string& what)> on_internal;
+};
+
+/// For the loop's thread alone.
+class Watch {
+ public:
+  Watch(const v1::Plan& plan, WatchParts parts);
+  ~Watch();
+  Watch(const Watch&) = delete;
+  Watch& operator=(const Watch&) = delete;
+
+  /// Whether nothing is asked at all.
+  bool empty() const { return watched_.empty(); }
+
+  /// The checks as RunStarted names them.
+  void describe(v1::RunStarted& start) const;
+
+  /// Asks until cancelled. Where there is nothing to ask, waits for that all the same.
+  boost::asio::awaitable<void> ask_all();
+
+  /// What the answers are held against: baselines end with the METHOD's beginning, which is also
+  /// when breaches begin to count.
+  void enter(v1::Phase phase, MonotonicTime now);
+
+  /// From here on no check is breached any more: the run is being ended.
+  void stop_looking() { looking_ = false; }
+
+  /// What was asked before is not held against what comes.
+  void judge_from(MonotonicTime time);
+
+  /// Every check, without waiting for its turn.
+  void ask_now();
+
+  /// How long it takes until every check has been answered often enough to say anything.
+  Duration time_to_prove() const;
+
+  /// Until every check has enough answers and holds. False: not by the deadline, or `stop` says so,
+  /// which is asked after every answer and every notify().
+  boost::asio::awaitable<bool> proven(MonotonicTime deadline, std::function<bool()> stop);
+  void notify() { judged_.notify(); }
+
+  /// A check that does not hold, and what speaks against it: observed 503, expected status == 200.
+  struct Shortfall {
+    std::string check;
+    std::string words;
+  };
+  std::vector<Shortfall> shortfalls(MonotonicTime now) const;
+
+ private:
+  struct Watched;
+
+  boost::asio::awaitable<void> ask(Watched& watched);
+  void judge(Watched& watched, const checks::Sample& sample, MonotonicTime seen);
+  bool stands(const Watched& watched, MonotonicTime now) const;
+
+  WatchParts parts_;
+  std::vector<std::unique_ptr<Watched>> watched_;
+  v1::Phase phase_ = v1::PREFLIGHT;
+  bool looking_ = false;
+  fleet::Wake judged_;
+};
+
+}  // namespace squall::run
