@@ -71,7 +71,7 @@ class Reader {
       tag->take();
     }
     if (Source* secrets = root_.find("secrets"); secrets != nullptr && !secrets->is_leaf()) {
-      secrets->conceal("Squall takes no secrets");
+      secrets->leave("Squall takes no secrets");
     }
     for (const auto& probe : parts_of(state == nullptr ? nullptr : state->find("probes"))) {
       experiment_.steady_state.add(check_of(*probe));

@@ -239,11 +239,6 @@ void Source::give_back() {
 
 void Source::leave(std::string why, Note::Kind weight) { why_ = Note{weight, std::move(why)}; }
 
-void Source::conceal(std::string why) {
-  concealed_ = true;
-  leave(std::move(why));
-}
-
 void Source::mark_told() {
   told_ = true;
   for (const auto& part : parts_) part->mark_told();
@@ -282,8 +277,8 @@ void tell_rest(Source& source, Draft& at, std::span<const Reason> reasons) {
     }
   }
   const std::string path = source.path();
-  at.note({note.kind, fmt::format("{}{}{} ({})", path, path.empty() ? "" : ": ",
-                                  source.concealed() ? "not shown" : source.written(), note.text)});
+  at.note({note.kind, fmt::format("{}{}{} ({})", path, path.empty() ? "" : ": ", source.written(),
+                                  note.text)});
   source.mark_told();
 }
 

@@ -63,9 +63,6 @@ class Source {
   /// It has none: why not, and whether that is a loss.
   void leave(std::string why, Note::Kind weight = Note::Kind::kLost);
 
-  /// As leave(), and its values are nobody's business.
-  void conceal(std::string why);
-
   /// What was read of it came to nothing: it is told again, as a whole.
   void give_back();
 
@@ -75,14 +72,12 @@ class Source {
   bool is_leaf() const { return parts_.empty(); }
   bool taken() const { return taken_; }
   bool told() const { return told_; }
-  bool concealed() const { return concealed_; }
   const std::optional<Note>& why() const { return why_; }
 
  private:
   Kind kind_;
   bool taken_ = false;
   bool told_ = false;
-  bool concealed_ = false;
   std::string key_;
   std::string text_;
   std::optional<std::string> path_;

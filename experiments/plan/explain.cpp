@@ -81,22 +81,29 @@ std::string as_text(const Description& told) {
   return text;
 }
 
-/// What the answers of a check kind show.
+/// What the answers of a check kind show, a load, or a run as a whole.
 struct Metrics {
   std::string kind;
+  std::string page;
   std::vector<std::string> names;
   std::vector<std::string> states;
 };
 
-std::vector<Metrics> metrics_of_checks() {
+std::vector<Metrics> metrics_of_all() {
   std::vector<Metrics> all;
   const OneofDescriptor& kinds = *v1::Check::descriptor()->FindOneofByName("kind");
   for (int i = 0; i < kinds.field_count(); ++i) {
     const v1::MessageRules& rules = rules_of(*kinds.field(i)->message_type());
     all.push_back({kinds.field(i)->name(),
+                   word_of(*kinds.field(i)->message_type()),
                    {rules.metrics().begin(), rules.metrics().end()},
                    {rules.states().begin(), rules.states().end()}});
   }
+  const auto& of_load = rules_of(*v1::HttpLoad::descriptor()).metrics();
+  all.push_back(
+      {"load", word_of(*v1::HttpLoad::descriptor()), {of_load.begin(), of_load.end()}, {}});
+  const auto& of_run = rules_of(*v1::Plan::descriptor()).metrics();
+  all.push_back({"the run", word_of(*v1::Plan::descriptor()), {of_run.begin(), of_run.end()}, {}});
   return all;
 }
 
@@ -109,7 +116,7 @@ std::string as_text(const Grammar& grammar) {
   }
   text += "\nMetrics\n";
   std::size_t kinds = 0;
-  const std::vector<Metrics> metrics = metrics_of_checks();
+  const std::vector<Metrics> metrics = metrics_of_all();
   for (const Metrics& of : metrics) kinds = std::max(kinds, of.kind.size());
   for (const Metrics& of : metrics) {
     const std::size_t hang = 2 + kinds + 2;
@@ -183,8 +190,8 @@ std::string as_markdown(const Grammar& grammar) {
     text += fmt::format("| {} | {} |\n", part, cell(help));
   }
   text += "\n| check | metrics |\n| --- | --- |\n";
-  for (const Metrics& of : metrics_of_checks()) {
-    text += fmt::format("| [{0}]({0}.md) | {1}{2} |\n", of.kind, in_code(of.names),
+  for (const Metrics& of : metrics_of_all()) {
+    text += fmt::format("| [{}]({}.md) | {}{} |\n", of.kind, of.page, in_code(of.names),
                         of.states.empty() ? "" : "; `state` is " + one_of(of.states));
   }
   std::string examples;

@@ -139,13 +139,16 @@ class Weighing {
   }
 
  private:
-  void named_once(const YamlNode& node, const std::string& name, const char* what) {
+  void named_once(const YamlNode& node, const std::string& name, std::string_view what) {
     const YamlNode* written = node.find("name");
     if (written == nullptr || name.empty()) return;
-    const auto [first, fresh] = names_.emplace(name, written);
+    const auto [first, fresh] = names_.emplace(name, Named{what, written});
     if (fresh) return;
-    out_.error(written->place, fmt::format("a second {} is called \"{}\"", what, name),
-               fmt::format("the first stands in line {}", first->second->place.line));
+    const auto& [other, where] = first->second;
+    out_.error(written->place,
+               other == what ? fmt::format("a second {} is called \"{}\"", what, name)
+                             : fmt::format("a {} is called \"{}\" already", other, name),
+               fmt::format("the first stands in line {}", where->place.line));
   }
 
   /// Nodes that ask, and how many of them must agree.
@@ -434,8 +437,12 @@ class Weighing {
   const Tainted& tainted_;
   v1::Plan& plan_;
   Diagnostics& out_;
-  /// Of checks and loads, which reports tell by their names alike.
-  std::unordered_map<std::string, const YamlNode*> names_;
+  struct Named {
+    std::string_view what;
+    const YamlNode* where;
+  };
+  /// Checks and loads, which reports tell by their names alike.
+  std::unordered_map<std::string, Named> names_;
   std::vector<std::string> node_names_;
   std::map<std::string, std::set<std::string>> labels_;
   std::map<std::map<std::string, std::string>, std::size_t> bearing_;

@@ -44,8 +44,13 @@ bool is_of(const v1::Swept::Found& found, const std::string& state_id,
                      [&](const v1::Undo& undo) { return is_same(undo, found.undo()); });
 }
 
-LedgerContent read_ledger_file(const std::string& path) {
-  return read_ledger(read_whole(path).value_or(""));
+/// Nothing where there is none yet. One that cannot be read must not pass for one that holds
+/// nothing.
+StatusOr<LedgerContent> read_ledger_file(const std::string& path) {
+  const StatusOr<std::string> bytes = read_whole(path);
+  if (bytes.status().code() == StatusCode::kNotFound) return LedgerContent();
+  if (!bytes.ok()) return in_context("the ledger", bytes.status());
+  return read_ledger(*bytes);
 }
 
 }  // namespace
@@ -74,9 +79,10 @@ StatusOr<Diagnosis> diagnose(const Options& options) {
   }
   // After the objects: a fault that ends meanwhile leaves an owner without objects, not the
   // reverse.
-  const LedgerContent ledger = read_ledger_file(seen->ledger);
+  const StatusOr<LedgerContent> ledger = read_ledger_file(seen->ledger);
+  if (!ledger.ok()) return ledger.status();
   std::vector<const v1::LedgerOpened*> held;
-  for (const v1::LedgerOpened& opened : ledger.open) {
+  for (const v1::LedgerOpened& opened : ledger->open) {
     const bool lives =
         opened.boot_id() == boot_id() &&
         open_process(static_cast<pid_t>(opened.holder_pid()), opened.holder_start_time()).ok();

@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "experiments/base/failpoint.h"
+#include "experiments/base/file.h"
 
 namespace squall::daemon {
 namespace {
@@ -68,14 +69,8 @@ Status write_all(int file, std::string_view bytes) {
 
 StatusOr<std::string> read_all(int file) {
   std::string bytes;
-  char part[65536];
-  for (;;) {
-    const ssize_t size = ::read(file, part, sizeof part);
-    if (size < 0 && errno == EINTR) continue;
-    if (size < 0) return from_errno("reading", errno);
-    if (size == 0) return bytes;
-    bytes.append(part, static_cast<std::size_t>(size));
-  }
+  if (const int problem = read_rest(file, bytes)) return from_errno("reading", problem);
+  return bytes;
 }
 
 }  // namespace

@@ -19,6 +19,7 @@
 #include <utility>
 
 #include "experiments/base/failpoint.h"
+#include "experiments/base/file.h"
 #include "injector/faults/groups.h"
 #include "injector/faults/proc.h"
 #include "injector/faults/undo.h"
@@ -54,14 +55,8 @@ StatusOr<std::string> read_file(const Fd& folder, const char* name) {
   const Fd file = open_below(folder.number(), name, O_RDONLY);
   if (!file.is_open()) return trouble(name, errno);
   std::string text;
-  std::array<char, 8192> part{};
-  for (;;) {
-    const ssize_t size = ::read(file.number(), part.data(), part.size());
-    if (size < 0 && errno == EINTR) continue;
-    if (size < 0) return trouble(name, errno);
-    if (size == 0) return text;
-    text.append(part.data(), static_cast<std::size_t>(size));
-  }
+  if (const int problem = read_rest(file.number(), text)) return trouble(name, problem);
+  return text;
 }
 
 /// The numbers in a file of the folder and of all below it. A threaded group says EOPNOTSUPP: its

@@ -6,7 +6,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <array>
 #include <cerrno>
 #include <charconv>
 #include <filesystem>
@@ -17,6 +16,7 @@
 #include <utility>
 
 #include "experiments/base/failpoint.h"
+#include "experiments/base/file.h"
 #include "injector/network/cgroup.h"
 
 namespace squall::hold {
@@ -28,14 +28,7 @@ StatusOr<std::string> read_at(const Fd& folder, const std::string& name) {
   const Fd file(::openat(folder.number(), name.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
   if (!file.is_open()) return from_errno(name, errno);
   std::string text;
-  std::array<char, 16384> part{};
-  for (;;) {
-    const ssize_t size = ::read(file.number(), part.data(), part.size());
-    if (size < 0 && errno == EINTR) continue;
-    if (size < 0) return from_errno(name, errno);
-    if (size == 0) break;
-    text.append(part.data(), static_cast<std::size_t>(size));
-  }
+  if (const int problem = read_rest(file.number(), text)) return from_errno(name, problem);
   while (text.ends_with('\n')) text.pop_back();
   return text;
 }

@@ -65,6 +65,79 @@ TEST_CASE("a plan whose checks hold walks every phase and ends with 0") {
   CHECK(world.events.back().has_run_ended());
 }
 
+TEST_CASE(
+    "how long it took to detect, to abort and to recover is told, and held against the plan") {
+  const auto expect = [](World& world, const char* text, const char* metric, v1::Operator op,
+                         Duration bound) {
+    v1::Expectation& one = *world.plan.add_expect();
+    one.set_text(text);
+    one.set_metric(metric);
+    one.set_op(op);
+    one.add_values()->set_number(static_cast<double>(bound.count()));
+  };
+  SUBCASE("all of it as expected") {
+    World world(1);
+    world.add_check("shop");
+    world.answers["shop"] = broken_under_fault(world);
+    world.add_fault(seconds(10));
+    expect(world, "time_to_detect < 20s", "time_to_detect", v1::LESS, seconds(20));
+    expect(world, "time_to_recover < 20s", "time_to_recover", v1::LESS, seconds(20));
+    const v1::RunEnded ended = world.run();
+    CHECK(ended.verdict() == v1::BREACHED);
+    CHECK(ended.times().to_detect_ms() >= 0);
+    CHECK(ended.times().has_to_detect_ms());
+    CHECK(ended.times().to_abort_ms() == ended.abort().effect_ended_ms());
+    const double recovered = world.of(v1::Event::kRecovered)[0].recovered().after_ms();
+    CHECK(ended.times().to_recover_ms() == recovered);
+    REQUIRE(ended.expect_size() == 2);
+    CHECK(ended.expect(0).holds());
+    CHECK(has(ended.expect(0).observed(), "time_to_detect "));
+    CHECK(ended.expect(1).holds());
+  }
+  SUBCASE("what took too long is a breach of the run") {
+    World world(1);
+    world.add_check("shop");
+    world.add_fault(milliseconds(10));
+    expect(world, "time_to_recover > 20s", "time_to_recover", v1::GREATER, seconds(20));
+    const v1::RunEnded ended = world.run();
+    CHECK(ended.verdict() == v1::BREACHED);
+    CHECK(ended.exit_code() == 1);
+    CHECK(has(ended.sentence(), "the run as a whole: observed time_to_recover "));
+    CHECK(has(ended.sentence(), "expected time_to_recover > 20s"));
+  }
+  SUBCASE("what did not happen took no time") {
+    World world(1);
+    world.add_check("shop");
+    world.add_fault(milliseconds(10));
+    expect(world, "time_to_detect < 1ns", "time_to_detect", v1::LESS, Duration(1));
+    const v1::RunEnded ended = world.run();
+    CHECK(ended.verdict() == v1::HELD);
+    CHECK_FALSE(ended.times().has_to_detect_ms());
+    CHECK_FALSE(ended.times().has_to_abort_ms());
+    REQUIRE(ended.expect_size() == 1);
+    CHECK(ended.expect(0).holds());
+    CHECK(ended.expect(0).observed() == "time_to_detect did not happen");
+  }
+}
+
+TEST_CASE("a check that flaps has not held again until it has held for as long as it must") {
+  World world(1);
+  v1::Check& check = world.add_check("shop");
+  check.set_on_breach(v1::NOTE);
+  check.set_held_again_after(Duration(milliseconds(200)).count());
+  // Under the fault two answers are bad, and two are good.
+  int answers = 0;
+  world.answers["shop"] = [&](MonotonicTime) -> std::int64_t {
+    return world.nodes[0]->acting() > 0 && ++answers % 4 < 2 ? 500 : 200;
+  };
+  world.add_fault(milliseconds(300));
+  const v1::RunEnded ended = world.run();
+  CHECK(world.of(v1::Event::kCheckBreached).size() == 1);
+  CHECK(world.of(v1::Event::kCheckHeldAgain).size() == 1);
+  // Recovery is believed no sooner.
+  CHECK(ended.times().to_recover_ms() >= 200);
+}
+
 TEST_CASE("a run takes no longer than its own waits and a few milliseconds") {
   World world(1);
   world.add_check("shop", seconds(1));

@@ -20,6 +20,20 @@ std::string told(const StatusOr<T>& value) {
   return value.ok() ? "nothing" : message_of(value.status());
 }
 
+TEST_CASE("a number per second has its unit and comes back as it was written") {
+  CHECK(parse_per_second("1000/s").value() == 1000);
+  CHECK(parse_per_second("0.5/s").value() == 0.5);
+  CHECK(parse_per_second("20 /s").value() == 20);
+  CHECK(format_per_second(1000) == "1000/s");
+  CHECK(format_per_second(0.5) == "0.5/s");
+  CHECK(message_of(parse_per_second("100").status()) == "100 of what? write 100/s");
+  CHECK(message_of(parse_per_second("100rps").status()) ==
+        "\"rps\" is not a unit here; write 100/s");
+  CHECK(message_of(parse_per_second("-1/s").status()) == "\"-1/s\" has a sign; write 1/s");
+  CHECK(message_of(parse_per_second("1e3/s").status()) ==
+        "\"1e3/s\" has an exponent; write it out, as 1000/s");
+}
+
 TEST_CASE("a duration is a number and its unit") {
   CHECK(*parse_duration("200ms") == milliseconds(200));
   CHECK(*parse_duration("200 ms") == milliseconds(200));

@@ -57,6 +57,20 @@ void bury_the_dead() {
       kBound));
 }
 
+TEST_CASE("the value of an exec check is the first number in its output") {
+  const auto value = [](const char* output) {
+    const Sample sample = ask_exec({"printf", "%s", output});
+    const auto found = sample.numbers.find("value");
+    return found == sample.numbers.end() ? std::nullopt : std::optional(found->second);
+  };
+  CHECK(value("17\n") == 17);
+  CHECK(value("lag: -2.5 s of 10") == -2.5);
+  CHECK(value("1e3") == 1000);
+  CHECK(value("  .5") == .5);
+  CHECK_FALSE(value("none").has_value());
+  CHECK_FALSE(value("nan").has_value());
+}
+
 TEST_CASE("an exec check tells the exit code and standard output") {
   bury_the_dead();
   const Sample sample = ask_exec({"echo", "queue", "17; rm -rf $HOME"});

@@ -16,6 +16,7 @@
 #include "experiments/plan/declared.h"
 #include "experiments/plan/decode.h"
 #include "experiments/plan/describe.h"
+#include "experiments/plan/expectation.h"
 #include "experiments/plan/load.h"
 #include "squall/v1/plan.pb.h"
 
@@ -74,9 +75,16 @@ TEST_CASE("the example of every check kind is a check that loads") {
   const OneofDescriptor& kinds = *v1::Check::descriptor()->FindOneofByName("kind");
   for (int i = 0; i < kinds.field_count(); ++i) {
     const v1::MessageRules& rules = rules_of(*kinds.field(i)->message_type());
-    CHECK(told("plan: t\nnodes: {local: {}}\nmethod: [{wait: 1s}]\nsteady_state:\n  - name: x\n"
-               "    expect: [latency < 1s]\n    " +
-               rules.example() + "\n") == "");
+    const std::vector<std::string> examples = expectation_grammar().examples;
+    for (const std::string& metric : rules.metrics()) {
+      const auto example =
+          std::find_if(examples.begin(), examples.end(),
+                       [&](const std::string& text) { return text.starts_with(metric + " "); });
+      if (example == examples.end() || metric == "state") continue;
+      CHECK(told("plan: t\nnodes: {local: {}}\nmethod: [{wait: 1s}]\nsteady_state:\n  - name: x\n"
+                 "    expect: [" +
+                 *example + "]\n    " + rules.example() + "\n") == "");
+    }
   }
 }
 

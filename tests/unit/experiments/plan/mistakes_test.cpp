@@ -453,7 +453,7 @@ steady_state:
     tcp: {address: "127.0.0.1:80"}
     expect: [state == open]
 params: {a: 1}
-load: [{name: x}]
+watch: [{name: x}]
 method:
   - gremlin: {size: 1GiB}
   - ask: has it
@@ -463,10 +463,10 @@ method:
   params: {a: 1}
            ^
   write ${a} where its value belongs
-plan.yaml:8:1: error: unknown key "load"
-  load: [{name: x}]
-  ^^^^
-  known here: plan, hypothesis, environment, tags, nodes, steady_state, method, recovery, lease, seed, params
+plan.yaml:8:1: error: unknown key "watch"
+  watch: [{name: x}]
+  ^^^^^
+  known here: plan, hypothesis, environment, tags, nodes, steady_state, method, recovery, lease, seed, params, expect, load
 plan.yaml:10:5: error: unknown key "gremlin"
     - gremlin: {size: 1GiB}
       ^^^^^^^
@@ -1132,7 +1132,7 @@ steady_state:
     exec: {run: [""]}
     expect: [exit == 0]
     no_data: yes
-  - prometheus: {url: "http://x", query: y}
+  - graphite: {url: "http://x", query: y}
     name: f
     expect: [value > 1]
 method:
@@ -1213,10 +1213,10 @@ plan.yaml:27:14: error: unknown no_data "yes"
       no_data: yes
                ^^^
   it may be breach or ok
-plan.yaml:28:5: error: unknown key "prometheus"
-    - prometheus: {url: "http://x", query: y}
-      ^^^^^^^^^^
-  known here: name, every, timeout, expect, on_breach, no_data, http, tcp, exec
+plan.yaml:28:5: error: unknown key "graphite"
+    - graphite: {url: "http://x", query: y}
+      ^^^^^^^^
+  known here: name, every, timeout, expect, on_breach, no_data, from, of, held_again_after, http, tcp, exec, grpc, dns, icmp, prometheus, process, log, postgres, redis
 )");
 }
 
@@ -1234,6 +1234,138 @@ method:
       http: {url: "http://***********@x/"}
                   ^^^^^^^^^^^^^^^^^^^^^^^
   send them as a header, or ask an address that needs none
+)");
+}
+
+TEST_CASE("loads, vantage points and what is expected of the run are told wrong where they are") {
+  CHECK(told(R"(plan: t
+nodes:
+  a: {address: "a:1", labels: {role: web}}
+  b: {address: "b:1", labels: {role: web}}
+  c: {address: "c:1", labels: {role: db}}
+steady_state:
+  - name: up
+    http: {url: "http://x/"}
+    expect: [status == 200]
+    from: {role: web}
+    of: 2 of 3
+  - name: far
+    http: {url: "http://x/"}
+    expect: [status == 200]
+    from: {role: app}
+  - name: near
+    http: {url: "http://x/"}
+    expect: [status == 200]
+    of: majority
+  - name: most
+    tcp: {address: "x:1"}
+    expect: [state == open]
+    from: all
+    of: 4
+  - name: odd
+    tcp: {address: "x:1"}
+    expect: [state == open]
+    from: all
+    of: 3 of 2
+expect:
+  - time_to_detect < 5
+  - time_to_recover < 5s for 2s
+  - time_to_abort < 2 x baseline
+  - p99 < 1s
+load:
+  - name: up
+    http: {url: "http://x/", rate: 100}
+  - name: shoppers
+    http: {url: "http://x/", rate: 0/s, connections: 0}
+    expect: [status == 200]
+  - name: k6
+    run: [k6, run, x.js]
+    expect: [p99 < 1s]
+  - name: both
+    run: [k6]
+    http: {url: "http://x/", rate: 1/s}
+  - name: nothing
+    run: [""]
+  - name: late
+    http: {url: "http://x/", rate: 10rps, stages: [{rate: 1/s}]}
+    env: {A: b}
+method:
+  - wait: 1s
+)") == R"(plan.yaml:11:9: error: `from` is 2 nodes, not 3
+      of: 2 of 3
+          ^^^^^^
+  write 2 of 2
+plan.yaml:15:18: error: no node has the label role: app
+      from: {role: app}
+                   ^^^
+  there are db, web
+plan.yaml:19:9: error: of without from
+      of: majority
+          ^^^^^^^^
+  give a from as well
+plan.yaml:24:9: error: 4 nodes are to agree, and `from` is 3
+      of: 4
+          ^
+plan.yaml:29:9: error: 3 of 2 is more than all of them
+      of: 3 of 2
+          ^^^^^^
+  write 2 of 2, or all
+plan.yaml:31:22: error: 5 of what?
+    - time_to_detect < 5
+                       ^
+  time_to_detect is a duration; write 5ms
+plan.yaml:32:5: error: a run has each of its times once
+    - time_to_recover < 5s for 2s
+      ^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  leave out `over`, `for` and `x baseline`
+plan.yaml:33:5: error: a run has each of its times once
+    - time_to_abort < 2 x baseline
+      ^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  leave out `over`, `for` and `x baseline`
+plan.yaml:34:5: error: a run has no metric "p99"
+    - p99 < 1s
+      ^^^
+  it may be time_to_detect, time_to_abort or time_to_recover
+plan.yaml:36:11: error: a check is called "up" already
+    - name: up
+            ^^
+  the first stands in line 7
+plan.yaml:37:36: error: 100 of what?
+      http: {url: "http://x/", rate: 100}
+                                     ^^^
+  write 100/s
+plan.yaml:39:36: error: rate 0/s is too small
+      http: {url: "http://x/", rate: 0/s, connections: 0}
+                                     ^^^
+  write 0.01/s to 1000000/s
+plan.yaml:39:54: error: connections 0 is too small
+      http: {url: "http://x/", rate: 0/s, connections: 0}
+                                                       ^
+  write 1 to 60000
+plan.yaml:40:14: error: a load has no metric "status"
+      expect: [status == 200]
+               ^^^^^^
+  it may be error_rate, rate, p50, p90, p95, p99 or p999
+plan.yaml:43:5: error: expect without http
+      expect: [p99 < 1s]
+      ^^^^^^
+  give a http as well
+plan.yaml:46:5: error: run and http in one load
+      http: {url: "http://x/", rate: 1/s}
+      ^^^^
+  each needs a load of its own
+plan.yaml:48:10: error: run names no program
+      run: [""]
+           ^
+  write run: [program, argument]
+plan.yaml:50:36: error: "rps" is not a unit here
+      http: {url: "http://x/", rate: 10rps, stages: [{rate: 1/s}]}
+                                     ^^^^^
+  write 10/s
+plan.yaml:50:52: error: a load stage needs `over`
+      http: {url: "http://x/", rate: 10rps, stages: [{rate: 1/s}]}
+                                                     ^
+  over: how long that takes
 )");
 }
 
@@ -1351,7 +1483,7 @@ plan.yaml:25:10: error: an expectation begins with a metric
 plan.yaml:26:9: error: http has no metric "state"
         - state == open
           ^^^^^
-  it may be status, latency, body, error_rate, rate, p50, p90, p95, p99 or p999
+  it may be status, latency, body, value, error_rate, rate, p50, p90, p95, p99 or p999
 plan.yaml:27:19: error: only the baseline can be multiplied
         - p99 < 2 x baselin
                     ^^^^^^^
