@@ -326,7 +326,7 @@ TEST_CASE("reverts go to all nodes at once") {
   CHECK(ended.abort().effect_ended_ms() < 1500);
 }
 
-TEST_CASE("a steady state that does not hold lets nothing be injected") {
+TEST_CASE("S24: a steady state that does not hold lets nothing be injected") {
   World world(2);
   world.add_check("shop");
   world.answers["shop"] = [](MonotonicTime) { return 503; };
@@ -338,7 +338,7 @@ TEST_CASE("a steady state that does not hold lets nothing be injected") {
   CHECK(has(ended.sentence(), "did not hold before the method"));
 }
 
-TEST_CASE("a check that throws aborts, reverts and is a fault of squall's own") {
+TEST_CASE("S23: a check that throws aborts, reverts and is a fault of squall's own") {
   World world(2);
   world.add_check("shop");
   world.answers["shop"] = broken_under_fault(world, 0);
@@ -668,7 +668,7 @@ TEST_CASE("a thousand parallel steps are walked and aborted like one") {
   CHECK(count(world.told(), "inject") == 1000);
 }
 
-TEST_CASE("whenever a breach comes, nothing is injected after the decision") {
+TEST_CASE("S25: whenever a breach comes, nothing is injected after the decision") {
   std::mt19937_64 random(20261122);
   const auto up_to = [&random](std::uint64_t most) { return random() % (most + 1); };
   std::size_t aborted = 0;
