@@ -8,11 +8,13 @@
 #   hosts        those with a squalld; client, which holds the switch and runs squall, comes on top
 #   number       the last number of each one's address
 #   here         the folder of the example, with its plans
-#   bin, runs    where the programs are, and where runs are kept, which outlive the hosts
 #   start_services HOST   a function
 # and calls `main "$@"`.
 
-: "${here:?}" "${example:?}" "${name:?}" "${network:?}" "${hosts[0]:?}" "${number[client]:?}" "${bin:?}" "${runs:?}"
+: "${here:?}" "${example:?}" "${name:?}" "${network:?}" "${hosts[0]:?}" "${number[client]:?}"
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+bin=${SQUALL_BIN:-$root/build/bin}
+runs=${SQUALL_RUNS:-$root/build/$example/runs}
 dir=/run/squall-$name  # everything that is written but the runs
 
 address_of() { printf '%s.%s' "$network" "${number[$1]}"; }
