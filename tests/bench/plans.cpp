@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <stdexcept>
@@ -50,8 +51,8 @@ class Listener {
   int fd_;
 };
 
-std::string plan(const std::string& node, const std::string& every, const std::string& method) {
-  return "plan: bench\nnodes: {here: " + node +
+std::string plan(const std::string& nodes, const std::string& every, const std::string& method) {
+  return "plan: bench\nnodes: {" + nodes +
          "}\nsteady_state:\n"
          "  - name: the far host answers\n"
          "    tcp: {address: \"10.78.0.2:7008\"}\n"
@@ -138,7 +139,7 @@ void measure_run(Bench& bench) {
       const Folder folder;
       ::setenv("SQUALL_STATE_DIR", (folder.path() / "state").c_str(), 1);
       const std::string file =
-          folder.write("plan.yaml", plan(one.node, "20ms", "  - wait: 100ms\n"));
+          folder.write("plan.yaml", plan("here: " + one.node, "20ms", "  - wait: 100ms\n"));
       times.push_back(
           to_ms(timed({bench.bin / "squall", "run", file, "--runs-dir", folder.path() / "runs"})) -
           kMethodMs);
@@ -148,28 +149,43 @@ void measure_run(Bench& bench) {
   }
 }
 
-void measure_abort(Bench& bench) {
-  const Daemon daemon(bench.bin);
+namespace {
+
+/// A check is breached while each of the nodes holds a fault; how long the run took to see to it.
+void measure_abort(Bench& bench, std::size_t count) {
+  std::vector<std::unique_ptr<Daemon>> daemons;
+  std::string nodes;
+  std::string steps;
+  for (std::size_t n = 0; n < count; ++n) {
+    daemons.push_back(std::make_unique<Daemon>(bench.bin));
+    nodes +=
+        fmt::format("{}n{}: {{address: \"{}\"}}", n == 0 ? "" : ", ", n, daemons.back()->address());
+    // One network for all: each has a port of its own to match, the first of them the check's.
+    steps += fmt::format(
+        "      - {{on: n{}, network: {{delay: 1ms, interface: eth0, to: {{ports: [{}]}}}}, for: "
+        "30s}}\n",
+        n, kPort + n);
+  }
   std::vector<double> decided;
   std::vector<double> ended;
   std::vector<double> clean;
   for (int i = 0; i < bench.times(20); ++i) {
     const Folder folder;
     const std::string file =
-        folder.write("plan.yaml", plan("{address: \"" + daemon.address() + "\"}", "10ms",
-                                       "  - {on: here, network: {delay: 1ms, interface: eth0, to: "
-                                       "{ports: [7008]}}, for: 30s}\n"));
+        folder.write("plan.yaml", plan(nodes, "100ms", "  - parallel:\n" + steps));
     std::optional<Listener> listener(std::in_place, bench.hosts);
     Process squall({bench.bin / "squall", "run", file, "--runs-dir", folder.path() / "runs"});
-    // Until the fault is there and checks have gone through it.
+    // Until the faults are there and checks have gone through the first.
     const MonotonicTime limit = monotonic_now() + std::chrono::seconds(10);
     for (;;) {
       const std::string log = log_of(folder.path() / "runs");
-      const std::size_t applied = log.find("\"fault_applied\"");
-      if (applied != std::string::npos && log.find("\"check_asked\"", applied) != std::string::npos)
-        break;
+      std::size_t applied = 0;
+      std::size_t at = 0;
+      while ((at = log.find("\"fault_applied\"", at)) != std::string::npos && ++applied < count)
+        ++at;
+      if (applied == count && log.find("\"check_asked\"", at) != std::string::npos) break;
       if (monotonic_now() > limit)
-        throw std::runtime_error("the fault was not applied within 10 s");
+        throw std::runtime_error("the faults were not applied within 10 s");
       ::poll(nullptr, 0, 10);
     }
     listener.reset();
@@ -183,13 +199,21 @@ void measure_abort(Bench& bench) {
     ended.push_back(abort.value("effect_ended_ms", 0.0) - decision);
     clean.push_back(abort.value("verified_clean_ms", 0.0) - decision);
   }
-  bench.table.add({.section = "abort", .what = "breach seen → decided", .unit = "ms"},
-                  std::move(decided));
+  const std::string where = count == 1 ? "1 node" : fmt::format("{} nodes", count);
   bench.table.add(
-      {.section = "abort", .what = "decided → effect ended", .unit = "ms", .at_most = 50},
+      {.section = "abort", .what = where + ": breach seen → decided", .unit = "ms", .at_most = 5},
+      std::move(decided));
+  bench.table.add(
+      {.section = "abort", .what = where + ": decided → effect ended", .unit = "ms", .at_most = 50},
       std::move(ended));
-  bench.table.add({.section = "abort", .what = "decided → verified clean", .unit = "ms"},
+  bench.table.add({.section = "abort", .what = where + ": decided → verified clean", .unit = "ms"},
                   std::move(clean));
+}
+
+}  // namespace
+
+void measure_abort(Bench& bench) {
+  for (const std::size_t nodes : {1U, 10U}) measure_abort(bench, nodes);
 }
 
 }  // namespace squall::bench
