@@ -11,6 +11,7 @@
 
 #include "experiments/base/clock.h"
 #include "experiments/base/status.h"
+#include "experiments/checks/tally.h"
 #include "squall/v1/checks.pb.h"
 
 namespace squall::checks {
@@ -27,7 +28,22 @@ struct Sample {
   std::string output;                  ///< http: the body, exec: stdout; at most 64 KiB are kept.
   std::map<std::string, double> numbers;  ///< Other metrics, by their names, in base units.
   std::string no_data;                    ///< Answered, but with nothing to judge: why.
+
+  /// Of a load: what it stands for. `asked` is then the tally's beginning, `latency` its median,
+  /// and `error` set where nothing at all was answered.
+  std::shared_ptr<const Tally> tally;
 };
+
+/// When the answer was there, or given up.
+inline MonotonicTime arrival(const Sample& sample) {
+  return sample.tally ? sample.tally->until : sample.asked + sample.latency;
+}
+
+/// No answer, a server's error, a program that says no.
+inline bool is_failure(const Sample& sample) {
+  return !sample.error.empty() || (sample.status && *sample.status >= 500) ||
+         (sample.exit && *sample.exit != 0);
+}
 
 class Check {
  public:
@@ -37,6 +53,10 @@ class Check {
   /// is awaited on and never blocks it. What goes wrong with the target is in the Sample; throws
   /// only for a fault of our own.
   virtual boost::asio::awaitable<Sample> ask() = 0;
+
+  /// What was asked before is not told by samples to come. Most tell of one asking each, whose time
+  /// says that already.
+  virtual void forget(MonotonicTime /*before*/) {}
 };
 
 /// The check that a plan describes.

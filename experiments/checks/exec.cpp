@@ -27,6 +27,7 @@
 #include <optional>
 #include <vector>
 
+#include "experiments/checks/child.h"
 #include "experiments/checks/kind.h"
 
 namespace squall::checks {
@@ -37,55 +38,6 @@ using namespace asio::experimental::awaitable_operators;
 using Descriptor = asio::posix::stream_descriptor;
 
 constexpr std::size_t kKept = 64 * 1024;
-
-// glibc 2.36's <sys/pidfd.h> lacks extern "C".
-int open_pidfd(pid_t pid) { return static_cast<int>(syscall(SYS_pidfd_open, pid, 0)); }
-
-/// A program that was started and must be reaped.
-class Child : public std::enable_shared_from_this<Child> {
- public:
-  Child(pid_t pid, Descriptor ended) : pid_(pid), ended_(std::move(ended)) {}
-  Child(const Child&) = delete;
-  Child& operator=(const Child&) = delete;
-
-  /// The loop itself is going: all that is left is to leave nothing running.
-  ~Child() {
-    if (!reaped_) kill_group();
-    reap();
-  }
-
-  Descriptor& ended() { return ended_; }
-
-  /// Only before reap(): a zombie still holds its number, so the group can be nobody else's.
-  void kill_group() {
-    if (!reaped_) kill(-pid_, SIGKILL);
-  }
-
-  /// Its exit code, 128 + the signal that ended it as a shell has it; nothing while it runs.
-  std::optional<int> reap() {
-    if (reaped_) return std::nullopt;
-    siginfo_t how{};
-    if (waitid(P_PID, static_cast<id_t>(pid_), &how, WEXITED | WNOHANG) != 0) {
-      reaped_ = errno == ECHILD;  // somebody else did
-      return std::nullopt;
-    }
-    if (how.si_pid != pid_) return std::nullopt;
-    reaped_ = true;
-    return how.si_code == CLD_EXITED ? how.si_status : 128 + how.si_status;
-  }
-
-  /// Ends it and its group now; the loop reaps it when it is gone, which nobody waits for.
-  void abandon() {
-    kill_group();
-    ended_.async_wait(Descriptor::wait_read,
-                      [self = shared_from_this()](boost::system::error_code) { self->reap(); });
-  }
-
- private:
-  pid_t pid_;
-  Descriptor ended_;
-  bool reaped_ = false;
-};
 
 /// File actions and attributes of posix_spawn(3), freed at the end.
 struct SpawnPlan {
@@ -110,13 +62,6 @@ std::optional<double> number_in(const std::string& output) {
   double number = 0;
   if (!RE2::PartialMatch(output, kNumber, &number) || !std::isfinite(number)) return std::nullopt;
   return number;
-}
-
-std::vector<char*> pointers(std::vector<std::string>& texts) {
-  std::vector<char*> all;
-  for (std::string& text : texts) all.push_back(text.data());
-  all.push_back(nullptr);
-  return all;
 }
 
 /// Takes what is in the pipe now. False at its end, or where it would have to be waited for.
@@ -144,24 +89,11 @@ asio::awaitable<void> drain(Descriptor& pipe, std::string& output) {
   co_await never.async_wait(kToken);
 }
 
-/// True when the program is over, false when the wait was cancelled.
-/// Source: pidfd_open(2), a pidfd is readable when its process is a zombie.
-asio::awaitable<bool> wait_for_end(Child& child) {
-  const auto [failed] =
-      co_await child.ended().async_wait(Descriptor::wait_read, asio::as_tuple(asio::use_awaitable));
-  co_return !failed;
-}
-
 class Exec final : public Check {
  public:
   explicit Exec(const v1::Check& check)
       : run_(check.exec().run().begin(), check.exec().run().end()), timeout_(timeout_of(check)) {
-    const auto& env = check.exec().env();
-    const char* path = std::getenv("PATH");
-    if (!env.contains("PATH")) {
-      environment_.push_back(std::string("PATH=") + (path != nullptr ? path : "/usr/bin:/bin"));
-    }
-    for (const auto& [name, value] : env) environment_.push_back(name + "=" + value);
+    environment_ = environment_with({check.exec().env().begin(), check.exec().env().end()});
   }
 
   asio::awaitable<Sample> ask() override {
@@ -176,11 +108,11 @@ class Exec final : public Check {
     }
 
     asio::steady_timer late(executor, sample.asked + timeout_);
-    const auto first = co_await (wait_for_end(*child) || drain(pipe, sample.output) ||
+    const auto first = co_await (child->wait() || drain(pipe, sample.output) ||
                                  late.async_wait(asio::as_tuple(asio::use_awaitable)));
     sample.latency = monotonic_now() - sample.asked;
     if (first.index() == 0 && std::get<0>(first)) {
-      child->kill_group();
+      child->signal_group(SIGKILL);
       sample.exit = child->reap();
       // What it wrote before its end is in the pipe, complete. Bounded, as a stranger that escaped
       // may write on for ever.

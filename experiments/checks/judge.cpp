@@ -6,13 +6,13 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <deque>
 #include <limits>
 #include <map>
 #include <string_view>
 
 #include "experiments/base/diagnostic.h"
 #include "experiments/base/units.h"
+#include "experiments/checks/window.h"
 
 namespace squall::checks {
 namespace {
@@ -66,83 +66,6 @@ MetricName metric_named(std::string_view name) {
 bool is_windowed(Metric metric) {
   return metric == Metric::kErrorRate || metric == Metric::kRate || metric == Metric::kPercentile;
 }
-
-/// No answer, a server's error, a program that says no.
-bool is_failure(const Sample& sample) {
-  return !sample.error.empty() || (sample.status && *sample.status >= 500) ||
-         (sample.exit && *sample.exit != 0);
-}
-
-MonotonicTime arrival(const Sample& sample) { return sample.asked + sample.latency; }
-
-/// The samples of the last `length`, in order of time and in order of latency.
-class Window {
- public:
-  explicit Window(Duration length) : length_(length) {}
-
-  void begin(MonotonicTime now) {
-    entries_.clear();
-    sorted_.clear();
-    failures_ = 0;
-    begun_ = now;
-  }
-
-  void add(const Sample& sample) {
-    const double latency =
-        sample.error.empty() ? static_cast<double>(sample.latency.count()) : kUnanswered;
-    const Entry entry{arrival(sample), latency, is_failure(sample)};
-    if (!begun_) begun_ = sample.asked;
-    entries_.push_back(entry);
-    // A vector kept in order beats a tree: a window holds a thousand samples, a move of which is
-    // one memmove.
-    sorted_.insert(std::upper_bound(sorted_.begin(), sorted_.end(), latency), latency);
-    failures_ += entry.failed ? 1 : 0;
-  }
-
-  /// Lets go of what is older than the window.
-  void advance(MonotonicTime now) {
-    while (!entries_.empty() && entries_.front().at + length_ < now) {
-      const Entry& oldest = entries_.front();
-      sorted_.erase(std::lower_bound(sorted_.begin(), sorted_.end(), oldest.latency));
-      failures_ -= oldest.failed ? 1 : 0;
-      entries_.pop_front();
-    }
-  }
-
-  std::size_t size() const { return entries_.size(); }
-  Duration length() const { return length_; }
-
-  /// Nearest rank: the smallest latency that at least that share of the samples does not exceed.
-  /// Not when empty.
-  double percentile(double percent) const {
-    const double rank = std::ceil(percent / 100 * static_cast<double>(sorted_.size()) - 1e-9);
-    return sorted_[static_cast<std::size_t>(std::max(rank, 1.0)) - 1];
-  }
-
-  double error_rate() const {
-    return 100 * static_cast<double>(failures_) / static_cast<double>(entries_.size());
-  }
-
-  /// Good answers per second, over as much of the window as has passed.
-  double rate(MonotonicTime now) const {
-    const Duration passed = begun_ ? std::min(length_, now - *begun_) : length_;
-    const double seconds = std::max(static_cast<double>(passed.count()) / 1e9, 1e-3);
-    return static_cast<double>(entries_.size() - failures_) / seconds;
-  }
-
- private:
-  struct Entry {
-    MonotonicTime at;
-    double latency;
-    bool failed;
-  };
-
-  Duration length_;
-  std::deque<Entry> entries_;
-  std::vector<double> sorted_;
-  std::size_t failures_ = 0;
-  std::optional<MonotonicTime> begun_;
-};
 
 /// What a metric is at a moment: a number in base units (infinite: later than any bound, as nothing
 /// was answered), or text.
@@ -204,6 +127,13 @@ bool compares(const v1::Expectation& wanted, double number, Bound bound) {
     default:
       return false;
   }
+}
+
+/// 998 answers, p99 12ms, 2 failed
+std::string in_words(const Tally& tally) {
+  if (tally.answered.count() == 0) return "no answer yet";
+  return fmt::format("{} answers, p99 {}, {} failed", tally.answered.count(),
+                     format_measured(tally.answered.percentile(99)), tally.failed);
 }
 
 struct Rule {
@@ -342,6 +272,17 @@ struct Judge::State {
   std::string last_error;
   bool watching = false;
 
+  static Value windowed(const Rule& rule, MonotonicTime now) {
+    const Window& window = *rule.window;
+    if (rule.metric == Metric::kPercentile) {
+      if (window.size() + window.waiting() == 0) return {};
+      return {.number = window.percentile(rule.percentile), .text = {}};
+    }
+    if (window.size() == 0) return {};
+    return {.number = rule.metric == Metric::kRate ? window.rate(now) : window.error_rate(),
+            .text = {}};
+  }
+
   Value value_of(const Rule& rule, MonotonicTime now) const {
     if (!latest) return {};
     const bool answered = latest->error.empty();
@@ -370,11 +311,7 @@ struct Judge::State {
       case Metric::kErrorRate:
       case Metric::kRate:
       case Metric::kPercentile:
-        if (rule.window->size() == 0) return {};
-        if (rule.metric == Metric::kErrorRate)
-          return {.number = rule.window->error_rate(), .text = {}};
-        if (rule.metric == Metric::kRate) return {.number = rule.window->rate(now), .text = {}};
-        return {.number = rule.window->percentile(rule.percentile), .text = {}};
+        return windowed(rule, now);
       case Metric::kUnknown:
         break;
     }
@@ -454,7 +391,14 @@ void Judge::add(const Sample& sample) {
   const MonotonicTime now = arrival(sample);
   state.latest = sample;
   if (!sample.error.empty()) state.last_error = sample.error;
-  for (auto& [over, window] : state.windows) window.add(sample);
+  if (sample.tally && !sample.tally->error.empty()) state.last_error = sample.tally->error;
+  for (auto& [over, window] : state.windows) {
+    if (sample.tally) {
+      window.add(*sample.tally);
+    } else {
+      window.add(sample);
+    }
+  }
   state.note(now);
   for (Rule& rule : state.rules) {
     const Outcome outcome = state.judge(rule, now);
@@ -528,6 +472,7 @@ std::string Judge::observed() const {
   if (!state_->latest) return "no answer yet";
   const Sample& sample = *state_->latest;
   if (!sample.error.empty()) return sample.error;
+  if (sample.tally) return in_words(*sample.tally);
   const std::string latency = format_measured(sample.latency);
   if (!sample.no_data.empty()) return "no data (" + sample.no_data + ")";
   if (sample.status) return fmt::format("{} in {}", *sample.status, latency);
