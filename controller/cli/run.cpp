@@ -30,6 +30,7 @@
 #include "controller/cli/resolved.h"
 #include "controller/fleet/fleet.h"
 #include "controller/fleet/wake.h"
+#include "controller/load/load.h"
 #include "controller/report/event_log.h"
 #include "controller/report/reports.h"
 #include "controller/report/screen.h"
@@ -369,6 +370,7 @@ int run_plan(const Invocation& said) {
   parts.schedule = chosen->schedule;
   parts.nodes = pointers_to(session.nodes);
   parts.make_check = checks::make_check;
+  parts.make_load = [&folder](const v1::Load& load) { return load::make_load(load, folder); };
   parts.tell = [&log](v1::Event event) { (*log)->write(std::move(event)); };
   std::optional<Interrupts> interrupts;
   parts.ask = [&](const std::string&) -> asio::awaitable<run::Answer> {

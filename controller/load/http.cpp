@@ -398,13 +398,17 @@ class Traffic final : public HttpTraffic {
   };
 
   void work() {
-    try {
-      loop_.run();
-    } catch (const std::exception& failed) {
-      asio::post(died_->never.get_executor(), [died = died_, why = std::string(failed.what())] {
-        died->why = why;
-        died->never.cancel();
-      });
+    for (;;) {
+      try {
+        loop_.run();
+        return;
+      } catch (const std::exception& failed) {
+        // It goes on, so that whoever asks it is still answered.
+        asio::post(died_->never.get_executor(), [died = died_, why = std::string(failed.what())] {
+          died->why = why;
+          died->never.cancel();
+        });
+      }
     }
   }
 

@@ -158,7 +158,7 @@ class Program final : public Load {
       child->signal_group(in_haste ? SIGKILL : SIGTERM);
       asio::steady_timer grace(co_await asio::this_coro::executor, kGrace);
       const auto first = co_await (child->wait() || grace.async_wait(kToken));
-      if (first.index() == 0) {
+      if (first.index() == 0 && std::get<0>(first)) {
         child->signal_group(SIGKILL);  // what it leaves of its group
         child->reap();
       } else {

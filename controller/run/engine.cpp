@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "controller/fleet/wake.h"
+#include "controller/run/loads.h"
 #include "controller/run/preflight.h"
 #include "controller/run/together.h"
 #include "controller/run/verdict.h"
@@ -140,7 +141,9 @@ class Engine::Run {
         lease_(parts_.plan.has_lease() ? Duration(parts_.plan.lease()) : std::chrono::seconds(5)),
         within_(parts_.plan.recovery().has_within() ? Duration(parts_.plan.recovery().within())
                                                     : std::chrono::seconds(30)),
-        watch_(parts_.plan, watch_parts()) {
+        watch_(parts_.plan, watch_parts()),
+        loads_(parts_.plan, parts_.make_load) {
+    loads_.show(watch_);
     for (fleet::Node* node : parts_.nodes) {
       sites_.push_back(std::make_unique<Site>());
       sites_.back()->node = node;
@@ -160,8 +163,10 @@ class Engine::Run {
     tell_start();
     enter(v1::PREFLIGHT);
     co_await (guarded(preflight()) || decided());
+    if (findings_.none()) start_loads(co_await asio::this_coro::executor);
     // The phases end by themselves, and only then are the checks told to stop asking.
-    if (findings_.none()) co_await (phases() || watch_.ask_all());
+    if (findings_.none()) co_await (phases() || watch_.ask_all() || watch_loads());
+    co_await (loads_.end(left_, parts_.tell) || left());
     co_return conclude_run();
   }
 
@@ -189,6 +194,23 @@ class Engine::Run {
       co_await guarded(revert());
       if (!interrupted_ && findings_.internal.empty()) co_await guarded(recovery());
     }
+  }
+
+  /// Before the steady state is proven: with them it must hold.
+  void start_loads(const asio::any_io_executor& loop) {
+    for (const std::string& problem : loads_.start(loop)) {
+      findings_.not_injected.push_back(problem);
+    }
+  }
+
+  /// What was to hold under a load was not shown to where that has ended.
+  asio::awaitable<void> watch_loads() {
+    co_await asio::this_coro::throw_if_cancelled(false);
+    co_await loads_.watch([this](const std::string& sentence) {
+      if (decision_) return;
+      findings_.not_injected.push_back(sentence);
+      decide("load failed", sentence, monotonic_now());
+    });
   }
 
   asio::awaitable<void> preflight() {
@@ -1156,6 +1178,7 @@ class Engine::Run {
   Duration longest_queue_{};  ///< The longest that a packet may still wait when its fault ends.
   std::vector<std::unique_ptr<Site>> sites_;
   Watch watch_;
+  Loads loads_;
   std::map<std::string, Held> faults_;  ///< By id; everything ever injected.
   Findings findings_;
 

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "controller/fleet/node.h"
+#include "controller/load/load.h"
 #include "controller/run/schedule.h"
 #include "experiments/checks/check.h"
 #include "squall/v1/events.pb.h"
@@ -37,6 +38,8 @@ struct Parts {
   std::vector<fleet::Node*>
       nodes;  ///< Sorted by name, as the schedule's indices are. They outlive the engine.
   std::function<std::unique_ptr<checks::Check>(const v1::Check&)> make_check;
+  /// Absent where the plan has no load.
+  std::function<std::unique_ptr<load::Load>(const v1::Load&)> make_load;
   /// Puts a question to a person, and says who answered and whether it was yes. Honours
   /// cancellation. Absent where nobody can be asked: then the answer is no.
   std::function<boost::asio::awaitable<Answer>(const std::string& question)> ask;

@@ -15,6 +15,9 @@
 namespace squall::run {
 namespace asio = boost::asio;
 
+/// How often a load's numbers are asked.
+constexpr Duration kEverySecond = std::chrono::seconds(1);
+
 struct Watch::Watched {
   explicit Watched(const v1::Check& wanted)
       : declared(wanted),
@@ -24,6 +27,8 @@ struct Watch::Watched {
         held_again_after(wanted.held_again_after()) {}
 
   v1::Check declared;
+  std::string kind;      ///< http, tcp, exec.
+  bool is_load = false;  ///< Its numbers.
   std::unique_ptr<checks::Check> check;
   checks::Judge judge;
   Duration every;
@@ -42,11 +47,23 @@ struct Watch::Watched {
 
 namespace {
 
-/// http, tcp, exec.
 std::string kind_of(const v1::Check& check) {
   const auto* kind = check.GetReflection()->GetOneofFieldDescriptor(
       check, v1::Check::descriptor()->FindOneofByName("kind"));
   return kind == nullptr ? "" : kind->name();
+}
+
+/// What a load's numbers are held against.
+v1::Check check_of(const v1::Load& load) {
+  v1::Check check;
+  check.set_name(load.name());
+  *check.mutable_expect() = load.expect();
+  check.set_on_breach(load.on_breach());
+  // A rare request is not asked for before it can be there.
+  const auto between = static_cast<std::int64_t>(1e9 / std::max(load.http().rate(), 1e-3));
+  check.set_every(std::max(between, Duration(kEverySecond).count()));
+  check.set_timeout(load.http().timeout());
+  return check;
 }
 
 v1::Event breach_event(const v1::Check& check, const checks::Breach& breach) {
@@ -65,17 +82,26 @@ v1::Event breach_event(const v1::Check& check, const checks::Breach& breach) {
 Watch::Watch(const v1::Plan& plan, WatchParts parts) : parts_(std::move(parts)) {
   for (const v1::Check& check : plan.steady_state()) {
     watched_.push_back(std::make_unique<Watched>(check));
+    watched_.back()->kind = kind_of(check);
     watched_.back()->check = parts_.make_check(check);
   }
 }
 
 Watch::~Watch() = default;
 
+void Watch::add(const v1::Load& load, std::unique_ptr<checks::Check> numbers) {
+  watched_.push_back(std::make_unique<Watched>(check_of(load)));
+  watched_.back()->kind = "http";
+  watched_.back()->is_load = true;
+  watched_.back()->check = std::move(numbers);
+}
+
 void Watch::describe(v1::RunStarted& start) const {
   for (const auto& watched : watched_) {
     auto& line = *start.add_checks();
     line.set_name(watched->declared.name());
-    line.set_kind(kind_of(watched->declared));
+    line.set_kind(watched->kind);
+    line.set_load(watched->is_load);
     for (const auto& expectation : watched->declared.expect()) line.add_expect(expectation.text());
     line.set_every_ms(to_ms(watched->every));
   }
@@ -162,6 +188,7 @@ void Watch::enter(v1::Phase phase, MonotonicTime now) {
   for (const auto& watched : watched_) {
     watched->judge.start_watching(now);
     watched->since = now;
+    watched->check->forget(now);
   }
 }
 
@@ -169,6 +196,7 @@ void Watch::judge_from(MonotonicTime time) {
   for (const auto& watched : watched_) {
     watched->judge.restart(time);
     watched->since = time;
+    watched->check->forget(time);
     watched->holding_since.reset();
   }
 }

@@ -53,6 +53,10 @@ class Watch {
   Watch(const Watch&) = delete;
   Watch& operator=(const Watch&) = delete;
 
+  /// The numbers of a load, which are asked every second and judged as a check's. Only before
+  /// ask_all().
+  void add(const v1::Load& load, std::unique_ptr<checks::Check> numbers);
+
   /// Whether nothing is asked at all.
   bool empty() const { return watched_.empty(); }
 
