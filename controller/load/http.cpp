@@ -62,7 +62,11 @@ std::string words_of(const Failure& failed) {
     return "connection closed without an answer";
   }
   if (failed == asio::error::broken_pipe) return "connection reset";
-  if (failed.category() == asio::error::get_ssl_category()) return "TLS: " + failed.message();
+  if (failed.category() == asio::error::get_ssl_category()) {
+    // certificate verify failed (SSL routines)
+    const std::string words = failed.message();
+    return "TLS: " + words.substr(0, words.find(" ("));
+  }
   if (failed.category() == boost::system::system_category()) {
     return checks::errno_words(failed.value());
   }

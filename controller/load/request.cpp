@@ -2,6 +2,7 @@
 
 #include <openssl/evp.h>
 
+#include <boost/beast/core/string.hpp>
 #include <boost/beast/http/message.hpp>
 #include <boost/beast/http/string_body.hpp>
 #include <boost/beast/http/write.hpp>
@@ -75,13 +76,20 @@ StatusOr<Request> make_request(const v1::HttpLoad& load) {
   const std::string method = load.method().empty() ? "GET" : load.method();
   message.method_string(method);
   message.target(target.starts_with('/') ? std::string(target) : "/" + std::string(target));
-  message.set(http::field::host, std::string(authority));
+  // It comes first (RFC 9110, 7.2), whoever says it.
+  std::string named(authority);
+  for (const auto& [name, value] : load.headers()) {
+    if (boost::beast::iequals(name, "host")) named = value;
+  }
+  message.set(http::field::host, named);
   message.set(http::field::user_agent, "squall");
   message.set(http::field::accept, "*/*");
   if (!credentials.empty()) {
     message.set(http::field::authorization, "Basic " + base64(credentials));
   }
-  for (const auto& [name, value] : load.headers()) message.set(name, value);
+  for (const auto& [name, value] : load.headers()) {
+    if (!boost::beast::iequals(name, "host")) message.set(name, value);
+  }
   message.body() = load.body();
   if (!load.body().empty()) message.content_length(load.body().size());
   std::ostringstream text;

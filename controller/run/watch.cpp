@@ -120,6 +120,11 @@ asio::awaitable<void> Watch::ask(Watched& watched) {
   co_await asio::this_coro::throw_if_cancelled(false);
   std::string thrown;
   try {
+    // A load has nothing to tell before it has gone on for a while.
+    if (watched.is_load) {
+      const bool going = co_await watched.ask_now.wait(monotonic_now() + watched.every);
+      if (!going) co_return;
+    }
     for (;;) {
       const MonotonicTime asked = monotonic_now();
       // In a coroutine of its own: how a check meets its cancellation is its own affair.

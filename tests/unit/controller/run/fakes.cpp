@@ -9,6 +9,7 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <optional>
 #include <stdexcept>
+#include <utility>
 
 #include "controller/fleet/wake.h"
 
@@ -184,6 +185,61 @@ class FakeCheck final : public checks::Check {
   std::function<bool()> held_;
 };
 
+class FakeTraffic final : public load::Load {
+ public:
+  FakeTraffic(FakeLoad& told, std::string name) : told_(told), name_(std::move(name)) {}
+
+  Status start(const asio::any_io_executor&) override {
+    told_.begun = told_.refuses.ok();
+    return told_.refuses;
+  }
+
+  std::unique_ptr<checks::Check> numbers() override { return std::make_unique<Numbers>(told_); }
+
+  asio::awaitable<std::string> failed() override {
+    co_await asio::this_coro::throw_if_cancelled(false);
+    fleet::Wake never;
+    for (;;) {
+      if (told_.dies && told_.dies()) co_return "it died";
+      const bool going = co_await never.wait(monotonic_now() + std::chrono::milliseconds(5));
+      if (!going) co_return "";
+    }
+  }
+
+  asio::awaitable<v1::LoadEnded> end(bool in_haste) override {
+    told_.ended = true;
+    told_.in_haste = in_haste;
+    v1::LoadEnded ended;
+    ended.set_load(name_);
+    co_return ended;
+  }
+
+ private:
+  class Numbers final : public checks::Check {
+   public:
+    explicit Numbers(FakeLoad& told) : told_(told), since_(monotonic_now()) {}
+
+    asio::awaitable<checks::Sample> ask() override {
+      checks::Sample sample;
+      auto tally = std::make_shared<checks::Tally>();
+      tally->from = sample.asked = std::exchange(since_, monotonic_now());
+      tally->until = since_;
+      tally->answered.add(told_.is ? told_.is() : std::chrono::milliseconds(10), 100);
+      sample.tally = std::move(tally);
+      co_return sample;
+    }
+
+    void forget(MonotonicTime before) override { since_ = before; }
+
+   private:
+    FakeLoad& told_;
+    MonotonicTime since_;
+  };
+
+  FakeLoad& told_;
+  std::string name_;
+};
+
 }  // namespace
 
 World::World(std::size_t count) {
@@ -209,6 +265,19 @@ v1::Check& World::add_check(const std::string& name, Duration every) {
   expectation.set_op(v1::EQUAL);
   expectation.add_values()->set_number(200);
   return check;
+}
+
+v1::Load& World::add_load(const std::string& name) {
+  v1::Load& load = *plan.add_load();
+  load.set_name(name);
+  load.mutable_http()->set_url("http://fake/");
+  load.mutable_http()->set_rate(100);
+  v1::Expectation& expectation = *load.add_expect();
+  expectation.set_text("p99 < 300ms");
+  expectation.set_metric("p99");
+  expectation.set_op(v1::LESS);
+  expectation.add_values()->set_number(300e6);
+  return load;
 }
 
 v1::Step& World::add_fault(Duration lasts, const std::string& on) {
@@ -255,6 +324,9 @@ v1::RunEnded World::run() {
     const auto found = answers.find(check.name());
     return std::make_unique<FakeCheck>(found == answers.end() ? Answers() : found->second,
                                        holds_answers);
+  };
+  parts.make_load = [this](const v1::Load& load) -> std::unique_ptr<load::Load> {
+    return std::make_unique<FakeTraffic>(loads[load.name()], load.name());
   };
   parts.ask = ask;
   parts.tell = [this](v1::Event event) {

@@ -98,6 +98,16 @@ class FakeNode final : public fleet::Node {
 /// A check of the kind http that answers as `status` says: 200 holds; 0 throws; -1 never answers.
 using Answers = std::function<std::int64_t(MonotonicTime now)>;
 
+/// A load that sends nothing, and answers as a test says.
+struct FakeLoad {
+  Status refuses;                ///< start() returns this, if not ok.
+  std::function<bool()> dies;    ///< It ends by itself, as it should not, as soon as it says so.
+  std::function<Duration()> is;  ///< The latency of all its answers; of 10 ms without.
+  bool begun = false;
+  bool ended = false;
+  bool in_haste = false;
+};
+
 /// A run over fakes.
 struct World {
   explicit World(std::size_t nodes);
@@ -107,6 +117,7 @@ struct World {
   v1::Plan plan;
   std::map<std::string, Answers> answers;  ///< By the check's name; 200 where there is none.
   std::function<bool()> holds_answers;     ///< As long as it says so no check's answer is in.
+  std::map<std::string, FakeLoad> loads;   ///< By their names.
   std::uint64_t seed = 1;
   std::vector<v1::Event> events;
   std::function<void(const v1::Event&)> on_event;
@@ -114,6 +125,8 @@ struct World {
   std::unique_ptr<run::Engine> engine;
 
   v1::Check& add_check(const std::string& name, Duration every = std::chrono::milliseconds(5));
+  /// Of the kind http, with p99 < 300ms.
+  v1::Load& add_load(const std::string& name);
   v1::Step& add_fault(Duration lasts, const std::string& on = "");  ///< A delay; `on` nobody: all.
   v1::Step& add_kill(const std::string& on = "");
   v1::Step& add_wait(Duration lasts);
