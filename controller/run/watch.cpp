@@ -17,12 +17,14 @@ namespace asio = boost::asio;
 
 /// How often a load's numbers are asked.
 constexpr Duration kEverySecond = std::chrono::seconds(1);
+/// Between two checks that are asked equally often.
+constexpr Duration kApart = std::chrono::milliseconds(1);
 
 struct Watch::Watched {
   explicit Watched(const v1::Check& wanted)
       : declared(wanted),
         judge(wanted),
-        every(wanted.every()),
+        every(std::max(Duration(wanted.every()), Duration(1))),
         timeout(wanted.timeout()),
         held_again_after(wanted.held_again_after()) {}
 
@@ -34,6 +36,7 @@ struct Watch::Watched {
   Duration every;
   Duration timeout;
   Duration held_again_after;
+  Duration begins_after{};  ///< When it is asked for the first time, after the others began.
   fleet::Wake ask_now;
   MonotonicTime since;                         ///< What was asked before is not judged.
   std::optional<MonotonicTime> holding_since;  ///< On end, by its answers.
@@ -84,6 +87,10 @@ Watch::Watch(const v1::Plan& plan, WatchParts parts) : parts_(std::move(parts)) 
     watched_.push_back(std::make_unique<Watched>(check));
     watched_.back()->kind = kind_of(check);
     watched_.back()->check = parts_.make_check(check);
+    // A thousand that are asked at the same moment would measure how long they wait for one
+    // another.
+    const auto place = static_cast<std::int64_t>(watched_.size() - 1);
+    watched_.back()->begins_after = (place * kApart) % watched_.back()->every;
   }
 }
 
@@ -93,6 +100,8 @@ void Watch::add(const v1::Load& load, std::unique_ptr<checks::Check> numbers) {
   watched_.push_back(std::make_unique<Watched>(check_of(load)));
   watched_.back()->kind = "http";
   watched_.back()->is_load = true;
+  // It has nothing to tell before it has gone on for a while.
+  watched_.back()->begins_after = watched_.back()->every;
   watched_.back()->check = std::move(numbers);
 }
 
@@ -120,21 +129,20 @@ asio::awaitable<void> Watch::ask(Watched& watched) {
   co_await asio::this_coro::throw_if_cancelled(false);
   std::string thrown;
   try {
-    // A load has nothing to tell before it has gone on for a while.
-    if (watched.is_load) {
-      const bool going = co_await watched.ask_now.wait(monotonic_now() + watched.every);
-      if (!going) co_return;
-    }
+    MonotonicTime due = monotonic_now() + watched.begins_after;
     for (;;) {
-      const MonotonicTime asked = monotonic_now();
+      const bool going = co_await watched.ask_now.wait(due);
+      if (!going) co_return;
+      // Its turns stay where they are, however late one of them is, and whatever is asked between
+      // two.
+      const MonotonicTime now = monotonic_now();
+      if (now >= due) due += (1 + (now - due) / watched.every) * watched.every;
       // In a coroutine of its own: how a check meets its cancellation is its own affair.
       const checks::Sample sample = co_await asio::co_spawn(
           co_await asio::this_coro::executor, watched.check->ask(), asio::use_awaitable);
       const bool cancelled = co_await fleet::is_cancelled();
       if (cancelled) co_return;
       judge(watched, sample, monotonic_now());
-      const bool going = co_await watched.ask_now.wait(asked + watched.every);
-      if (!going) co_return;
     }
   } catch (const std::exception& failed) {
     thrown = failed.what();
@@ -167,16 +175,18 @@ void Watch::judge(Watched& watched, const checks::Sample& sample, MonotonicTime 
   } else if (!watched.holding_since) {
     watched.holding_since = seen;
   }
+  // Counted from here an abort has no time that nobody sees.
+  const MonotonicTime there = std::min(checks::arrival(sample), seen);
   std::optional<checks::Breach> breach;
   if (looking_) breach = watched.judge.breached(seen);
   std::vector<v1::Event> told;
   told.push_back(std::move(event));
   if (parts_.is_searched_for(watched.declared)) {
-    if (breach) parts_.on_searched({watched.declared, *breach, sample.asked, seen});
+    if (breach) parts_.on_searched({watched.declared, *breach, sample.asked, there});
   } else if (breach && !watched.breached) {
     watched.breached = true;
     told.push_back(breach_event(watched.declared, *breach));
-    parts_.on_breach({watched.declared, *breach, sample.asked, seen}, std::exchange(told, {}));
+    parts_.on_breach({watched.declared, *breach, sample.asked, there}, std::exchange(told, {}));
   } else if (watched.breached && !breach && watched.settled(seen) &&
              (phase_ == v1::METHOD || phase_ == v1::RECOVERY)) {
     watched.breached = false;

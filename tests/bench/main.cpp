@@ -28,6 +28,7 @@ constexpr Section kSections[] = {
     {"relay", squall::bench::measure_relay},       {"through", squall::bench::measure_throughput},
     {"validate", squall::bench::measure_validate}, {"run", squall::bench::measure_run},
     {"abort", squall::bench::measure_abort},       {"idle", squall::bench::measure_idle},
+    {"load", squall::bench::measure_load},         {"checks", squall::bench::measure_checks},
 };
 
 constexpr std::string_view kLabCase = "netem";

@@ -25,7 +25,8 @@ namespace {
   throw std::runtime_error(what + ": " + std::strerror(errno));
 }
 
-pid_t spawn(const std::vector<std::string>& argv, bool verbose) {
+/// `output`: where its standard output goes, unless -1.
+pid_t spawn(const std::vector<std::string>& argv, bool verbose, int output = -1) {
   std::vector<char*> words;
   for (const std::string& word : argv) words.push_back(const_cast<char*>(word.c_str()));
   words.push_back(nullptr);
@@ -36,6 +37,7 @@ pid_t spawn(const std::vector<std::string>& argv, bool verbose) {
     posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
     posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
   }
+  if (output >= 0) posix_spawn_file_actions_adddup2(&actions, output, 1);
   pid_t pid = -1;
   const int code = ::posix_spawnp(&pid, words[0], &actions, nullptr, words.data(), environ);
   posix_spawn_file_actions_destroy(&actions);
@@ -85,6 +87,30 @@ Duration timed(const std::vector<std::string>& argv, int code) {
 void must(const std::vector<std::string>& argv) {
   const int code = end_of(spawn(argv, true));
   if (code != 0) throw std::runtime_error(joined(argv) + " exited with " + std::to_string(code));
+}
+
+std::string output_of(const std::vector<std::string>& argv) {
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0) fail("pipe2");
+  pid_t pid = -1;
+  try {
+    pid = spawn(argv, true, ends[1]);
+  } catch (...) {
+    ::close(ends[0]);
+    ::close(ends[1]);
+    throw;
+  }
+  ::close(ends[1]);
+  std::string text;
+  char buffer[4096];
+  ssize_t got = 0;
+  while ((got = ::read(ends[0], buffer, sizeof buffer)) > 0 || (got < 0 && errno == EINTR)) {
+    if (got > 0) text.append(buffer, static_cast<std::size_t>(got));
+  }
+  ::close(ends[0]);
+  const int code = end_of(pid);
+  if (code != 0) throw std::runtime_error(joined(argv) + " exited with " + std::to_string(code));
+  return text;
 }
 
 long ticks(pid_t pid) {

@@ -38,6 +38,9 @@ Duration timed(const std::vector<std::string>& argv, int code = 0);
 /// Runs it; throws unless it exits with 0.
 void must(const std::vector<std::string>& argv);
 
+/// Runs it; its standard output. Throws unless it exits with 0.
+std::string output_of(const std::vector<std::string>& argv);
+
 /// utime + stime of all its threads, in clock ticks. Source: proc(5), fields 14 and 15.
 long ticks(pid_t pid);
 

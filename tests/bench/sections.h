@@ -44,4 +44,10 @@ void measure_netem_in_lab(Bench& bench);
 void measure_relay(Bench& bench);
 void measure_throughput(Bench& bench);
 
+/// The load generator beside wrk, and what windows cost.
+void measure_load(Bench& bench);
+
+/// A thousand checks: their cost, their turns, and how soon a breach among them is acted on.
+void measure_checks(Bench& bench);
+
 }  // namespace squall::bench

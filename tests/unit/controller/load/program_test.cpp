@@ -55,6 +55,9 @@ bool stands(pid_t pid) {
   return name_ends != std::string::npos && text[name_ends + 2] != 'Z';
 }
 
+/// In Perl, which every Debian has.
+const std::string kSayNumber = "$| = 1; print qq($$\n);";
+
 /// What a program wrote as its own number.
 pid_t pid_in(const Folder& folder, const std::string& log) {
   const bool written = eventually([&] { return folder.text_of(log).ends_with("\n"); }, kBound);
@@ -64,7 +67,8 @@ pid_t pid_in(const Folder& folder, const std::string& log) {
 
 TEST_CASE("a program runs as long as the load does, and what it writes is kept") {
   const Folder folder;
-  v1::Load load = running({"sh", "-c", "echo $$; echo $WHO >&2; exec sleep 100"}, "far / away");
+  v1::Load load =
+      running({"perl", "-e", kSayNumber + "print STDERR qq($ENV{WHO}\n); sleep 100"}, "far / away");
   (*load.mutable_env())["WHO"] = "shoppers";
   Run run(make_program(load, folder.path()));
   REQUIRE(run.started.ok());
@@ -77,15 +81,17 @@ TEST_CASE("a program runs as long as the load does, and what it writes is kept")
   const v1::LoadEnded ended = run.end();
   CHECK_FALSE(stands(pid));
   CHECK_FALSE(ended.has_exit());
-  CHECK(ended.words().starts_with("sh ran for "));
+  CHECK(ended.words().starts_with("perl ran for "));
   CHECK(ended.words().ends_with(", until it was ended"));
 }
 
 TEST_CASE("a program is asked to end, and what it has started ends with it") {
   const Folder folder;
-  Run run(make_program(
-      running({"sh", "-c", "trap 'echo ended; exit 0' TERM; sleep 100 & echo $!; wait"}),
-      folder.path()));
+  Run run(make_program(running({"perl", "-e",
+                                "$| = 1; $SIG{TERM} = sub { print qq(ended\n); exit 0 };"
+                                "$child = fork; if (!$child) { sleep 100; exit }"
+                                "print qq($child\n); sleep 100"}),
+                       folder.path()));
   const pid_t child = pid_in(folder, "load-k6.log");
   const MonotonicTime begun = monotonic_now();
   run.end();
@@ -97,7 +103,7 @@ TEST_CASE("a program is asked to end, and what it has started ends with it") {
 
 TEST_CASE("a program that does not end when it is asked to is ended") {
   const Folder folder;
-  Run run(make_program(running({"sh", "-c", "trap '' TERM; echo $$; while :; do sleep 100; done"}),
+  Run run(make_program(running({"perl", "-e", "$SIG{TERM} = 'IGNORE';" + kSayNumber + "sleep 100"}),
                        folder.path()));
   const pid_t pid = pid_in(folder, "load-k6.log");
   SUBCASE("after two seconds") {
@@ -112,14 +118,14 @@ TEST_CASE("a program that does not end when it is asked to is ended") {
 
 TEST_CASE("a program that fails says how") {
   const Folder folder;
-  Run run(make_program(running({"sh", "-c", "exit 3"}), folder.path()));
+  Run run(make_program(running({"perl", "-e", "exit 3"}), folder.path()));
   const std::string told = run.failed();
-  CHECK(told.starts_with("sh ended after "));
+  CHECK(told.starts_with("perl ended after "));
   CHECK(told.ends_with(" with exit 3 (its output: " + (folder.path() / "load-k6.log").native() +
                        ")"));
   CHECK(run.end().exit() == 3);
 
-  Run killed(make_program(running({"sh", "-c", "kill -9 $$"}), folder.path()));
+  Run killed(make_program(running({"perl", "-e", "kill 9, $$"}), folder.path()));
   CHECK(killed.failed().find(" by signal 9 ") != std::string::npos);
 }
 
@@ -140,7 +146,8 @@ TEST_CASE("a program dies with the process that has started it") {
   REQUIRE(parent >= 0);
   if (parent == 0) {
     asio::io_context loop;
-    const auto load = make_program(running({"sh", "-c", "echo $$; exec sleep 100"}), folder.path());
+    const auto load =
+        make_program(running({"perl", "-e", kSayNumber + "sleep 100"}), folder.path());
     if (!load->start(loop.get_executor()).ok()) _exit(1);
     for (;;) pause();
   }
