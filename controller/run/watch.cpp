@@ -17,8 +17,11 @@ namespace asio = boost::asio;
 
 /// How often a load's numbers are asked.
 constexpr Duration kEverySecond = std::chrono::seconds(1);
-/// Between two checks that are asked equally often.
-constexpr Duration kApart = std::chrono::milliseconds(1);
+/// A thousand checks that are asked at the same moment would measure how long they wait for one
+/// another; each asked at a moment of its own would wake the loop a thousand times. So some are
+/// asked together, and the next a little later.
+constexpr std::size_t kTogether = 10;
+constexpr Duration kApart = std::chrono::milliseconds(10);
 
 struct Watch::Watched {
   explicit Watched(const v1::Check& wanted)
@@ -87,10 +90,8 @@ Watch::Watch(const v1::Plan& plan, WatchParts parts) : parts_(std::move(parts)) 
     watched_.push_back(std::make_unique<Watched>(check));
     watched_.back()->kind = kind_of(check);
     watched_.back()->check = parts_.make_check(check);
-    // A thousand that are asked at the same moment would measure how long they wait for one
-    // another.
-    const auto place = static_cast<std::int64_t>(watched_.size() - 1);
-    watched_.back()->begins_after = (place * kApart) % watched_.back()->every;
+    const auto group = static_cast<std::int64_t>((watched_.size() - 1) / kTogether);
+    watched_.back()->begins_after = (group * kApart) % watched_.back()->every;
   }
 }
 
