@@ -11,6 +11,7 @@
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/connect.hpp>
 #include <boost/asio/detached.hpp>
+#include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
@@ -54,6 +55,8 @@ constexpr Duration kResolvedFor = std::chrono::seconds(1);
 /// Who has waited for less is told of when he is answered: nearly every request would be among
 /// those that are waited for, and be told twice.
 constexpr Duration kWaits = std::chrono::milliseconds(100);
+/// How long an answer is looked for before it is waited for, while requests are late.
+constexpr Duration kLooks = std::chrono::microseconds(50);
 /// Beside its connections: what squall itself has open.
 constexpr rlim_t kOtherFiles = 256;
 
@@ -402,9 +405,13 @@ class Traffic final : public HttpTraffic {
   };
 
   void work() {
+    const auto until_stopped = asio::make_work_guard(loop_);
     for (;;) {
       try {
-        loop_.run();
+        while (!loop_.stopped()) {
+          if (!keeps_looking()) loop_.run_one();
+          if (loop_.poll() > 0) last_heard_ = monotonic_now();
+        }
         return;
       } catch (const std::exception& failed) {
         // It goes on, so that whoever asks it is still answered.
@@ -414,6 +421,14 @@ class Traffic final : public HttpTraffic {
         });
       }
     }
+  }
+
+  /// While requests wait for a connection, an answer is moments away: to sleep and be woken for
+  /// each takes longer than to look again, from the server's core above all.
+  bool keeps_looking() const {
+    if (busy_.size() < most_) return false;
+    const MonotonicTime now = monotonic_now();
+    return next_due_ <= now && now < last_heard_ + kLooks;
   }
 
   void stop() {
@@ -619,6 +634,7 @@ class Traffic final : public HttpTraffic {
 
   Connections idle_;
   Connections busy_;  ///< In the order of sending.
+  MonotonicTime last_heard_;
   MonotonicTime begun_;
   MonotonicTime ended_;
   std::uint64_t next_ = 0;  ///< The number of the request that is sent next.

@@ -83,7 +83,6 @@ StatusOr<Request> make_request(const v1::HttpLoad& load) {
   }
   message.set(http::field::host, named);
   message.set(http::field::user_agent, "squall");
-  message.set(http::field::accept, "*/*");
   if (!credentials.empty()) {
     message.set(http::field::authorization, "Basic " + base64(credentials));
   }

@@ -178,6 +178,8 @@ Figures by_wrk(const Cores& cores, int seconds, int pause_ms) {
     argv.push_back(
         folder.write("pace.lua", fmt::format("function delay() return {} end\n", pause_ms)));
   }
+  // The same words as squall sends: a server reads every header.
+  argv.emplace_back("-HUser-Agent: squall");
   argv.push_back(url());
   std::string text;
   {

@@ -18,9 +18,8 @@ TEST_CASE("a request goes where its URL says") {
   CHECK_FALSE(plain.secure);
   CHECK(plain.host == "shop.staging");
   CHECK(plain.port == "80");
-  CHECK(
-      plain.bytes ==
-      "GET /cart?id=1 HTTP/1.1\r\nHost: shop.staging\r\nUser-Agent: squall\r\nAccept: */*\r\n\r\n");
+  CHECK(plain.bytes ==
+        "GET /cart?id=1 HTTP/1.1\r\nHost: shop.staging\r\nUser-Agent: squall\r\n\r\n");
 
   const Request secure = request_to("https://[::1]:8443?q");
   CHECK(secure.secure);
@@ -48,7 +47,7 @@ TEST_CASE("method, headers and body are the plan's, and its headers come before 
   const auto request = make_request(load);
   REQUIRE(request.ok());
   CHECK(request->bytes ==
-        "POST /order HTTP/1.1\r\nHost: other\r\nAccept: */*\r\nUser-Agent: a shopper\r\n"
+        "POST /order HTTP/1.1\r\nHost: other\r\nUser-Agent: a shopper\r\n"
         "Content-Length: 2\r\n\r\n{}");
   CHECK_FALSE(request->repeatable);
   CHECK(request_to("http://shop").repeatable);
