@@ -1,5 +1,6 @@
 #include "injector/daemon/loop.h"
 
+#include <atomic>
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
@@ -23,10 +24,14 @@ struct Loop::Core {
   asio::executor_work_guard<asio::io_context::executor_type> busy{context.get_executor()};
   asio::signal_set signals{context};
   std::function<void(int)> seen;
+  std::mutex working;           // held by whoever runs the loop's work
+  bool running = false;         // under it: run() is being called
+  std::atomic<int> behind = 0;  // handed over, but left to run()
 
   void wait_for_signal() {
     signals.async_wait([this](const error_code& problem, int number) {
       if (problem) return;
+      const std::lock_guard lock(working);
       wait_for_signal();
       const auto tell = seen;  // which may be replaced meanwhile
       tell(number);
@@ -34,15 +39,52 @@ struct Loop::Core {
   }
 };
 
+namespace {
+
+/// What it holds is the loop's as well, and must not end when other work may be running.
+void run_and_drop(std::function<void()>& work) {
+  const std::function<void()> now = std::move(work);
+  now();
+}
+
+}  // namespace
+
 Loop::Loop() : core_(std::make_unique<Core>()) {}
 Loop::~Loop() = default;
 
 void Loop::run() {
+  const auto set_running = [this](bool running) {
+    const std::lock_guard lock(core_->working);
+    core_->running = running;
+  };
   core_->context.restart();
+  set_running(true);
   core_->context.run();
+  set_running(false);
 }
+
 void Loop::stop() { core_->context.stop(); }
-void Loop::post(std::function<void()> work) { asio::post(core_->context, std::move(work)); }
+
+void Loop::post(std::function<void()> work) {
+  asio::post(core_->context, [core = core_.get(), work = std::move(work)]() mutable {
+    const std::lock_guard lock(core->working);
+    run_and_drop(work);
+  });
+}
+
+void Loop::hand_over(std::function<void()> work) {
+  {
+    const std::unique_lock lock(core_->working, std::try_to_lock);
+    // Never before what was handed over earlier.
+    if (lock.owns_lock() && core_->running && core_->behind == 0) return run_and_drop(work);
+  }
+  ++core_->behind;
+  asio::post(core_->context, [core = core_.get(), work = std::move(work)]() mutable {
+    const std::lock_guard lock(core->working);
+    --core->behind;
+    run_and_drop(work);
+  });
+}
 
 void Loop::on_signals(const std::vector<int>& numbers, std::function<void(int)> seen) {
   for (const int number : numbers) core_->signals.add(number);
@@ -53,7 +95,8 @@ void Loop::on_signals(const std::vector<int>& numbers, std::function<void(int)> 
 }
 
 struct Timer::State {
-  explicit State(Loop& loop) : timer(loop.core().context) {}
+  explicit State(Loop& loop) : core(loop.core()), timer(core.context) {}
+  Loop::Core& core;
   asio::steady_timer timer;
   std::function<void()> fire;
   std::uint64_t setting =
@@ -68,6 +111,7 @@ void Timer::at(MonotonicTime when, std::function<void()> fire) {
   state_->fire = std::move(fire);
   state_->timer.expires_at(when);
   state_->timer.async_wait([state = state_, setting = state_->setting](const error_code&) {
+    const std::lock_guard lock(state->core.working);
     if (setting != state->setting) return;
     ++state->setting;
     const auto due = std::move(state->fire);
@@ -83,9 +127,10 @@ void Timer::cancel() {
 
 struct Watch::State : std::enable_shared_from_this<Watch::State> {
   State(Loop& loop, Fd owned, std::function<void()> call)
-      : number(owned.number()),
+      : core(loop.core()),
+        number(owned.number()),
         descriptor(std::move(owned)),
-        stream(loop.core().context),
+        stream(core.context),
         readable(std::move(call)) {
     stream.assign(number);
   }
@@ -93,12 +138,14 @@ struct Watch::State : std::enable_shared_from_this<Watch::State> {
   void wait() {
     stream.async_wait(asio::posix::stream_descriptor::wait_read,
                       [self = shared_from_this()](const error_code& problem) {
+                        const std::lock_guard lock(self->core.working);
                         if (problem || !self->alive) return;
                         self->readable();
                         if (self->alive) self->wait();
                       });
   }
 
+  Loop::Core& core;
   int number;
   Fd descriptor;
   asio::posix::stream_descriptor stream;  // borrows the descriptor

@@ -1,7 +1,7 @@
 /// \file
 /// The daemon's one loop: timers, descriptors and work handed over by other threads, all run one
-/// after another on the thread that calls run(). The one door to Boost.Asio; without anything to do
-/// it sleeps in the kernel.
+/// after another while run() is called, by its thread or the one that hands over. The one door to
+/// Boost.Asio; without anything to do it sleeps in the kernel.
 #pragma once
 
 #include <functional>
@@ -26,6 +26,11 @@ class Loop {
 
   /// From any thread. Runs in the order posted.
   void post(std::function<void()> work);
+
+  /// As post(), from any thread that is not running the loop's work, and in the order handed over.
+  /// Where nothing else runs just now, the calling thread runs it itself, before this returns: who
+  /// is awake already need not wait until another thread is woken up.
+  void hand_over(std::function<void()> work);
 
   /// Calls back on the loop for each of these signals, and those named before, in place of an
   /// earlier callback; while the Loop lives they do nothing else.

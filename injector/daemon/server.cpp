@@ -31,7 +31,7 @@ grpc::Status to_grpc(const Status& status) {
   return grpc::Status(static_cast<grpc::StatusCode>(status.code()), message_of(status));
 }
 
-/// What a completion queue hands back. Runs on the loop.
+/// What a completion queue hands back. Part of the loop's work.
 class Tag {
  public:
   Tag() = default;
@@ -77,7 +77,8 @@ struct Server::Calls {
     void* tag = nullptr;
     bool done = false;
     while (queue->Next(&tag, &done)) {
-      loop.post([tag, done, at = monotonic_now()] { static_cast<Tag*>(tag)->complete(done, at); });
+      loop.hand_over(
+          [tag, done, at = monotonic_now()] { static_cast<Tag*>(tag)->complete(done, at); });
     }
     loop.post([this] { loop.stop(); });
   }
