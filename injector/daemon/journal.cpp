@@ -15,10 +15,12 @@ constexpr std::size_t kWorthCompacting = 64 * 1024;
 Journal::Journal(Loop& loop, Ledger ledger) : loop_(loop), ledger_(std::move(ledger)) {}
 
 void Journal::opened(v1::LedgerOpened record, std::function<void(Status)> written) {
-  disk_.post([this, record = std::move(record), written = std::move(written)] {
-    v1::LedgerRecord whole;
-    *whole.mutable_opened() = record;
-    loop_.post([written, status = ledger_.append(whole, true)] { written(status); });
+  v1::LedgerRecord whole;
+  *whole.mutable_opened() = std::move(record);
+  disk_.post([this, whole = std::move(whole), written = std::move(written)]() mutable {
+    Status status = ledger_.append(whole);
+    loop_.hand_over(
+        [written = std::move(written), status = std::move(status)] { written(status); });
   });
 }
 
@@ -37,7 +39,7 @@ void Journal::lease(const std::string& run, std::uint64_t epoch) {
 
 void Journal::append(v1::LedgerRecord record) {
   disk_.post([this, record = std::move(record)] {
-    Status status = ledger_.append(record, false);
+    Status status = ledger_.append(record);
     if (status.ok() && ledger_.content().open.empty() && ledger_.size() > kWorthCompacting) {
       status = ledger_.compact();
     }

@@ -16,7 +16,8 @@ class Journal {
  public:
   Journal(Loop& loop, Ledger ledger);
 
-  /// Calls back on the loop when the record is on disk, or is known not to be.
+  /// Calls back on the loop when the record is written, and on the disk if it must be, or is known
+  /// not to be.
   void opened(v1::LedgerOpened record, std::function<void(Status)> written);
 
   /// Not synced: closing twice does no harm, and a lost record costs one idle sweep.

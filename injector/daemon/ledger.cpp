@@ -1,7 +1,9 @@
 #include "injector/daemon/ledger.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,6 +17,7 @@
 
 #include "experiments/base/failpoint.h"
 #include "experiments/base/file.h"
+#include "squall/v1/options.pb.h"
 
 namespace squall::daemon {
 namespace {
@@ -84,6 +87,26 @@ void remember_epoch(std::map<std::string, std::uint64_t>& epochs, const std::str
   epochs.erase(first->first == run ? std::next(first) : first);
 }
 
+bool ends_with_boot(const v1::Undo& undo) {
+  const auto* what = v1::Undo::descriptor()->FindFieldByNumber(undo.what_case());
+  return what != nullptr &&
+         !what->message_type()->options().GetExtension(v1::message_rules).outlives_boot();
+}
+
+bool must_be_on_disk(const v1::LedgerRecord& record) {
+  const auto& undos = record.opened().undos();
+  return !std::all_of(undos.begin(), undos.end(), ends_with_boot);
+}
+
+bool keeps_what_is_written(int file) {
+  struct statfs about {};
+  if (::fstatfs(file, &about) != 0) return false;
+  // One laid over others writes to its upper layer, which the kernel wants to be like these.
+  constexpr long kKnown[] = {EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, TMPFS_MAGIC,
+                             OVERLAYFS_SUPER_MAGIC};
+  return std::find(std::begin(kKnown), std::end(kKnown), about.f_type) != std::end(kKnown);
+}
+
 std::string ledger_header() { return std::string(kHeader); }
 
 std::string ledger_frame(const v1::LedgerRecord& record) {
@@ -136,7 +159,7 @@ StatusOr<Ledger> Ledger::open(const std::string& path) {
   return ledger;
 }
 
-Status Ledger::append(const v1::LedgerRecord& record, bool sync) {
+Status Ledger::append(const v1::LedgerRecord& record) {
   if (!broken_.ok()) {
     broken_ = compact();
     if (!broken_.ok()) return broken_;
@@ -144,8 +167,11 @@ Status Ledger::append(const v1::LedgerRecord& record, bool sync) {
   const std::string frame = ledger_frame(record);
   Status status = write_all(file_.number(), frame);
   failpoint<"ledger.written">();
-  if (status.ok() && sync && ::fdatasync(file_.number()) != 0) {
-    status = from_errno("syncing", errno);
+  if (status.ok() && (must_be_on_disk(record) || (record.has_opened() && !keeps_written_))) {
+    // The kernel tells once of a page that it could not write, and the next sync succeeds with a
+    // hole in front of it: after that only a file that is written anew can be trusted.
+    if (::fdatasync(file_.number()) != 0) status = broken_ = from_errno("syncing", errno);
+    failpoint<"ledger.synced">();
   }
   failpoint<"ledger.appended">();
   if (!status.ok()) {
@@ -191,6 +217,7 @@ Status Ledger::compact() {
                          O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (folder.is_open()) ::fsync(folder.number());
   file_ = std::move(file);
+  keeps_written_ = keeps_what_is_written(file_.number());
   size_ = bytes.size();
   return ok();
 }

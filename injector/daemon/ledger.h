@@ -2,9 +2,10 @@
 /// The write-ahead journal of undos: what must be undone if everything else is lost. docs/ledger.md
 /// has the format.
 ///
-/// A record is on disk (fdatasync) before the change it undoes is made. Whatever happens to the
-/// file, the longest valid prefix is what it says: a torn or flipped tail costs at most the records
-/// it hit.
+/// A record is written before the change it undoes is made, and it is on the disk as well
+/// (fdatasync) if any of its undos is still needed after the machine's next boot. Whatever happens
+/// to the file, the longest valid prefix is what it says: a torn or flipped tail costs at most the
+/// records it hit.
 #pragma once
 
 #include <cstdint>
@@ -31,6 +32,19 @@ struct LedgerContent {
 void remember_epoch(std::map<std::string, std::uint64_t>& epochs, const std::string& run,
                     std::uint64_t epoch);
 
+/// Whether the boot that it is of takes away whatever it undoes, as it does with the kernel's
+/// objects and not with files. Not of an undo of another version, of which nobody here can tell.
+bool ends_with_boot(const v1::Undo& undo);
+
+/// Whether a record must outlast a power cut, not only the death of every process of ours: none but
+/// one that is opened does, and that only if not all of its undos end with the boot.
+bool must_be_on_disk(const v1::LedgerRecord& record);
+
+/// Whether the file system of this file tells at once that it is full, and keeps in memory what was
+/// written until it is on the disk, whoever dies meanwhile. Only of those that are known for it:
+/// one across a network may tell when it is synced, and drop what it could not write.
+bool keeps_what_is_written(int file);
+
 /// The file's first bytes.
 std::string ledger_header();
 
@@ -51,9 +65,10 @@ class Ledger {
   /// What open() found, and what was written since.
   const LedgerContent& content() const { return content_; }
 
-  /// Appends and, where `sync`, returns when it is on disk. After an error the file is as before,
-  /// or the ledger refuses every further record.
-  Status append(const v1::LedgerRecord& record, bool sync);
+  /// Appends, and returns when the record outlasts what it must: every process of ours, if it is
+  /// opened; also a power cut, with all that was appended before it, if it must_be_on_disk(). After
+  /// an error the file is as before, or the ledger refuses every further record.
+  Status append(const v1::LedgerRecord& record);
 
   /// Writes a new file with nothing but what still matters, and puts it in the old one's place.
   Status compact();
@@ -66,7 +81,8 @@ class Ledger {
   std::string path_;
   Fd file_;
   std::size_t size_ = 0;
-  Status broken_;  ///< Why nothing can be appended.
+  Status broken_;               ///< Why nothing can be appended.
+  bool keeps_written_ = false;  ///< As keeps_what_is_written() says of the file.
   LedgerContent content_;
 };
 

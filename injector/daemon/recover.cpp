@@ -9,7 +9,6 @@
 #include "injector/daemon/daemon.h"
 #include "injector/daemon/log.h"
 #include "injector/daemon/spawn.h"
-#include "squall/v1/options.pb.h"
 
 namespace squall::daemon {
 namespace {
@@ -19,7 +18,7 @@ constexpr Duration kHoldersGrace = std::chrono::seconds(1);
 void close_in(Ledger& ledger, const std::string& fault) {
   v1::LedgerRecord record;
   record.mutable_closed()->set_fault(fault);
-  const Status status = ledger.append(record, false);
+  const Status status = ledger.append(record);
   if (!status.ok())
     log(LogLevel::kWarn, "event=ledger_write_failed why=" + quoted(message_of(status)));
 }
@@ -46,9 +45,7 @@ void wait_for_holders(const std::vector<v1::LedgerOpened>& open, const std::stri
 
 void keep_what_outlives_a_boot(google::protobuf::RepeatedPtrField<v1::Undo>& undos) {
   const auto gone = std::remove_if(undos.begin(), undos.end(), [](const v1::Undo& undo) {
-    const auto* what = v1::Undo::descriptor()->FindFieldByNumber(undo.what_case());
-    return what == nullptr ||
-           !what->message_type()->options().GetExtension(v1::message_rules).outlives_boot();
+    return undo.what_case() == v1::Undo::WHAT_NOT_SET || ends_with_boot(undo);
   });
   undos.erase(gone, undos.end());
 }

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "experiments/base/ids.h"
 #include "tests/support/daemon.h"
 #include "tests/support/faults.h"
 #include "tests/support/holder.h"
@@ -89,6 +90,43 @@ TEST_CASE("S07: the node is as before wherever the ledger has rotted") {
     std::ofstream(wreck.ledger(), std::ios::binary) << bytes;
     wreck.check_recovers();
   }
+}
+
+TEST_CASE("S09: what another boot takes away is written and not synced; what it leaves is both") {
+  const Namespace node;
+  const TemporaryFolder state;
+  const TemporaryFolder folder;
+  const std::filesystem::path notes = folder.path() / "notes";
+  const auto passages = [&](const std::string& point) {
+    int times = 0;
+    std::ifstream lines(notes);
+    for (std::string process, name; lines >> process >> name;) times += name == point ? 1 : 0;
+    return times;
+  };
+  Daemon daemon(node, state.path(), {{"SQUALL_FAILPOINT_NOTES", notes}});
+  Controller controller(daemon.address(), "run", 1, seconds(4));
+  v1::Fault filter = loss_fault(kPort, 100);
+  filter.mutable_network()->set_interface("lo");
+  controller.inject(filter);
+  CHECK(passages("ledger.written") > 0);
+  CHECK(passages("ledger.synced") == 0);
+  CHECK(read(state.path() / "ledger").find(filter.id()) != std::string::npos);
+
+  v1::Fault hidden;
+  hidden.set_id(new_fault_id());
+  hidden.set_for_(Duration(seconds(60)).count());
+  std::ofstream(folder.path() / "victim") << "here";
+  hidden.mutable_files()->set_path(folder.path() / "victim");
+  hidden.mutable_files()->set_make(v1::ABSENT);
+  controller.inject(hidden);
+  CHECK(passages("ledger.synced") == 1);
+  for (const std::string& fault : {filter.id(), hidden.id()}) {
+    controller.revert(fault);
+    REQUIRE(controller.wait_for(
+        [&](const v1::LeaseEvent& event) { return event.has_reverted() && event.fault() == fault; },
+        kBound));
+  }
+  CHECK(passages("ledger.synced") == 1);
 }
 
 }  // namespace

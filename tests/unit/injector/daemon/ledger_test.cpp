@@ -1,10 +1,12 @@
 #include "injector/daemon/ledger.h"
 
 #include <doctest/doctest.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -132,20 +134,58 @@ TEST_CASE("what was appended is read back by the next daemon, and a damaged tail
   {
     auto ledger = Ledger::open(folder.ledger());
     REQUIRE(ledger.ok());
-    REQUIRE(ledger->append(opened("a"), true).ok());
-    REQUIRE(ledger->append(opened("b"), true).ok());
-    REQUIRE(ledger->append(lease("run", 7), false).ok());
+    REQUIRE(ledger->append(opened("a")).ok());
+    REQUIRE(ledger->append(opened("b")).ok());
+    REQUIRE(ledger->append(lease("run", 7)).ok());
   }
   std::ofstream(folder.ledger(), std::ios::app | std::ios::binary) << "torn";
   auto again = Ledger::open(folder.ledger());
   REQUIRE(again.ok());
   CHECK(again->content().damaged);
   CHECK(open_faults(again->content()) == std::vector<std::string>{"a", "b"});
-  REQUIRE(again->append(closed("a"), true).ok());
+  REQUIRE(again->append(closed("a")).ok());
   const LedgerContent content = read_ledger(read(folder.ledger()));
   CHECK_FALSE(content.damaged);
   CHECK(open_faults(content) == std::vector<std::string>{"b"});
   CHECK(content.epochs.at("run") == 7);
+}
+
+TEST_CASE("a record must be on the disk if any of its undos is needed after another boot") {
+  v1::LedgerRecord kernels = opened("a");
+  kernels.mutable_opened()->add_undos()->mutable_thaw_cgroup();
+  CHECK_FALSE(must_be_on_disk(kernels));
+  v1::LedgerRecord files = kernels;
+  files.mutable_opened()->add_undos()->mutable_rename_back();
+  files.mutable_opened()->add_undos()->mutable_unmount();
+  CHECK(must_be_on_disk(files));
+  // Of which nobody here knows what it undoes.
+  v1::LedgerRecord unknown = kernels;
+  unknown.mutable_opened()->add_undos();
+  CHECK(must_be_on_disk(unknown));
+  CHECK_FALSE(must_be_on_disk(closed("a")));
+  CHECK_FALSE(must_be_on_disk(lease("run", 7)));
+}
+
+TEST_CASE("only a file system that is known for it is taken to keep what is written") {
+  const Fd memory(::open("/dev/shm", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  REQUIRE(memory.is_open());
+  CHECK(keeps_what_is_written(memory.number()));
+  const Fd processes(::open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  CHECK_FALSE(keeps_what_is_written(processes.number()));
+  CHECK_FALSE(keeps_what_is_written(-1));
+}
+
+TEST_CASE("every undo of the kernel's objects ends with its boot, and what is on disk does not") {
+  std::vector<std::string> on_disk;
+  const auto* whats = v1::Undo::descriptor()->FindOneofByName("what");
+  for (int i = 0; i < whats->field_count(); ++i) {
+    v1::Undo undo;
+    v1::Undo::GetReflection()->MutableMessage(&undo, whats->field(i));
+    if (!ends_with_boot(undo)) on_disk.push_back(whats->field(i)->name());
+  }
+  std::sort(on_disk.begin(), on_disk.end());
+  CHECK(on_disk ==
+        std::vector<std::string>{"remove_file", "rename_back", "run_program", "start_unit"});
 }
 
 TEST_CASE("compacting keeps what is open and forgets what is closed") {
@@ -153,10 +193,10 @@ TEST_CASE("compacting keeps what is open and forgets what is closed") {
   auto ledger = Ledger::open(folder.ledger());
   REQUIRE(ledger.ok());
   for (int i = 0; i < 100; ++i) {
-    REQUIRE(ledger->append(opened(std::to_string(i)), false).ok());
-    REQUIRE(ledger->append(closed(std::to_string(i)), false).ok());
+    REQUIRE(ledger->append(opened(std::to_string(i))).ok());
+    REQUIRE(ledger->append(closed(std::to_string(i))).ok());
   }
-  REQUIRE(ledger->append(opened("kept"), true).ok());
+  REQUIRE(ledger->append(opened("kept")).ok());
   const std::size_t before = ledger->size();
   REQUIRE(ledger->compact().ok());
   CHECK(ledger->size() < before / 10);
@@ -168,7 +208,7 @@ TEST_CASE("a write that fails leaves no half record behind") {
   const Folder folder;
   auto ledger = Ledger::open(folder.ledger());
   REQUIRE(ledger.ok());
-  REQUIRE(ledger->append(opened("a"), true).ok());
+  REQUIRE(ledger->append(opened("a")).ok());
   // A full disk, as far as this process is concerned.
   rlimit before{};
   REQUIRE(::getrlimit(RLIMIT_FSIZE, &before) == 0);
@@ -176,12 +216,12 @@ TEST_CASE("a write that fails leaves no half record behind") {
   rlimit full = before;
   full.rlim_cur = ledger->size() + 10;
   REQUIRE(::setrlimit(RLIMIT_FSIZE, &full) == 0);
-  const Status refused = ledger->append(opened("b"), true);
+  const Status refused = ledger->append(opened("b"));
   REQUIRE(::setrlimit(RLIMIT_FSIZE, &before) == 0);
   ::signal(SIGXFSZ, handler);
   CHECK_FALSE(refused.ok());
   CHECK(read(folder.ledger()).size() == ledger->size());
-  REQUIRE(ledger->append(opened("c"), true).ok());
+  REQUIRE(ledger->append(opened("c")).ok());
   const LedgerContent content = read_ledger(read(folder.ledger()));
   CHECK_FALSE(content.damaged);
   CHECK(open_faults(content) == std::vector<std::string>{"a", "c"});
