@@ -35,8 +35,13 @@ constexpr Duration kResolveEvery = std::chrono::seconds(5);
 /// No holder is given less than this to end its effect, however short the lease.
 constexpr Duration kEndPatience = std::chrono::seconds(2);
 
-bool contains(const std::string& line, const std::string& word) {
-  return line.find(word) != std::string::npos;
+/// Whether a line of a fingerprint bears a fault's id: a device in its name, what has attributes,
+/// such as a filter, in their bytes, which are written as hexadecimal digits.
+bool bears(const std::string& line, const std::string& id) {
+  if (line.find(id) != std::string::npos) return true;
+  std::string digits;
+  for (const char letter : id) digits += fmt::format("{:02x}", letter);
+  return line.find(digits) != std::string::npos;
 }
 
 v1::ToHolder release() {
@@ -442,7 +447,7 @@ void Node::settle(const std::shared_ptr<Lease>& lease) {
       const std::set<std::string> after(lines.begin(), lines.end());
       for (const std::string& line : after) {
         for (const std::string& id : ours) {
-          if (contains(line, id)) settled.add_residue(line);
+          if (bears(line, id)) settled.add_residue(line);
         }
       }
       // While other runs hold faults here, differences prove nothing about others.
@@ -454,7 +459,7 @@ void Node::settle(const std::shared_ptr<Lease>& lease) {
       const auto add = [&](const char* sign, const std::vector<std::string>& changed) {
         for (const std::string& line : changed) {
           const bool told = std::any_of(ours.begin(), ours.end(),
-                                        [&](const std::string& id) { return contains(line, id); });
+                                        [&](const std::string& id) { return bears(line, id); });
           if (!told && !lease->shared) settled.add_changed_by_others(sign + line);
         }
       };
@@ -664,9 +669,11 @@ void Node::start(const std::shared_ptr<HeldFault>& fault) {
     *start.mutable_hosts() = fault->hosts;
     start.set_lease_end(to_ns(lease->end));
     fault->state = HeldFault::State::kPreparing;
-    expect(fault, kApplyPatience, "did not say what it would change");
-    if (const Status sent = fault->holder->send(message); !sent.ok()) lost(fault, message_of(sent));
+    const Status sent = fault->holder->send(message);
     failpoint<"node.start_sent">();
+    // The alarm after the message, here and below: the holder need not wait for it.
+    expect(fault, kApplyPatience, "did not say what it would change");
+    if (!sent.ok()) lost(fault, message_of(sent));
   });
 }
 
@@ -703,6 +710,8 @@ void Node::heard(const std::shared_ptr<HeldFault>& fault, const v1::FromHolder& 
       fault->applied = true;
       *event.mutable_applied()->mutable_evidence() = message.applied().evidence();
       event.mutable_applied()->set_took((now - fault->arrived).count());
+      fault->answers.push_back(event);
+      tell(*lease, std::move(event));
       log(LogLevel::kInfo,
           fmt::format("event=applied run={} fault={} pid={} took_ms={:.3f}", lease->run, fault->id,
                       fault->holder->pid(), to_ms(now - fault->arrived)));
@@ -711,8 +720,6 @@ void Node::heard(const std::shared_ptr<HeldFault>& fault, const v1::FromHolder& 
         log(LogLevel::kInfo, fmt::format("event=script fault={} exit={} output={}", fault->id,
                                          script.exit(), quoted(script.output())));
       }
-      fault->answers.push_back(event);
-      tell(*lease, std::move(event));
       if (fault->state == State::kApplying) {
         fault->state = State::kHeld;
         fault->limit.cancel();
@@ -735,10 +742,11 @@ void Node::heard(const std::shared_ptr<HeldFault>& fault, const v1::FromHolder& 
       *over.mutable_evidence() = message.effect_ended().evidence();
       if (fault->revert_asked) over.set_took((now - *fault->revert_asked).count());
       fault->told_end = true;
-      log(LogLevel::kInfo,
+      const std::string words =
           fmt::format("event=effect_ended run={} fault={} reason={} took_ms={:.3f}", lease->run,
-                      fault->id, v1::EndReason_Name(over.reason()), to_ms(Duration(over.took()))));
-      return tell(*lease, std::move(event));
+                      fault->id, v1::EndReason_Name(over.reason()), to_ms(Duration(over.took())));
+      tell(*lease, std::move(event));
+      return log(LogLevel::kInfo, words);
     }
     case v1::FromHolder::kReleased:
     case v1::FromHolder::kFailed: {
@@ -764,17 +772,22 @@ void Node::journaled(const std::shared_ptr<HeldFault>& fault, const Status& stat
     fault->failure = error(StatusCode::kFailedPrecondition,
                            "refused, for its undos cannot be written: " + message_of(status));
   }
-  if (!status.ok() || fault->revert_asked) {
-    fault->state = HeldFault::State::kEnding;
-    message = release();
-    expect(fault, kEndPatience, "did not go when told to");
-  } else {
+  const bool goes = status.ok() && !fault->revert_asked;
+  if (goes) {
     fault->state = HeldFault::State::kApplying;
     message.mutable_go();
-    expect(fault, kApplyPatience + others_part(fault->fault), "did not finish applying");
+  } else {
+    fault->state = HeldFault::State::kEnding;
+    message = release();
   }
-  if (const Status sent = fault->holder->send(message); !sent.ok()) lost(fault, message_of(sent));
+  const Status sent = fault->holder->send(message);
   failpoint<"node.go_sent">();
+  if (goes) {
+    expect(fault, kApplyPatience + others_part(fault->fault), "did not finish applying");
+  } else {
+    expect(fault, kEndPatience, "did not go when told to");
+  }
+  if (!sent.ok()) lost(fault, message_of(sent));
 }
 
 void Node::pulse(const std::shared_ptr<HeldFault>& fault) {
@@ -798,13 +811,13 @@ void Node::revert(const std::shared_ptr<HeldFault>& fault, MonotonicTime asked) 
   const State state = fault->state;
   if (state != State::kPreparing && state != State::kApplying && state != State::kHeld) return;
   fault->state = State::kEnding;
+  const Status sent = fault->holder->send(release());
+  failpoint<"node.release_sent">();
   const auto lease = fault->lease.lock();
   expect(
       fault,
       std::max(kEndPatience, lease ? lease->length / 3 : kEndPatience) + others_part(fault->fault),
       "did not end its effect when told to");
-  const Status sent = fault->holder->send(release());
-  failpoint<"node.release_sent">();
   if (sent.code() == StatusCode::kResourceExhausted) {
     fault->late = "does not read what it is told";
     fault->holder->kill();

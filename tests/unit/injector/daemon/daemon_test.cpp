@@ -703,6 +703,26 @@ TEST_CASE("what a lost lease left behind is told to the lease that takes its pla
   CHECK(settled->settled().residue(0).starts_with(fault.id() + ": "));
 }
 
+TEST_CASE("what still bears a fault's id when all was reverted is residue, wherever it bears it") {
+  const support::Namespace node;
+  Squalld daemon;
+  daemon.start({}, &node);
+  Session session(daemon);
+  session.open("run-1", 1, seconds(60));
+  const v1::Fault fault = applied(session);
+  session.revert(fault.id());
+  REQUIRE(session.next(Event::kReverted, fault.id()).has_value());
+  support::Command leave;
+  leave.argv = {"ip", "link", "set", "lo", "alias", "squall:aaaaaaaa:" + fault.id()};
+  leave.where = &node;
+  support::run(leave);
+  session.revert_all();
+  const auto settled = session.next(Event::kSettled);
+  REQUIRE(settled.has_value());
+  REQUIRE(settled->settled().residue_size() == 1);
+  CHECK(settled->settled().residue(0).starts_with("link 1 "));
+}
+
 TEST_CASE(
     "S08: a fault whose undos cannot be written is refused, and those that live still revert") {
   Squalld daemon;
