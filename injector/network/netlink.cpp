@@ -31,6 +31,8 @@ namespace squall::network {
 namespace {
 
 constexpr int kMaxDumpTries = 8;
+/// Of a dump of which two in a row must agree: many faults may end on one interface at once.
+constexpr int kMaxChangingDumps = 200;
 
 ifinfomsg for_link(std::uint32_t index) {
   ifinfomsg header{};
@@ -220,6 +222,7 @@ StatusOr<std::vector<Netlink::Reply>> Netlink::ask_once(Request& request) {
   const bool wants_ack = (nlmsg_hdr(request.get())->nlmsg_flags & NLM_F_ACK) != 0;
   std::vector<Reply> replies;
   bool interrupted = false;
+  parts_ = 0;
   for (;;) {
     sockaddr_nl from{};
     unsigned char* raw = nullptr;
@@ -229,6 +232,7 @@ StatusOr<std::vector<Netlink::Reply>> Netlink::ask_once(Request& request) {
       return error(StatusCode::kInternal,
                    request.context() + ": " + (length == 0 ? "no answer" : nl_geterror(length)));
     }
+    bool has_part = false;
     for (const nlmsghdr* header = reinterpret_cast<const nlmsghdr*>(raw); nlmsg_ok(header, length);
          header = nlmsg_next(const_cast<nlmsghdr*>(header), &length)) {
       if (header->nlmsg_seq != sequence) continue;
@@ -252,6 +256,7 @@ StatusOr<std::vector<Netlink::Reply>> Netlink::ask_once(Request& request) {
       }
       if (header->nlmsg_type == NLMSG_NOOP) continue;
       replies.emplace_back(header);
+      if (!std::exchange(has_part, true)) ++parts_;
       if (!dump && !wants_ack) return replies;
     }
   }
@@ -266,6 +271,28 @@ StatusOr<std::vector<Netlink::Reply>> Netlink::ask(Request& request) {
     replies = ask_once(request);
   }
   return replies;
+}
+
+/// A dump of qdiscs or filters. Of these the kernel goes on by their place in the list, and does
+/// not say whether it has changed between two parts of the answer: what is removed in front of that
+/// place makes it pass over as many others. Then the next dump has not what was removed. Source:
+/// net/sched/cls_api.c, tcf_chain_dump; net/sched/sch_api.c, tc_dump_qdisc.
+StatusOr<std::vector<Netlink::Reply>> Netlink::ask_for_traffic(Request& request) {
+  const auto is_same = [](const Reply& a, const Reply& b) {
+    return a.has<tcmsg>() && b.has<tcmsg>() &&
+           std::memcmp(&a.body<tcmsg>(), &b.body<tcmsg>(), sizeof(tcmsg)) == 0;
+  };
+  std::optional<std::vector<Reply>> before;
+  for (int tries = 0; tries < kMaxChangingDumps; ++tries) {
+    StatusOr<std::vector<Reply>> replies = ask(request);
+    if (!replies.ok() || parts_ <= 1) return replies;
+    if (before &&
+        std::equal(before->begin(), before->end(), replies->begin(), replies->end(), is_same)) {
+      return replies;
+    }
+    before = *std::move(replies);
+  }
+  return error(StatusCode::kUnavailable, request.context() + ": they never cease to change");
 }
 
 Status Netlink::acknowledge(Request& request) {
@@ -384,7 +411,7 @@ Status Netlink::delete_link(std::uint32_t index) {
 
 StatusOr<std::vector<Qdisc>> Netlink::qdiscs() {
   Request request("cannot read the qdiscs", RTM_GETQDISC, NLM_F_DUMP, tcmsg{});
-  StatusOr<std::vector<Reply>> replies = ask(request);
+  StatusOr<std::vector<Reply>> replies = ask_for_traffic(request);
   if (!replies.ok()) return replies.status();
   std::vector<Qdisc> qdiscs;
   for (const Reply& reply : *replies) {
@@ -484,10 +511,11 @@ Action to_action(const nlattr* nest) {
 
 }  // namespace
 
-StatusOr<std::vector<Filter>> Netlink::filters(std::uint32_t ifindex, std::uint32_t parent) {
+StatusOr<std::vector<Filter>> Netlink::filters(std::uint32_t ifindex, std::uint32_t parent,
+                                               std::uint32_t priority) {
   Request request("cannot read the filters", RTM_GETTFILTER, NLM_F_DUMP,
-                  for_traffic(ifindex, parent));
-  StatusOr<std::vector<Reply>> replies = ask(request);
+                  for_traffic(ifindex, parent, 0, priority));
+  StatusOr<std::vector<Reply>> replies = ask_for_traffic(request);
   if (!replies.ok()) {
     if (replies.status().code() == StatusCode::kNotFound) return std::vector<Filter>();
     return replies.status();

@@ -128,8 +128,10 @@ class Netlink {
   /// Sets all of what it is told anew; what is queued stays.
   Status change_root_netem(std::uint32_t ifindex, std::span<const std::byte> options);
 
-  /// All filters of one hook; none if there is no such interface or no clsact.
-  StatusOr<std::vector<Filter>> filters(std::uint32_t ifindex, std::uint32_t parent);
+  /// All filters of one hook, or those of one priority; none if there is no such interface or no
+  /// clsact.
+  StatusOr<std::vector<Filter>> filters(std::uint32_t ifindex, std::uint32_t parent,
+                                        std::uint32_t priority = 0);
   Status add_filter(const NewFilter& filter);
   Status delete_filter(const Filter& filter);
 
@@ -152,8 +154,10 @@ class Netlink {
   Status acknowledge(Request& request);
   StatusOr<std::vector<Reply>> ask(Request& request);
   StatusOr<std::vector<Reply>> ask_once(Request& request);
+  StatusOr<std::vector<Reply>> ask_for_traffic(Request& request);
 
   Socket socket_;
+  int parts_ = 0;  ///< Of the last answer: how many messages of the socket's it came in.
 };
 
 /// Hears of every change of the namespace's links and traffic control, whoever made it. Bound and

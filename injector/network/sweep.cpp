@@ -40,7 +40,8 @@ void pause_for(Duration time) {
 }
 
 StatusOr<std::optional<Filter>> find_filter(Netlink& netlink, const v1::RemoveFilter& wanted) {
-  StatusOr<std::vector<Filter>> filters = netlink.filters(wanted.ifindex(), wanted.parent());
+  StatusOr<std::vector<Filter>> filters =
+      netlink.filters(wanted.ifindex(), wanted.parent(), wanted.priority());
   if (!filters.ok()) return filters.status();
   for (Filter& filter : *filters) {
     if (filter.priority == wanted.priority() && filter.kind == "bpf" && !wanted.tag().empty() &&
