@@ -63,6 +63,7 @@ bool has_ethernet_header(const Link& interface) {
 struct Warm {
   std::unique_ptr<Classifier> classifier;
   std::optional<Netlink> netlink;
+  Fd lock;  // of the holder's own namespace
   SshdPorts sshd;
 };
 
@@ -203,7 +204,14 @@ class Network final : public Fault {
   Status start_monitor();
   Status read_back();
   Status still_stands();
+  struct Counts {
+    std::uint64_t packets = 0;
+    std::uint64_t bytes = 0;
+    std::uint64_t refused = 0;
+    std::uint64_t dropped = 0;
+  };
   void read_counters();
+  void see(const Counts& counts);
   void set_deadline(MonotonicTime deadline);
 
   v1::Start start_;
@@ -243,10 +251,13 @@ StatusOr<std::vector<v1::Undo>> Network::prepare() {
   if (!aim.ok()) return aim.status();
   aim_ = *std::move(aim);
   // Until it is applied: what is found here now must still be so then.
-  StatusOr<Fd> lock = lock_namespace(kLockWithin);
+  StatusOr<Fd> lock = warm().lock.is_open() && !scope_.is_open()
+                          ? lock_namespace(std::move(warm().lock), kLockWithin)
+                          : lock_namespace(kLockWithin);
   if (!lock.ok()) return lock.status();
   lock_ = *std::move(lock);
-  const StatusOr<std::uint64_t> netns = current_netns();
+  // The locked file is the namespace's own.
+  const StatusOr<std::uint64_t> netns = number_of(lock_);
   if (!netns.ok()) return netns.status();
   netns_ = *netns;
   if (warm().netlink && !scope_.is_open()) {
@@ -338,7 +349,13 @@ StatusOr<std::vector<v1::Undo>> Network::prepare() {
   if (warm().classifier) {
     classifier_ = std::move(warm().classifier);
   } else {
-    StatusOr<std::unique_ptr<Classifier>> loaded = Classifier::load();
+    std::set<Classifier::Program> programs;
+    for (const Standpoint& standpoint : standpoints_) {
+      programs.insert(standpoint.place.ingress ? Classifier::Program::kIngress
+                                               : Classifier::Program::kEgress);
+      if (standpoint.place.ingress && is_relay()) programs.insert(Classifier::Program::kReenter);
+    }
+    StatusOr<std::unique_ptr<Classifier>> loaded = Classifier::load(programs);
     if (!loaded.ok()) return loaded.status();
     classifier_ = *std::move(loaded);
   }
@@ -519,7 +536,7 @@ Status Network::read_back() {
   for (const Standpoint& standpoint : standpoints_) {
     const Place& place = standpoint.place;
     const StatusOr<std::vector<Filter>> filters =
-        netlink_->filters(place.interface.index, place.hook());
+        netlink_->filters(place.interface.index, place.hook(), place.priority);
     if (!filters.ok()) return filters.status();
     const bool stands = std::any_of(filters->begin(), filters->end(), [&](const Filter& filter) {
       return filter.priority == place.priority && filter.name == tag_ &&
@@ -602,41 +619,38 @@ Status Network::become(const v1::Fault& now) {
 /// Counters only grow: where something can no longer be read, what was last seen of it stays.
 void Network::read_counters() {
   if (!netlink_ || !classifier_) return;
-  std::uint64_t packets = 0;
-  std::uint64_t bytes = 0;
-  std::uint64_t refused = 0;
-  std::uint64_t dropped = 0;
+  if (!needs_device()) {
+    const StatusOr<Lost> lost = classifier_->lost();
+    if (lost.ok()) see({.packets = lost->packets, .bytes = lost->bytes, .dropped = lost->packets});
+    return;
+  }
+  Counts counts;
   for (const Standpoint& standpoint : standpoints_) {
+    const Place& place = standpoint.place;
     const StatusOr<std::vector<Filter>> filters =
-        netlink_->filters(standpoint.place.interface.index, standpoint.place.hook());
+        netlink_->filters(place.interface.index, place.hook(), place.priority);
     if (!filters.ok()) return;
     for (const Filter& filter : *filters) {
       if (filter.name != tag_ || filter.actions.empty()) continue;
-      packets += filter.actions[0].packets;
-      bytes += filter.actions[0].bytes;
-      refused += filter.actions[0].overlimits;
+      counts.packets += filter.actions[0].packets;
+      counts.bytes += filter.actions[0].bytes;
+      counts.refused += filter.actions[0].overlimits;
     }
     if (relay_) {
       const StatusOr<std::optional<Link>> tap = netlink_->find_link(standpoint.device_index);
-      if (tap.ok() && tap->has_value()) refused += (*tap)->tx_dropped;
+      if (tap.ok() && tap->has_value()) counts.refused += (*tap)->tx_dropped;
     }
   }
-  if (!needs_device()) {
-    const StatusOr<Lost> lost = classifier_->lost();
-    if (!lost.ok()) return;
-    packets = lost->packets;
-    bytes = lost->bytes;
-    dropped = lost->packets;
-  } else if (relay_) {
-    const RelayCounts counts = relay_->counts();
+  if (relay_) {
+    const RelayCounts relayed = relay_->counts();
     // As with netem: what has no room where a size was asked for is lost as asked.
     const bool is_bounded = wanted_.has_limit() || wanted_.has_rate();
-    dropped = counts.dropped + (is_bounded ? counts.overflow : 0);
-    refused += counts.refused + (is_bounded ? 0 : counts.overflow);
-    seen_.set_marked_packets(counts.marked);
-    seen_.set_duplicated_packets(counts.duplicated);
-    seen_.set_corrupted_packets(counts.corrupted);
-    seen_.set_reordered_packets(counts.reordered);
+    counts.dropped = relayed.dropped + (is_bounded ? relayed.overflow : 0);
+    counts.refused += relayed.refused + (is_bounded ? 0 : relayed.overflow);
+    seen_.set_marked_packets(relayed.marked);
+    seen_.set_duplicated_packets(relayed.duplicated);
+    seen_.set_corrupted_packets(relayed.corrupted);
+    seen_.set_reordered_packets(relayed.reordered);
   } else if (ifb_ != 0) {
     const StatusOr<std::optional<Qdisc>> netem = netlink_->root_qdisc(ifb_);
     if (netem.ok() && netem->has_value()) {
@@ -644,19 +658,23 @@ void Network::read_counters() {
       // With ecn, netem counts what it marks as well.
       if (wanted_.has_limit() || wanted_.has_rate()) {
         // What a line of that rate, or a queue of that size, has no room for is lost as asked.
-        dropped = drops;
-        refused -= std::min(refused, drops);
+        counts.dropped = drops;
+        counts.refused -= std::min(counts.refused, drops);
       } else {
         // netem counts both kinds of loss as one; to its caller it admits only those of a full
         // queue.
-        dropped = drops - std::min(drops, refused);
+        counts.dropped = drops - std::min(drops, counts.refused);
       }
     }
   }
-  seen_.set_matched_packets(std::max(seen_.matched_packets(), packets));
-  seen_.set_matched_bytes(std::max(seen_.matched_bytes(), bytes));
-  seen_.set_dropped_packets(std::max(seen_.dropped_packets(), dropped));
-  seen_.set_overflow_packets(std::max(seen_.overflow_packets(), refused));
+  see(counts);
+}
+
+void Network::see(const Counts& counts) {
+  seen_.set_matched_packets(std::max(seen_.matched_packets(), counts.packets));
+  seen_.set_matched_bytes(std::max(seen_.matched_bytes(), counts.bytes));
+  seen_.set_dropped_packets(std::max(seen_.dropped_packets(), counts.dropped));
+  seen_.set_overflow_packets(std::max(seen_.overflow_packets(), counts.refused));
 }
 
 v1::Evidence Network::evidence() {
@@ -675,16 +693,12 @@ v1::Evidence Network::evidence() {
 
 Status Network::end_effect() {
   if (relay_) relay_->end_effect();
-  if (classifier_) classifier_->set_deadline(MonotonicTime{});
+  // One store, as at a lapsed deadline. The filters, which now let every packet pass, are removed
+  // with all the rest: nobody waits for that who waits for the effect to end.
+  if (classifier_) classifier_->end();
   failpoint<"network.effect_ended">();
   applied_ = false;
-  Status first;
-  for (const v1::Undo& undo : undos_) {
-    if (!undo.has_remove_filter()) continue;
-    const Status removed = run_undo(undo);
-    if (first.ok()) first = removed;
-  }
-  return first;
+  return ok();
 }
 
 std::vector<std::string> Network::clean_up() {
@@ -798,6 +812,8 @@ void warm_up() {
   }
   StatusOr<Netlink> netlink = Netlink::open();
   if (netlink.ok()) warm().netlink.emplace(*std::move(netlink));
+  StatusOr<Fd> lock = open_lock();
+  if (lock.ok()) warm().lock = *std::move(lock);
   warm().sshd.read();
   static_cast<void>(choose_engine(v1::Network()));
 }

@@ -153,13 +153,24 @@ int silent(libbpf_print_level /*level*/, const char* /*format*/, va_list /*argum
 
 }  // namespace
 
-StatusOr<std::unique_ptr<Classifier>> Classifier::load() {
+StatusOr<std::unique_ptr<Classifier>> Classifier::load(const std::set<Program>& programs) {
   libbpf_set_strict_mode(LIBBPF_STRICT_ALL);
   // What matters comes back as a code; the rest would go to stderr, unasked.
   libbpf_set_print(silent);
-  struct classifier* object = classifier__open_and_load();
+  struct classifier* object = classifier__open();
   if (object == nullptr) return from_errno("cannot load the classifier", errno);
-  return std::unique_ptr<Classifier>(new Classifier(object));
+  std::unique_ptr<Classifier> loaded(new Classifier(object));
+  const std::pair<Program, bpf_program*> all[] = {{Program::kEgress, object->progs.egress},
+                                                  {Program::kIngress, object->progs.ingress},
+                                                  {Program::kReenter, object->progs.reenter}};
+  for (const auto& [program, own] : all) {
+    const bool is_wanted = programs.empty() || programs.contains(program);
+    bpf_program__set_autoload(own, is_wanted);
+  }
+  if (const int failed = classifier__load(object); failed != 0) {
+    return from_errno("cannot load the classifier", -failed);
+  }
+  return loaded;
 }
 
 Classifier::~Classifier() { classifier__destroy(object_); }
@@ -263,6 +274,8 @@ void Classifier::set_deadline(MonotonicTime deadline) {
       .store(static_cast<__u64>(std::max<std::int64_t>(0, to_ns(deadline))),
              std::memory_order_release);
 }
+
+void Classifier::end() { set_deadline(MonotonicTime(Duration(1))); }
 
 int Classifier::program_fd(Program program) const {
   switch (program) {

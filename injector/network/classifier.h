@@ -62,10 +62,11 @@ class Classifier {
   /// Which of the object's programs.
   enum class Program { kEgress, kIngress, kReenter };
 
-  /// Loads and verifies; takes milliseconds, so a spare holder does it ahead of time.
+  /// Loads and verifies these programs, or all; takes milliseconds for each, so a spare holder does
+  /// it ahead of time, and who has none loads what it needs alone.
   /// Errors: kPermissionDenied without CAP_BPF and CAP_NET_ADMIN; kUnimplemented for a kernel
   /// without BPF.
-  static StatusOr<std::unique_ptr<Classifier>> load();
+  static StatusOr<std::unique_ptr<Classifier>> load(const std::set<Program>& programs = {});
 
   Classifier(const Classifier&) = delete;
   Classifier& operator=(const Classifier&) = delete;
@@ -89,8 +90,12 @@ class Classifier {
   /// What `reenter` does to packets: their mark, and whether they are for this host in any case.
   void set_reenter(std::uint32_t mark, bool for_this_host);
 
-  /// From then on nothing matches; the epoch itself: nothing from now on.
+  /// From then on nothing matches.
   void set_deadline(MonotonicTime deadline);
+
+  /// Nothing matches from now on. Whoever looks at the filter sees that it is past its deadline,
+  /// and does not take it for one that is yet to match.
+  void end();
 
   int program_fd(Program program) const;
 

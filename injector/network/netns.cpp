@@ -93,6 +93,14 @@ StatusOr<Fd> find_netns(std::uint64_t inode) {
                "the network namespace " + std::to_string(inode) + " is gone");
 }
 
+StatusOr<std::uint64_t> number_of(const Fd& netns) {
+  struct stat about {};
+  if (::fstat(netns.number(), &about) != 0) {
+    return from_errno("cannot read the number of a network namespace", errno);
+  }
+  return std::uint64_t{about.st_ino};
+}
+
 std::vector<std::uint64_t> other_netns() {
   const StatusOr<std::uint64_t> here = current_netns();
   std::vector<std::uint64_t> others;

@@ -19,6 +19,9 @@ StatusOr<Fd> open_netns(const std::string& name);
 /// which is mounted nowhere, and of which nobody holds an open file: it is gone.
 StatusOr<Fd> find_netns(std::uint64_t inode);
 
+/// The number of the namespace that this file is of. Errors: kInternal.
+StatusOr<std::uint64_t> number_of(const Fd& netns);
+
 /// Every namespace but the calling thread's own that is mounted or has a process in it.
 std::vector<std::uint64_t> other_netns();
 

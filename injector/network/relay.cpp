@@ -373,7 +373,7 @@ void Relay::pulse(MonotonicTime deadline) {
 void Relay::end_effect() {
   const std::lock_guard lock(deadline_mutex_);
   ended_ = true;
-  if (classifier_ != nullptr) classifier_->set_deadline(MonotonicTime{});
+  if (classifier_ != nullptr) classifier_->end();
 }
 
 void Relay::renew() {

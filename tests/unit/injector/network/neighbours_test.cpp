@@ -1,5 +1,8 @@
 #include <doctest/doctest.h>
 
+#include <memory>
+#include <thread>
+
 #include "tests/unit/injector/network/driver.h"
 
 namespace squall::support {
@@ -127,6 +130,52 @@ TEST_CASE("a fault that may match what another one matches is refused, and the o
   CHECK_THROWS_AS(Held(hosts.node, overlapping), std::runtime_error);
   CHECK(look(hosts.node, delay_fault(kOtherPort, kAsked)).code() == 0);
   CHECK(look(hosts.node, delay_fault(kPort, kAsked, v1::INGRESS)).code() == 0);
+}
+
+TEST_CASE("of many faults on one interface that end at once each removes what is its own") {
+  // More filters than the kernel tells in one message of a dump, of which it does not say whether
+  // they changed meanwhile.
+  constexpr std::uint16_t kFaults = 60;
+  TwoHosts hosts;
+  const std::vector<std::string> before = settled_fingerprint(hosts.node);
+  std::vector<std::unique_ptr<Held>> faults;
+  for (std::uint16_t i = 0; i < kFaults; ++i) {
+    auto fault =
+        std::make_unique<Held>(hosts.node, loss_fault(kPort + i, 100), std::vector<std::uint32_t>(),
+                               faults.empty() ? nullptr : faults.front().get());
+    fault->apply(std::chrono::minutes(5));
+    faults.push_back(std::move(fault));
+  }
+  std::vector<std::vector<std::string>> residue(kFaults);
+  std::vector<std::thread> threads;
+  for (std::size_t i = 0; i < kFaults; ++i) {
+    threads.emplace_back([&, i] {
+      CHECK(faults[i]->end().ok());
+      residue[i] = faults[i]->clean_up();
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  CHECK(residue == std::vector<std::vector<std::string>>(kFaults));
+  CHECK(difference(before, settled_fingerprint(hosts.node)) == "");
+}
+
+TEST_CASE("a fault that has ended makes room for the same again before it has cleaned up") {
+  TwoHosts hosts;
+  const Echo echo(hosts.node, kPort);
+  const std::vector<std::string> before = settled_fingerprint(hosts.node);
+  for (const v1::Fault& fault : {delay_fault(kPort, kAsked), loss_fault(kPort, 100)}) {
+    auto first = inject(hosts.node, fault);
+    CHECK(first->end().ok());
+    CHECK(quickest_ms(measure(hosts.client, TwoHosts::kNode4, kPort, 5)) < 20);
+    v1::Fault same = delay_fault(kPort, kAsked);
+    Held second(hosts.node, same, {}, first.get());
+    second.apply(std::chrono::minutes(5));
+    CHECK(first->clean_up() == std::vector<std::string>());
+    CHECK(quickest_ms(measure(hosts.client, TwoHosts::kNode4, kPort, 5)) > to_ms(kAsked) - 3);
+    CHECK(second.end().ok());
+    CHECK(second.clean_up() == std::vector<std::string>());
+    CHECK(difference(before, settled_fingerprint(hosts.node)) == "");
+  }
 }
 
 TEST_CASE(
