@@ -1,6 +1,6 @@
 /// \file
 /// How long a fault takes to be there and to be gone, as the node reports it (request received →
-/// applied and read back, the ledger's fsync included) and as a client on a unix socket sees it.
+/// applied and read back, the ledger's record included) and as a client on a unix socket sees it.
 #include <poll.h>
 #include <unistd.h>
 
@@ -18,8 +18,8 @@
 namespace squall::bench {
 namespace {
 
-constexpr double kInjectTarget = 2.0;
-constexpr double kEndTarget = 2.0;
+constexpr double kInjectTarget = 1.0;
+constexpr double kEndTarget = 0.3;
 
 double ms(Duration duration) { return to_ms(duration); }
 double ms(std::int64_t ns) { return static_cast<double>(ns) / 1e6; }
@@ -142,7 +142,7 @@ void measure_faults(Bench& bench) {
   v1::Fault loss = network;
   loss.mutable_network()->clear_delay();
   loss.mutable_network()->set_loss(100);
-  tell(bench.table, "network loss 100%", inject_and_revert(daemon, loss, times, kPauseMs), false);
+  tell(bench.table, "network loss 100%", inject_and_revert(daemon, loss, times, kPauseMs), true);
 
   v1::Fault cpu;
   cpu.set_for_(60'000'000'000);
