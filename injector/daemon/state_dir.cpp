@@ -1,16 +1,20 @@
 #include "injector/daemon/state_dir.h"
 
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <utility>
 
+#include "experiments/base/clock.h"
 #include "experiments/base/ids.h"
 
 namespace squall::daemon {
@@ -21,6 +25,16 @@ std::string first_line(const std::string& path) {
   std::string line;
   std::getline(file, line);
   return line;
+}
+
+/// How long a dead squalld's lock may outlive it: a child that it had forked has the lock as well,
+/// until it has become another program.
+constexpr Duration kLastChild = std::chrono::seconds(1);
+
+/// Whether no process has this pid; of none, too.
+bool is_dead(const std::string& pid) {
+  const long number = std::strtol(pid.c_str(), nullptr, 10);
+  return number <= 0 || (::kill(static_cast<pid_t>(number), 0) != 0 && errno == ESRCH);
 }
 
 bool is_state_id(const std::string& id) {
@@ -72,8 +86,13 @@ StatusOr<StateDir> StateDir::open(const std::string& path) {
   if (!dir.lock_.is_open())
     dir.lock_.reset(::open(lock.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
   if (!dir.lock_.is_open()) return from_errno(lock, errno);
-  if (::flock(dir.lock_.number(), LOCK_EX | LOCK_NB) != 0) {
-    if (errno != EWOULDBLOCK) return from_errno(lock, errno);
+  const MonotonicTime until = monotonic_now() + kLastChild;
+  while (::flock(dir.lock_.number(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK && errno != EINTR) return from_errno(lock, errno);
+    if (is_dead(first_line(lock)) && monotonic_now() < until) {
+      ::poll(nullptr, 0, 1);
+      continue;
+    }
     return error(StatusCode::kFailedPrecondition, "squalld with pid " + first_line(lock) +
                                                       " already serves the state directory " +
                                                       dir.path_);

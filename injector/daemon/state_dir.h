@@ -15,7 +15,8 @@ namespace squall::daemon {
 class StateDir {
  public:
   /// Creates the folder (mode 0700) where needed, locks it, and reads or makes its id. The lock is
-  /// held until this object or the process is gone. Errors: kFailedPrecondition naming the pid of
+  /// held until this object or the process is gone; that of a daemon that is dead, by a child that
+  /// it left, is waited for. Errors: kFailedPrecondition naming the pid of
   /// the daemon that has it; kPermissionDenied and the like.
   static StatusOr<StateDir> open(const std::string& path);
 

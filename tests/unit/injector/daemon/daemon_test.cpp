@@ -1,5 +1,7 @@
 #include <doctest/doctest.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -9,6 +11,7 @@
 #include <fstream>
 #include <set>
 #include <sstream>
+#include <thread>
 
 #include "experiments/base/ids.h"
 #include "injector/daemon/ledger.h"
@@ -526,6 +529,29 @@ TEST_CASE("a second daemon of the same state directory is refused and names the 
   CHECK(second.err() == "squalld: squalld with pid " + std::to_string(daemon.process().pid()) +
                             " already serves the state directory " + daemon.state_dir() + "\n");
   CHECK(daemon.describe().faults() == 0);
+}
+
+TEST_CASE("a state directory whose daemon is dead is waited for while a child of it has the lock") {
+  const Squalld daemon;
+  const std::string path = daemon.state_dir() + "/lock";
+  constexpr pid_t kNobody = 0x7ffffffe;
+  std::ofstream(path) << kNobody << '\n';
+  Fd childs(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+  REQUIRE(::flock(childs.number(), LOCK_EX | LOCK_NB) == 0);
+  bool opened = false;
+  std::thread next([&] { opened = StateDir::open(daemon.state_dir()).ok(); });
+  const auto files_open = [&] {
+    int open = 0;
+    std::error_code gone;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+      open += std::filesystem::read_symlink(entry.path(), gone) == path ? 1 : 0;
+    }
+    return open;
+  };
+  CHECK(support::eventually([&] { return files_open() == 2; }, kBound));
+  childs.reset();
+  next.join();
+  CHECK(opened);
 }
 
 TEST_CASE("TCP without TLS is refused") {
