@@ -54,6 +54,11 @@ class EventLog {
   MonotonicTime start_;
 };
 
+/// Adds to the log of a run that is over: `at` is now, `elapsed` what the wall clock says since its
+/// first event. A last line that was torn by a crash is removed. Nobody else writes to it
+/// meanwhile. Errors: kDataLoss where no run begins in it; else as from_errno.
+Status append_event(const std::filesystem::path& path, v1::Event event);
+
 /// Reads a log back. A last line that was torn by a crash is left out; any other bad line is an
 /// error. Errors: kNotFound; kDataLoss with the line's number.
 StatusOr<std::vector<v1::Event>> read_events(const std::filesystem::path& path);

@@ -15,6 +15,8 @@ namespace {
 constexpr int kWide = 100;
 /// Below this many columns a line of the past shows nothing.
 constexpr int kShortestSpark = 4;
+/// Of the notes that people made.
+constexpr std::size_t kMostNotes = 3;
 
 std::string fault_name(const FaultStory& fault) {
   return fault.words.empty() ? fault.kind : fault.words;
@@ -30,6 +32,7 @@ std::string bound_text(const ExpectationStory& one) {
 
 /// The dead stay dead: nothing is reverted of what is done at once.
 std::string_view over_text(const FaultStory& fault) {
+  if (fault.ended_by_hand()) return fault.end_reason;
   return fault.at_once() ? "done" : "reverted";
 }
 
@@ -46,6 +49,7 @@ class Picture {
     checks();
     faults();
     nodes();
+    notes();
     end();
     return fitted();
   }
@@ -279,7 +283,7 @@ class Picture {
     } else if (!fault.residue.empty()) {
       row.add("left behind: " + safe(fault.residue.front()), Paint::kBad);
     } else if (fault.reverted) {
-      row.add(fmt::format("{}, verified clean", over_text(fault)), Paint::kGood);
+      row.add(fmt::format("{}, verified clean", safe(over_text(fault))), Paint::kGood);
       if (!fault.evidence_words.empty()) row.add("  " + safe(fault.evidence_words), Paint::kDim);
     } else if (fault.effect_ended) {
       row.add("effect ended, verifying", Paint::kWarn);
@@ -321,6 +325,23 @@ class Picture {
       if (node.lost) say("lost: " + node.lost_reason);
       for (const std::string& refusal : node.refusals) say("refused " + refusal);
       for (const std::string& left : node.residue) say("left behind: " + left);
+    }
+  }
+
+  /// The latest; all of them are in the reports.
+  void notes() {
+    if (story_.notes.empty()) return;
+    gap();
+    const std::size_t first =
+        story_.notes.size() > kMostNotes ? story_.notes.size() - kMostNotes : 0;
+    for (std::size_t n = first; n < story_.notes.size(); ++n) {
+      const NoteStory& note = story_.notes[n];
+      put(Line()
+              .add(fmt::format(" {} ", marks_.note), Paint::kWarn)
+              .add(clock_text(note.moment.elapsed) + "  ")
+              .add(safe(note_text(note)))
+              .add("  " + safe(note.by), Paint::kDim),
+          n + 1 < story_.notes.size());
     }
   }
 
@@ -469,6 +490,8 @@ std::string plain_line(const Story& story, const v1::Event& event, const Style& 
       for (const FaultStory& one : story.faults) {
         if (one.id == told.fault() && !one.evidence_words.empty())
           words += ": " + safe(one.evidence_words);
+        if (one.id == told.fault() && one.ended_by_hand())
+          words += " (" + safe(one.end_reason) + ")";
       }
       return words;
     }
@@ -485,9 +508,10 @@ std::string plain_line(const Story& story, const v1::Event& event, const Style& 
         return no(fmt::format("{} left behind: {}", fault(told.fault()), residue(told.residue())));
       }
       const auto one = std::ranges::find(story.faults, told.fault(), &FaultStory::id);
-      return yes(fmt::format("{}, verified clean: {}",
-                             one == story.faults.end() ? "reverted" : over_text(*one),
-                             fault(told.fault())));
+      return yes(
+          fmt::format("{}, verified clean: {}",
+                      one == story.faults.end() ? std::string("reverted") : safe(over_text(*one)),
+                      fault(told.fault())));
     }
     case v1::Event::kFaultFailed: {
       const v1::FaultFailedEvent& told = event.fault_failed();
@@ -512,10 +536,14 @@ std::string plain_line(const Story& story, const v1::Event& event, const Style& 
       const std::string words = verdict_text(told.verdict()) + ": " + safe(told.sentence());
       return told.verdict() == v1::HELD ? yes(words) : no(words);
     }
+    case v1::Event::kNoted: {
+      const v1::Noted& told = event.noted();
+      const NoteStory note{{}, told.by(), told.kind(), told.text()};
+      return fmt::format("{} {} ({})", marks.note, safe(note_text(note)), safe(note.by));
+    }
     case v1::Event::kFaultEvidence:
     case v1::Event::kStepEnded:
     case v1::Event::kLoadEnded:
-    case v1::Event::kNoted:
     case v1::Event::EVENT_NOT_SET:
       break;
   }

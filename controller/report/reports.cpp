@@ -175,6 +175,14 @@ Json node_json(const NodeStory& node) {
       {"residue", node.residue},     {"changed_by_others", node.changed_by_others}};
 }
 
+Json note_json(const NoteStory& note) {
+  return {{"at", note.moment.at},
+          {"elapsed", note.moment.elapsed},
+          {"by", note.by},
+          {"kind", note.kind},
+          {"text", note.text}};
+}
+
 Json abort_json(const Story& story) {
   if (!story.abort) return nullptr;
   Json json{
@@ -370,6 +378,8 @@ std::string json_report(std::span<const v1::Event> events) {
   for (const CheckStory& check : story.checks) checks.push_back(check_json(check));
   Json nodes = Json::array();
   for (const NodeStory& node : story.nodes) nodes.push_back(node_json(node));
+  Json notes = Json::array();
+  for (const NoteStory& note : story.notes) notes.push_back(note_json(note));
   Json tags = Json::array();
   for (const std::string& tag : story.run.tags()) tags.push_back(tag);
 
@@ -412,6 +422,7 @@ std::string json_report(std::span<const v1::Event> events) {
       {"checks", std::move(checks)},
       {"faults", std::move(faults)},
       {"nodes", std::move(nodes)},
+      {"notes", std::move(notes)},
   };
   return dump_indented(json);
 }

@@ -196,6 +196,12 @@ void Story::take_attempted(const v1::Attempted& attempted) {
   }
 }
 
+void Story::take_note(NoteStory note) {
+  const auto later = std::ranges::upper_bound(
+      notes, note.moment.elapsed, {}, [](const auto& known) { return known.moment.elapsed; });
+  notes.insert(later, std::move(note));
+}
+
 void Story::take_fault(const v1::Event& event, const Moment& moment) {
   const auto acted = [&](const v1::FaultActed& told) -> FaultStory& {
     FaultStory& story = fault(told.fault(), told.node());
@@ -238,6 +244,7 @@ void Story::take_fault(const v1::Event& event, const Moment& moment) {
       story.effect_ended = moment;
       story.end_took_ms = event.fault_effect_ended().took_ms();
       story.end_reason = event.fault_effect_ended().reason();
+      story.cut_short = story.cut_short || story.ended_by_hand();
       break;
     }
     case v1::Event::kFaultReverted: {
@@ -263,7 +270,8 @@ void Story::take_fault(const v1::Event& event, const Moment& moment) {
 
 void Story::take(const v1::Event& event) {
   const Moment moment{event.at(), event.elapsed()};
-  latest = moment;
+  // What a person adds when all is over makes no run longer.
+  if (!ended || !event.has_noted()) latest = moment;
   if (!started) started = moment;
   switch (event.event_case()) {
     case v1::Event::kRunStarted:
@@ -371,6 +379,9 @@ void Story::take(const v1::Event& event) {
     case v1::Event::kFaultFailed:
       take_fault(event, moment);
       break;
+    case v1::Event::kNoted:
+      take_note({moment, event.noted().by(), event.noted().kind(), event.noted().text()});
+      break;
     case v1::Event::kHostChanged:
       break;
     case v1::Event::kNodeSettled: {
@@ -388,7 +399,7 @@ void Story::take(const v1::Event& event) {
         for (FaultStory& held : faults) {
           // What fails or is over at once has no end of its own to tell.
           const bool over = held.effect_ended || held.reverted || held.failed;
-          held.cut_short = !over;
+          held.cut_short = held.cut_short || !over;
           acting_at_abort += over ? 0 : 1;
         }
       }
@@ -400,7 +411,6 @@ void Story::take(const v1::Event& event) {
       ended = event.run_ended();
       break;
     case v1::Event::kLoadEnded:
-    case v1::Event::kNoted:
     case v1::Event::EVENT_NOT_SET:
       break;
   }
@@ -471,6 +481,11 @@ std::string phase_text(v1::Phase phase) {
     default:
       return "verdict";
   }
+}
+
+std::string note_text(const NoteStory& note) {
+  if (note.kind.empty()) return note.text;
+  return note.text.empty() ? note.kind : note.kind + ": " + note.text;
 }
 
 std::string without_metric(const std::string& observed, const std::string& expectation) {

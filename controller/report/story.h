@@ -10,6 +10,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "squall/v1/events.pb.h"
@@ -78,6 +79,9 @@ struct CheckStory {
   std::optional<double> latency_percentile_ms(double percent) const;
 };
 
+/// Of a fault that a person ended by hand, the beginning of why it ended; who it was follows.
+inline constexpr std::string_view kRevertedBy = "reverted by ";
+
 struct FaultStory {
   std::string id, node, step, kind, words;
   double lasts_ms = 0;
@@ -90,7 +94,7 @@ struct FaultStory {
   std::string failure;
   std::vector<std::string> residue;
   bool effect_seen = false;      ///< At any time: a fault may end with nothing, as it was meant to.
-  bool cut_short = false;        ///< The run was aborted while it was held.
+  bool cut_short = false;        ///< The run was aborted, or a person ended it, while it was held.
   bool acted_elsewhere = false;  ///< Another part of the same partition did.
 
   bool acted() const { return effect_seen; }
@@ -99,6 +103,7 @@ struct FaultStory {
   /// Nothing shows that it did anything, and the run's abort left it no time to.
   bool without_effect_yet() const { return applied && !failed && !acted() && cut_short; }
   bool clean() const { return reverted && residue.empty(); }
+  bool ended_by_hand() const { return end_reason.starts_with(kRevertedBy); }
   /// What is over as soon as it is done, as a kill: nothing of it can be reverted.
   bool at_once() const { return lasts_ms <= 0; }
 
@@ -130,6 +135,17 @@ struct StepStory {
   std::optional<Moment> ended;
 };
 
+/// A person's observation.
+struct NoteStory {
+  Moment moment;
+  std::string by;    ///< user@host
+  std::string kind;  ///< detected, mitigated, recovered; empty: free words.
+  std::string text;  ///< May be empty where `kind` says it.
+};
+
+/// What a note says, in one line: detected: customers are calling.
+std::string note_text(const NoteStory& note);
+
 class Story {
  public:
   Story() = default;
@@ -150,6 +166,7 @@ class Story {
   std::optional<v1::Asked> question;    ///< That waits for its answer.
   std::vector<v1::Attempted> attempts;  ///< Of the search, in their order.
   std::optional<v1::Found> answer;      ///< What it came to.
+  std::vector<NoteStory> notes;         ///< In the order of their times.
   std::optional<v1::AbortDecided> abort;
   Moment abort_at;
   std::size_t acting_at_abort = 0;  ///< Faults whose effect had not ended by then.
@@ -172,6 +189,7 @@ class Story {
   NodeStory& node(const std::string& name);
   void take_asked(const v1::CheckAsked& asked);
   void take_attempted(const v1::Attempted& attempted);
+  void take_note(NoteStory note);
   void take_fault(const v1::Event& event, const Moment& moment);
 
   std::map<std::string, std::size_t> check_index_, fault_index_, node_index_;

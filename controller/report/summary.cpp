@@ -27,6 +27,7 @@ class Summary {
     search();
     abort();
     recovery();
+    notes();
     verdict();
     if (!files.empty()) line({});
     for (const auto& [what, path] : files) {
@@ -198,7 +199,7 @@ class Summary {
         head.add("no effect", Paint::kBad);
         if (!fault.evidence_words.empty()) head.add(": " + safe(fault.evidence_words));
       } else if (!fault.acted()) {
-        head.add("none yet (aborted)");
+        head.add(fault.ended_by_hand() ? "none yet (ended by hand)" : "none yet (aborted)");
       } else {
         head.add(safe(fault.evidence_words));
       }
@@ -284,6 +285,16 @@ class Summary {
       Line row = bad(2);
       row.add(safe(check.name));
       line(dots(row).add("does not hold: " + safe(check.observed), Paint::kBad));
+    }
+  }
+
+  void notes() {
+    if (story_.notes.empty()) return;
+    title("notes");
+    for (const NoteStory& note : story_.notes) {
+      Line row = marked(2, Paint::kWarn, marks_.note);
+      row.add(clock_text(note.moment.elapsed) + "  ").add(safe(note_text(note)));
+      line(row.add("  ").add(safe(note.by), Paint::kDim), 4);
     }
   }
 
