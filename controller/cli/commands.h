@@ -9,21 +9,22 @@
 #include <string>
 #include <vector>
 
+#include "experiments/plan/by_hand.h"
 #include "experiments/plan/load.h"
 
 namespace squall::cli {
 
 /// What was written on the command line, or in the environment where it was silent.
 struct Invocation {
-  std::vector<std::string>
-      files;         ///< validate: the plans. run, plan, nodes: the first. import: or words.
-  std::string word;  ///< explain.
-  std::string markdown_folder;  ///< explain: where all pages go as Markdown; empty: nowhere.
-  std::string run;              ///< report: a run's id, or a path.
-  std::string output = "text";  ///< text or json: the result, on standard output.
-  std::string format = "text";  ///< report: text, json or junit, as `output` is to the others.
-  std::string reason;           ///< halt, resume: why, in words.
-  std::string from;             ///< import: the format, or empty.
+  std::vector<std::string> files;  ///< validate: the plans. run, plan, nodes: the first. halt,
+                                   ///< revert: where. import: or words.
+  std::string word;                ///< explain.
+  std::string markdown_folder;     ///< explain: where all pages go as Markdown; empty: nowhere.
+  std::string run;                 ///< report, note: a run's id, a path, or last.
+  std::string output = "text";     ///< text or json: the result, on standard output.
+  std::string format = "text";     ///< report: text, json or junit, as `output` is to the others.
+  std::string reason;              ///< halt, resume: why, in words.
+  std::string from;                ///< import: the format, or empty.
   std::string tls_dir;
   std::string runs_dir;  ///< Empty: `runs` in the state directory.
   std::string replay;    ///< A run's id, or its folder.
@@ -32,6 +33,10 @@ struct Invocation {
   std::string junit_file;
   std::optional<std::uint64_t> seed;
   plan::Given given;
+  plan::ByHand by_hand;  ///< inject.
+  bool all = false;      ///< revert.
+  std::string kind;      ///< note: detected, mitigated, recovered, or empty.
+  std::string text;      ///< note: what was seen.
   std::string no_input;  ///< What an `ask` comes to where nobody is to be asked: skip or fail.
 };
 
@@ -46,6 +51,9 @@ int import_experiment(const Invocation& said);
 int nodes(const Invocation& said);
 int halt(const Invocation& said);
 int resume(const Invocation& said);
+int revert(const Invocation& said);
+int inject(const Invocation& said);
+int note(const Invocation& said);
 int report(const Invocation& said);
 
 /// Exit codes that more than one command has.
@@ -59,8 +67,15 @@ inline constexpr int kInternal = 70;
 /// The folder of all runs.
 std::string runs_folder(const Invocation& said);
 
-/// Of a run that is named by its id; any other name is a path already.
+/// How the run that began last is named.
+inline constexpr const char* kLastRun = "last";
+
+/// Of a run that is named by its id, or the last one; any other name is a path already. Empty:
+/// there is no last one.
 std::filesystem::path run_folder(const Invocation& said, const std::string& named);
+
+/// Says what is wrong with the plan; none if it cannot be walked.
+std::optional<v1::Plan> load_plan(const std::string& file, const plan::Given& given);
 
 /// squall: message, on standard error.
 void complain(const std::string& message);

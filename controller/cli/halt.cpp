@@ -1,31 +1,25 @@
-// The commands that stop whole nodes, whoever's runs are on them: halt and resume.
-#include <fcntl.h>
+// The commands that end what others began: halt and resume, of whole nodes, and revert, of faults.
 #include <fmt/chrono.h>
 #include <fmt/format.h>
-#include <pwd.h>
-#include <unistd.h>
 
-#include <array>
-#include <boost/asio/co_spawn.hpp>
-#include <boost/asio/detached.hpp>
-#include <boost/asio/io_context.hpp>
-#include <cerrno>
+#include <algorithm>
+#include <boost/asio/awaitable.hpp>
 #include <chrono>
 #include <cstdio>
-#include <exception>
 #include <filesystem>
-#include <map>
-#include <set>
+#include <functional>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "controller/cli/commands.h"
-#include "controller/cli/resolved.h"
+#include "controller/cli/outside.h"
 #include "controller/fleet/grpc_node.h"
 #include "controller/fleet/local_node.h"
 #include "controller/report/reports.h"
 #include "experiments/base/diagnostic.h"
+#include "experiments/base/ids.h"
 #include "experiments/base/state.h"
-#include "experiments/plan/load.h"
 
 namespace squall::cli {
 namespace {
@@ -33,139 +27,10 @@ namespace {
 namespace asio = boost::asio;
 namespace fs = std::filesystem;
 
-/// user@host, as it will stand in logs.
-std::string who() {
-  std::array<char, 256> host{};
-  if (gethostname(host.data(), host.size() - 1) != 0) host[0] = '\0';
-  const passwd* user = getpwuid(getuid());
-  return fmt::format("{}@{}", user == nullptr ? std::to_string(getuid()) : user->pw_name,
-                     host.data());
-}
-
 std::string now() {
   return fmt::format(
       "{:%Y-%m-%dT%H:%M:%SZ}",
       fmt::gmtime(std::chrono::system_clock::to_time_t(std::chrono::system_clock::now())));
-}
-
-/// What is meant.
-struct Where {
-  std::set<std::string> addresses;
-  bool here = false;  ///< This machine: its squalld, and those that runs brought along.
-};
-
-/// Plans by their nodes, all else by its address; nothing: here. Says what is wrong.
-std::optional<Where> where(const Invocation& said) {
-  Where where;
-  where.here = said.files.empty();
-  for (const std::string& named : said.files) {
-    std::error_code failed;
-    if (!fs::is_regular_file(named, failed)) {
-      if (named.starts_with("unix:") || named.find(':') != std::string::npos) {
-        where.addresses.insert(named);
-        continue;
-      }
-      complain(escape_controls(named) + ": there is no such file, and it is no host:port either");
-      return std::nullopt;
-    }
-    std::map<std::string, v1::Node> nodes;
-    if (is_resolved(named)) {
-      const auto resolved = read_resolved(named);
-      if (!resolved.ok()) {
-        complain(escape_controls(message_of(resolved.status())));
-        return std::nullopt;
-      }
-      nodes = {resolved->plan().nodes().begin(), resolved->plan().nodes().end()};
-    } else {
-      // Whatever else is wrong with a plan, its nodes can be stopped.
-      nodes = plan::load_file(named, said.given).nodes;
-    }
-    if (nodes.empty()) {
-      complain(escape_controls(named) +
-               ": no nodes can be read from it; name their addresses, or "
-               "nothing for this machine");
-      return std::nullopt;
-    }
-    for (const auto& [name, node] : nodes) {
-      if (node.address().empty()) where.here = true;
-      if (!node.address().empty()) where.addresses.insert(node.address());
-    }
-  }
-  return where;
-}
-
-/// Those that listen here now.
-void add_here(Where& where) {
-  if (!where.here) return;
-  const fs::path state = default_state_dir();
-  std::vector<fs::path> sockets = {state / "squalld.sock"};
-  std::error_code none;
-  for (const auto& folder : fs::directory_iterator(state / fleet::kLocalFolder, none)) {
-    sockets.push_back(folder.path() / "squalld.sock");
-  }
-  for (const fs::path& socket : sockets) {
-    if (fleet::listens(socket)) where.addresses.insert("unix:" + socket.native());
-  }
-}
-
-struct Outcome {
-  std::string address;
-  Status status;
-  std::string words;
-  std::vector<std::string> residue;
-};
-
-/// All at once. `act` says what came of one.
-template <typename Act>
-std::vector<Outcome> on_all(const Where& where, const Invocation& said, Act act) {
-  std::vector<Outcome> outcomes;
-  std::optional<fleet::Credentials> credentials;
-  Status unfit;
-  if (!said.tls_dir.empty()) {
-    auto read = fleet::read_credentials(said.tls_dir);
-    if (read.ok()) credentials = *std::move(read);
-    if (!read.ok()) unfit = in_context("--tls-dir", read.status());
-  }
-  for (const std::string& address : where.addresses) outcomes.push_back({address, ok(), "", {}});
-  asio::io_context loop{1};
-  std::vector<std::unique_ptr<fleet::Latch>> latches;
-  for (Outcome& outcome : outcomes) {
-    const bool local = outcome.address.starts_with("unix:");
-    if (!local && !credentials) {
-      outcome.status = unfit.ok() ? error(StatusCode::kInvalidArgument,
-                                          "over TCP it takes mTLS: name the folder with ca.pem, "
-                                          "cert.pem and key.pem by --tls-dir")
-                                  : unfit;
-      continue;
-    }
-    latches.push_back(fleet::make_latch(outcome.address, local ? std::nullopt : credentials));
-    asio::co_spawn(loop, act(*latches.back(), outcome),
-                   [&outcome](const std::exception_ptr& thrown) {
-                     if (thrown)
-                       outcome.status = error(StatusCode::kInternal, "a fault of squall's own");
-                   });
-  }
-  loop.run();
-  return outcomes;
-}
-
-int tell(const std::vector<Outcome>& outcomes) {
-  bool reached = true;
-  bool clean = true;
-  for (const Outcome& outcome : outcomes) {
-    if (!outcome.status.ok()) {
-      complain(escape_controls(fmt::format("{}: {}", outcome.address, message_of(outcome.status))));
-      reached = false;
-      continue;
-    }
-    std::printf("%s: %s\n", escape_controls(outcome.address).c_str(),
-                escape_controls(outcome.words).c_str());
-    for (const std::string& line : outcome.residue) {
-      complain(escape_controls(fmt::format("{}: left behind: {}", outcome.address, line)));
-      clean = false;
-    }
-  }
-  return !clean ? kResidue : reached ? kSuccess : kUnreachable;
 }
 
 asio::awaitable<void> halt_one(fleet::Latch& latch, Outcome& outcome, v1::HaltRequest request) {
@@ -190,10 +55,22 @@ asio::awaitable<void> resume_one(fleet::Latch& latch, Outcome& outcome, v1::Resu
                                     reply->was().at(), reply->was().reason());
 }
 
+asio::awaitable<void> revert_one(fleet::Latch& latch, Outcome& outcome, v1::RevertRequest request) {
+  const bool all = request.fault().empty();
+  const auto reply = co_await latch.revert(std::move(request));
+  outcome.status = reply.status();
+  if (!reply.ok()) co_return;
+  outcome.words = !all                   ? "reverted"
+                  : reply->faults() == 0 ? "no fault is held there"
+                                         : fmt::format("{} fault{} reverted", reply->faults(),
+                                                       reply->faults() == 1 ? "" : "s");
+  outcome.residue.assign(reply->residue().begin(), reply->residue().end());
+}
+
 }  // namespace
 
 int halt(const Invocation& said) {
-  auto meant = where(said);
+  auto meant = where(said.files, said.given);
   if (!meant) return kRefused;
   const std::string reason = said.reason.empty() ? "stopped by hand" : said.reason;
   // Before anybody looks who is there, so that no run begins in between.
@@ -211,7 +88,7 @@ int halt(const Invocation& said) {
   v1::HaltRequest request;
   request.set_by(who());
   request.set_reason(reason);
-  const int code = tell(on_all(*meant, said, [&](fleet::Latch& latch, Outcome& outcome) {
+  const int code = tell(on_all(*meant, said.tls_dir, [&](fleet::Latch& latch, Outcome& outcome) {
     return halt_one(latch, outcome, request);
   }));
   if (!meant->here) return code;
@@ -222,13 +99,13 @@ int halt(const Invocation& said) {
 }
 
 int resume(const Invocation& said) {
-  auto meant = where(said);
+  auto meant = where(said.files, said.given);
   if (!meant) return kRefused;
   add_here(*meant);
   v1::ResumeRequest request;
   request.set_by(who());
   request.set_reason(said.reason);
-  const int code = tell(on_all(*meant, said, [&](fleet::Latch& latch, Outcome& outcome) {
+  const int code = tell(on_all(*meant, said.tls_dir, [&](fleet::Latch& latch, Outcome& outcome) {
     return resume_one(latch, outcome, request);
   }));
   if (!meant->here) return code;
@@ -248,6 +125,51 @@ int resume(const Invocation& said) {
   }
   std::puts(was ? "this machine: goes on" : "this machine: was not halted");
   return code;
+}
+
+int revert(const Invocation& said) {
+  std::vector<std::string> named = said.files;
+  v1::RevertRequest request;
+  request.set_by(who());
+  if (!said.all) {
+    if (named.empty() || !is_fault_id(named.front())) {
+      complain((named.empty() ? "which fault?"
+                              : escape_controls(named.front()) +
+                                    " is no fault's id, which is 12 of a-z and 2-7;") +
+               " `squall nodes` tells what is held; --all ends all of it");
+      return kRefused;
+    }
+    request.set_fault(named.front());
+    named.erase(named.begin());
+  }
+  auto meant = where(named, said.given);
+  if (!meant) return kRefused;
+  add_here(*meant);
+  auto outcomes = on_all(*meant, said.tls_dir, [&](fleet::Latch& latch, Outcome& outcome) {
+    return revert_one(latch, outcome, request);
+  });
+  if (said.all) {
+    if (outcomes.empty()) std::puts("this machine: no squalld runs here, and no run goes on");
+    return tell(outcomes);
+  }
+  // One node at most has it; what the others are like is then beside the point.
+  const std::size_t asked = outcomes.size();
+  const auto has_it = [](const Outcome& outcome) { return outcome.status.ok(); };
+  if (std::any_of(outcomes.begin(), outcomes.end(), has_it)) {
+    std::erase_if(outcomes, std::not_fn(has_it));
+    return tell(outcomes);
+  }
+  std::erase_if(outcomes, [](const Outcome& outcome) {
+    return outcome.status.code() == StatusCode::kNotFound;
+  });
+  tell(outcomes);
+  complain(
+      fmt::format("no fault {} is held on {}; it may be over: `squall nodes` tells what is held",
+                  request.fault(),
+                  asked == 0   ? "this machine, where no squalld runs"
+                  : asked == 1 ? "the node that was asked"
+                               : fmt::format("the {} nodes that were asked", asked)));
+  return outcomes.empty() ? kNo : kUnreachable;
 }
 
 }  // namespace squall::cli

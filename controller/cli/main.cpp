@@ -9,6 +9,7 @@
 #include <iostream>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <vector>
 
 #include "controller/cli/commands.h"
@@ -140,14 +141,100 @@ void declare_resume(CLI::App& app, Invocation& said) {
   app.get_option("--reason")->required();
 }
 
+void declare_revert(CLI::App& app, Invocation& said) {
+  app.add_option("fault", said.files,
+                 "its id; then where, as `halt` takes it: plans, addresses, or without any this "
+                 "machine")
+      ->type_name("ID [PLAN|ADDRESS]");
+  app.add_flag("--all", said.all, "every fault that is held there; then no id is given");
+  add_tls(app, said);
+  add_params(app, said);
+}
+
+/// Each --expect is of the --check before it.
+void add_checks(CLI::App& app, Invocation& said) {
+  app.add_option_function<std::string>(
+         "--check",
+         [&said](const std::string& text) {
+           said.by_hand.checks.push_back({text, {}});
+         },
+         "what must hold, as in a plan: http: {url: ...}; once for each check")
+      ->type_name("CHECK")
+      ->allow_extra_args(false)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeLast)
+      ->trigger_on_parse();
+  app.add_option_function<std::string>(
+         "--expect",
+         [&said](const std::string& text) {
+           if (said.by_hand.checks.empty()) {
+             throw CLI::ValidationError("--expect", "belongs to the --check before it");
+           }
+           said.by_hand.checks.back().expect.push_back(text);
+         },
+         "of the --check before it: status == 200; once for each")
+      ->type_name("EXPECTATION")
+      ->allow_extra_args(false)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeLast)
+      ->trigger_on_parse();
+}
+
+void declare_inject(CLI::App& app, Invocation& said) {
+  app.add_option("fault", said.files,
+                 "as in a plan: its kind and its fields, and what else a step has")
+      ->required()
+      ->type_name("FAULT");
+  app.add_option("--for", said.by_hand.lasts, "how long it lasts")->type_name("DURATION");
+  app.add_option("--on", said.by_hand.on,
+                 "which nodes: one's name, or labels as role=web,zone=a; without it, the only one")
+      ->type_name("NODE|LABELS");
+  CLI::Option* const plan =
+      app.add_option("--plan", said.by_hand.plan_file,
+                     "whose nodes, steady state, environment, lease and recovery hold")
+          ->type_name("FILE");
+  app.add_option("--node", said.by_hand.nodes,
+                 "an address of a squalld; once for each (default: this machine)")
+      ->type_name("ADDRESS")
+      ->allow_extra_args(false)
+      ->excludes(plan);
+  add_checks(app, said);
+  app.add_flag("--unobserved", said.given.unobserved, "inject it though nothing is checked");
+  add_output(app, said);
+  add_tls(app, said);
+  add_runs(app, said);
+  add_seed(app, said);
+  add_params(app, said);
+}
+
+void declare_note(CLI::App& app, Invocation& said) {
+  app.add_option("run", said.run, "a run's id or its folder, or `last`")
+      ->required()
+      ->type_name("RUN");
+  app.add_option("text", said.text, "what was seen, in words")->type_name("TEXT");
+  CLI::Option* const kind =
+      app.add_option("--kind", said.kind, "what it says of the run, besides its words")
+          ->check(CLI::IsMember({"detected", "mitigated", "recovered"}))
+          ->type_name("KIND");
+  std::vector<CLI::Option*> flags = {kind};
+  for (const auto& [name, word, help] :
+       {std::tuple{"--detected", "detected", "somebody, or an alarm, has noticed"},
+        std::tuple{"--mitigated", "mitigated", "customers no longer feel it"},
+        std::tuple{"--recovered", "recovered", "all is as it was"}}) {
+    CLI::Option* const flag = app.add_flag_callback(
+        name, [&said, said_word = word] { said.kind = said_word; }, help);
+    for (CLI::Option* other : flags) flag->excludes(other);
+    flags.push_back(flag);
+  }
+  add_runs(app, said);
+}
+
 void declare_nodes(CLI::App& app, Invocation& said) {
-  add_plan(app, said);
+  add_plan(app, said)->required(false)->expected(0, 1);
   add_output(app, said);
   add_tls(app, said);
 }
 
 void declare_report(CLI::App& app, Invocation& said) {
-  app.add_option("run", said.run, "a run's id, its folder or its log")
+  app.add_option("run", said.run, "a run's id, its folder or its log, or `last`")
       ->required()
       ->type_name("RUN");
   app.add_option("-o,--output,--format", said.format,
@@ -176,6 +263,17 @@ constexpr const char* kAboutRuns =
     "   70  Squall's own mistake; or it held, but its log or a report could not be written\n"
     "  130  interrupted: stopped by a person; everything was reverted\n";
 
+constexpr const char* kAboutNotes =
+    "While the run goes on, the note is in its live view at once; afterwards it is added to its "
+    "log.\n"
+    "Every report of the run tells it at its time.\n"
+    "\nExit codes: 0 noted; 2 an argument is wrong, or there is no such run; 4 the run does not "
+    "take it.\n";
+
+constexpr const char* kAboutInject =
+    "It is a run of one step: with a lease, a log, a live view and reports as any other, and with\n"
+    "the exit codes of `squall run`. q, Ctrl-C, `squall revert` and `squall halt` end it.\n";
+
 constexpr const char* kAboutImport =
     "The plan goes to standard output, with a comment at each thing that did not map, and why.\n"
     "\nExit codes:\n"
@@ -192,13 +290,19 @@ struct Command {
   int (*call)(const Invocation&);
 };
 
-constexpr std::array<Command, 11> kCommands = {{
+constexpr std::array<Command, 14> kCommands = {{
     {"run", "walk a plan: prove the steady state, inject, watch, revert, prove recovery",
      "  squall run examples/quickstart.yaml\n"
      "  squall run plan.yaml --tls-dir ~/.squall/tls --seed 42\n"
      "  squall run plan.yaml --set delay=300ms -o json > result.json\n"
      "  squall run --replay 20261122-071549-k3x9\n",
      kAboutRuns, declare_run, run_plan},
+    {"inject", "raise one fault by hand, under the lease, the checks and the log of a run",
+     "  squall inject 'network: {delay: 200ms, to: {ports: [5432]}}' --for 60s \\\n"
+     "      --check 'http: {url: \"http://127.0.0.1:8080/\"}' --expect 'status == 200'\n"
+     "  squall inject 'cpu: {load: 80%}' --on role=web --for 1m --plan plan.yaml\n"
+     "  squall inject 'kill: {process: {name: nginx}, pick: 1}' --unobserved\n",
+     kAboutInject, declare_inject, inject},
     {"plan", "show what a run would do, on the real nodes; changes nothing",
      "  squall plan plan.yaml --tls-dir ~/.squall/tls\n"
      "  squall plan plan.yaml --set delay=300ms --out friday.json && squall run friday.json\n",
@@ -223,8 +327,17 @@ constexpr std::array<Command, 11> kCommands = {{
      "  squall import experiment.json > plan.yaml\n"
      "  squall import --from pumba -- netem --duration 5m delay --time 3000 web\n",
      kAboutImport, declare_import, import_experiment},
-    {"nodes", "reach a plan's nodes and say what they are",
-     "  squall nodes plan.yaml --tls-dir ~/.squall/tls\n", "", declare_nodes, nodes},
+    {"nodes", "say what nodes are, and which faults they hold",
+     "  squall nodes                                      this machine\n"
+     "  squall nodes plan.yaml --tls-dir ~/.squall/tls\n",
+     "", declare_nodes, nodes},
+    {"revert", "end one fault, or all that nodes hold; their runs go on, and more may begin",
+     "  squall nodes\n"
+     "  squall revert k3x9mq7a2bcd\n"
+     "  squall revert --all plan.yaml --tls-dir ~/.squall/tls\n",
+     "Exit codes: 0 nothing of it is left; 1 no such fault is held; 2 an argument is wrong; 4 a "
+     "node is\nnot reached; 5 something is left behind.\n",
+     declare_revert, revert},
     {"halt",
      "stop every run and revert every fault on whole nodes; nothing begins there until resume",
      "  squall halt\n"
@@ -236,6 +349,10 @@ constexpr std::array<Command, 11> kCommands = {{
      declare_halt, halt},
     {"resume", "let runs begin again on nodes that were halted",
      "  squall resume --reason 'found and mended'\n", "", declare_resume, resume},
+    {"note", "put what a person sees into a run's log, with its time",
+     "  squall note last --detected 'the pager went off'\n"
+     "  squall note 20261122-071549-k3x9 'the dashboard shows old prices'\n",
+     kAboutNotes, declare_note, note},
     {"report", "tell a run again from its log",
      "  squall report 20261122-071549-k3x9\n"
      "  squall report 20261122-071549-k3x9 -o junit > junit.xml\n",

@@ -1,4 +1,4 @@
-// The commands that contact nodes: run, plan and nodes.
+// The commands that walk a plan, or show what that would be: run, inject and plan.
 #include <fmt/format.h>
 #include <signal.h>
 #include <unistd.h>
@@ -26,6 +26,7 @@
 
 #include "controller/cli/commands.h"
 #include "controller/cli/keys.h"
+#include "controller/cli/notes.h"
 #include "controller/cli/outline.h"
 #include "controller/cli/resolved.h"
 #include "controller/fleet/fleet.h"
@@ -58,9 +59,8 @@ void print(const std::string& text) {
   std::fflush(stdout);
 }
 
-/// Says what is wrong with the plan; none if it cannot be walked.
-std::optional<v1::Plan> load_plan(const std::string& file, const plan::Given& given) {
-  plan::Loaded loaded = plan::load_file(file, given);
+/// Shows them, and takes the plan that is right.
+std::optional<v1::Plan> taken(plan::Loaded loaded) {
   const std::string text =
       format_diagnostics(loaded.diagnostics, report::style_of(STDERR_FILENO).colour);
   std::fwrite(text.data(), 1, text.size(), stderr);
@@ -322,15 +322,12 @@ bool is_as_it_was(Session& session, const Chosen& chosen) {
   return false;
 }
 
-}  // namespace
-
-int run_plan(const Invocation& said) {
-  const auto chosen = choose(said);
-  if (!chosen) return kRefused;
-  const v1::Plan& plan = chosen->resolved.plan();
-  const std::string& file = chosen->resolved.file();
+/// The whole of a run, whoever chose what is walked. Returns the exit code.
+int walk(const Invocation& said, const Chosen& chosen) {
+  const v1::Plan& plan = chosen.resolved.plan();
+  const std::string& file = chosen.resolved.file();
   Session session;
-  if (!make_nodes(chosen->resolved, said, session)) return kRefused;
+  if (!make_nodes(chosen.resolved, said, session)) return kRefused;
 
   if (asks(plan.method()) && said.no_input.empty() && !Keys::take()) {
     complain(
@@ -343,7 +340,7 @@ int run_plan(const Invocation& said) {
     complain(message_of(prepared) + "; nothing was started");
     return kRefused;
   }
-  if (!is_as_it_was(session, *chosen)) return kRefused;
+  if (!is_as_it_was(session, chosen)) return kRefused;
   const std::string id = new_run_id();
   const fs::path folder = fs::path(runs_folder(said)) / id;
   auto log = report::EventLog::create(folder);
@@ -351,7 +348,7 @@ int run_plan(const Invocation& said) {
     complain(message_of(log.status()) + "; --runs-dir names another place for runs");
     return kRefused;
   }
-  v1::ResolvedPlan kept_plan = chosen->resolved;
+  v1::ResolvedPlan kept_plan = chosen.resolved;
   kept_plan.clear_world();
   const Status plan_kept = write_resolved(folder / "plan.json", kept_plan);
   if (!plan_kept.ok()) complain("it cannot be walked again: " + message_of(plan_kept));
@@ -365,9 +362,9 @@ int run_plan(const Invocation& said) {
   parts.plan = plan;
   parts.run = id;
   parts.file = file;
-  parts.seed = chosen->resolved.seed();
+  parts.seed = chosen.resolved.seed();
   parts.version = SQUALL_VERSION;
-  parts.schedule = chosen->schedule;
+  parts.schedule = chosen.schedule;
   parts.nodes = pointers_to(session.nodes);
   parts.make_check = checks::make_check;
   parts.make_load = [&folder](const v1::Load& load) { return load::make_load(load, folder); };
@@ -392,7 +389,7 @@ int run_plan(const Invocation& said) {
       },
       style.live || asks(plan.method()));
 
-  const auto walk = [&]() -> asio::awaitable<void> {
+  const auto work = [&]() -> asio::awaitable<void> {
     session.ended = co_await engine.run();
     session.over = true;
     if (!session.in_haste) co_await close_all(session.nodes);
@@ -401,7 +398,7 @@ int run_plan(const Invocation& said) {
     session.loop.stop();
   };
   std::string thrown;
-  asio::co_spawn(session.loop, walk(), [&](const std::exception_ptr& failed) {
+  asio::co_spawn(session.loop, work(), [&](const std::exception_ptr& failed) {
     if (!failed) return;
     try {
       std::rethrow_exception(failed);
@@ -410,6 +407,12 @@ int run_plan(const Invocation& said) {
     }
     session.loop.stop();
   });
+  auto notes = NoteTaker::start(session.loop, folder, [&](v1::Noted noted) {
+    v1::Event event;
+    *event.mutable_noted() = std::move(noted);
+    (*log)->write(std::move(event));
+  });
+  if (!notes.ok()) complain("no notes can be taken: " + message_of(notes.status()));
   if (style.live) {
     asio::co_spawn(session.loop, tick(*screen, session.done, session.wake), asio::detached);
   }
@@ -438,106 +441,54 @@ int run_plan(const Invocation& said) {
   // What was found is told all the same; but nobody may take for good a run that is not on record.
   int code = static_cast<int>(session.ended.exit_code());
   if (code == kSuccess && !kept) code = kInternal;
-  if (!events.empty() && events.back().has_run_ended())
-    events.back().mutable_run_ended()->set_exit_code(static_cast<std::uint32_t>(code));
+  for (v1::Event& event : events) {
+    if (!event.has_run_ended()) continue;
+    event.mutable_run_ended()->set_exit_code(static_cast<std::uint32_t>(code));
+  }
   print(said.output == "json"
             ? report::json_report(events)
             : report::text_report(events, report::style_of(STDOUT_FILENO), files));
   if (session.in_haste) {
     // No destructor may wait for a node that does not answer. A private daemon is told by its
     // parent's death, and reverts.
+    if (notes.ok()) notes->reset();
     std::fflush(nullptr);
     std::_Exit(code);
   }
   return code;
 }
 
-namespace {
-
-/// One node as `squall nodes` tells it.
-struct Line {
-  std::string name;
-  std::string address;
-  Status reached;
-  v1::Description description;
-};
-
-asio::awaitable<void> reach_all(const Nodes& nodes, std::vector<Line>& lines) {
-  std::size_t waiting = nodes.size();
-  fleet::Wake changed;
-  const auto executor = co_await asio::this_coro::executor;
-  for (std::size_t n = 0; n < nodes.size(); ++n) {
-    asio::co_spawn(executor, nodes[n]->connect(),
-                   [&, n](const std::exception_ptr& failed, StatusOr<v1::Description> described) {
-                     Line& line = lines[n];
-                     if (failed) {
-                       line.reached = error(StatusCode::kInternal, "a fault of squall's own");
-                     } else if (described.ok()) {
-                       line.description = *std::move(described);
-                     } else {
-                       line.reached = described.status();
-                     }
-                     line.address = nodes[n]->address();
-                     --waiting;
-                     changed.notify();
-                   });
-  }
-  while (waiting > 0) {
-    const bool going = co_await changed.wait();
-    if (!going) co_return;
-  }
-  co_await close_all(nodes);
-}
-
-std::string table_of(const std::vector<Line>& lines) {
-  std::vector<std::array<std::string, 6>> rows = {
-      {"NAME", "ADDRESS", "VERSION", "KERNEL", "DELAYS BY", "FAULTS HELD"}};
-  for (const Line& line : lines) {
-    if (!line.reached.ok()) {
-      rows.push_back({line.name, line.address, "-", "-", "-", "-"});
-      continue;
-    }
-    const v1::Description& is = line.description;
-    rows.push_back({line.name, line.address, is.version(), is.kernel(),
-                    is.netem() ? "netem" : "relay", fmt::format("{}", is.faults())});
-  }
-  std::array<std::size_t, 6> widths{};
-  for (const auto& row : rows) {
-    for (std::size_t n = 0; n < row.size(); ++n) widths[n] = std::max(widths[n], row[n].size());
-  }
-  std::string text;
-  for (const auto& row : rows) {
-    std::string told;
-    for (std::size_t n = 0; n < row.size(); ++n) {
-      told += fmt::format("{:<{}}  ", escape_controls(row[n]), widths[n]);
-    }
-    text += told.substr(0, told.find_last_not_of(' ') + 1) + "\n";
-  }
-  return text;
-}
-
-std::string json_of(const std::vector<Line>& lines) {
-  nlohmann::ordered_json list = nlohmann::ordered_json::array();
-  for (const Line& line : lines) {
-    nlohmann::ordered_json one = {{"name", line.name}, {"address", line.address}};
-    one["reached"] = line.reached.ok();
-    if (line.reached.ok()) {
-      const v1::Description& is = line.description;
-      one["version"] = is.version();
-      one["kernel"] = is.kernel();
-      one["netem"] = is.netem();
-      one["kinds"] = std::vector<std::string>(is.kinds().begin(), is.kinds().end());
-      one["faults"] = is.faults();
-    } else {
-      one["error"] = message_of(line.reached);
-    }
-    list.push_back(std::move(one));
-  }
-  const nlohmann::ordered_json json = {{"nodes", std::move(list)}};
-  return json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
-}
-
 }  // namespace
+
+std::optional<v1::Plan> load_plan(const std::string& file, const plan::Given& given) {
+  return taken(plan::load_file(file, given));
+}
+
+int run_plan(const Invocation& said) {
+  const auto chosen = choose(said);
+  return chosen ? walk(said, *chosen) : kRefused;
+}
+
+int inject(const Invocation& said) {
+  plan::ByHand by_hand = said.by_hand;
+  // network '{delay: 200ms}' is what 'network: {delay: 200ms}' is.
+  by_hand.fault = said.files.front();
+  if (said.files.size() > 1 && by_hand.fault.find(':') == by_hand.fault.npos) by_hand.fault += ":";
+  for (std::size_t n = 1; n < said.files.size(); ++n) by_hand.fault += " " + said.files[n];
+  auto plan = taken(plan::load_by_hand(by_hand, said.given));
+  if (!plan) return kRefused;
+  Chosen chosen;
+  chosen.resolved.set_file("inject");
+  chosen.resolved.set_seed(said.seed ? *said.seed : draw_seed());
+  *chosen.resolved.mutable_plan() = *std::move(plan);
+  auto schedule = run::make_schedule(chosen.resolved.plan(), chosen.resolved.seed());
+  if (!schedule.ok()) {
+    complain("inject: " + message_of(schedule.status()));
+    return kRefused;
+  }
+  chosen.schedule = *std::move(schedule);
+  return walk(said, chosen);
+}
 
 int plan(const Invocation& said) {
   if (!said.out_file.empty() && fs::exists(said.out_file) && !is_resolved(said.out_file)) {
@@ -572,35 +523,6 @@ int plan(const Invocation& said) {
     return kInternal;
   }
   return kSuccess;
-}
-
-int nodes(const Invocation& said) {
-  // Who only asks for the nodes injects nothing that a check would have to see.
-  plan::Given given = said.given;
-  given.unobserved = true;
-  const auto plan = load_plan(said.files.front(), given);
-  if (!plan) return kRefused;
-  Session session;
-  fleet::Options options;
-  options.tls_dir = said.tls_dir;
-  auto made = fleet::make_nodes(*plan, options);
-  if (!made.ok()) {
-    complain(said.files.front() + ": " + message_of(made.status()));
-    return kRefused;
-  }
-  session.nodes = *std::move(made);
-  std::vector<Line> lines;
-  for (const auto& node : session.nodes) lines.push_back({node->name(), "", ok(), {}});
-  asio::co_spawn(session.loop, reach_all(session.nodes, lines), asio::detached);
-  session.loop.run();
-  print(said.output == "json" ? json_of(lines) : table_of(lines));
-  bool all = true;
-  for (const Line& line : lines) {
-    if (line.reached.ok()) continue;
-    all = false;
-    complain(fmt::format("node {}: {}", line.name, message_of(line.reached)));
-  }
-  return all ? kSuccess : kUnreachable;
 }
 
 }  // namespace squall::cli

@@ -95,6 +95,25 @@ int write_reference(const fs::path& folder) {
   return kSuccess;
 }
 
+/// The one that began last; empty where there is none. Ids are sorted by time, to the second.
+fs::path last_run(const fs::path& runs) {
+  std::error_code failed;
+  fs::path last;
+  fs::file_time_type when;
+  for (const auto& entry : fs::directory_iterator(runs, failed)) {
+    const std::string name = entry.path().filename().string();
+    if (!is_run_id(name) || !fs::exists(entry.path() / "events.jsonl", failed)) continue;
+    const auto changed = entry.last_write_time(failed);
+    const std::string_view second = std::string_view(name).substr(0, name.rfind('-'));
+    const std::string known = last.filename().string();
+    const std::string_view latest = std::string_view(known).substr(0, known.rfind('-'));
+    if (!last.empty() && (second < latest || (second == latest && changed < when))) continue;
+    last = entry.path();
+    when = changed;
+  }
+  return last;
+}
+
 }  // namespace
 
 std::string runs_folder(const Invocation& said) {
@@ -103,6 +122,7 @@ std::string runs_folder(const Invocation& said) {
 
 fs::path run_folder(const Invocation& said, const std::string& named) {
   std::error_code failed;
+  if (named == kLastRun && !fs::exists(named, failed)) return last_run(runs_folder(said));
   if (!is_run_id(named) || fs::exists(named, failed)) return named;
   return fs::path(runs_folder(said)) / named;
 }
@@ -212,6 +232,10 @@ int import_experiment(const Invocation& said) {
 }
 
 int report(const Invocation& said) {
+  if (run_folder(said, said.run).empty()) {
+    complain("there is no run yet in " + runs_folder(said));
+    return kRefused;
+  }
   const fs::path log = log_of(said);
   const auto events = report::read_events(log);
   if (!events.ok()) {

@@ -348,6 +348,18 @@ class GrpcNode final : public Node, public Latch {
     co_return description;
   }
 
+  asio::awaitable<StatusOr<v1::Description>> describe() override { co_return co_await connect(); }
+
+  asio::awaitable<StatusOr<v1::RevertReply>> revert(v1::RevertRequest request) override {
+    const auto described = co_await connect();
+    if (!described.ok()) co_return described.status();
+    v1::RevertReply reply;
+    const grpc::Status status =
+        co_await ask(&Stub::PrepareAsyncRevert, std::move(request), kHaltWithin, reply);
+    if (!status.ok()) co_return in_context(address_, from_grpc(status));
+    co_return reply;
+  }
+
   asio::awaitable<StatusOr<v1::HaltReply>> halt(v1::HaltRequest request) override {
     const auto described = co_await connect();
     if (!described.ok()) co_return described.status();

@@ -25,14 +25,21 @@ StatusOr<Credentials> read_credentials(const std::string& folder);
 std::unique_ptr<Node> make_grpc_node(std::string name, std::string address,
                                      std::optional<Credentials> credentials);
 
-/// Stops a node as a whole, whoever's runs are on it, and lets it go on. To be used on the loop
-/// that first awaits it.
+/// A node from outside any run: what it holds, whoever's, and its end. To be used on the loop that
+/// first awaits it.
 class Latch {
  public:
   Latch() = default;
   Latch(const Latch&) = delete;
   Latch& operator=(const Latch&) = delete;
   virtual ~Latch() = default;
+
+  /// Errors: as Node::connect().
+  virtual boost::asio::awaitable<StatusOr<v1::Description>> describe() = 0;
+
+  /// Ends one fault, or all; answered when they are gone. Errors: kNotFound where it is not held
+  /// there.
+  virtual boost::asio::awaitable<StatusOr<v1::RevertReply>> revert(v1::RevertRequest request) = 0;
 
   /// Answered when no fault is left there. Errors: as Node::connect().
   virtual boost::asio::awaitable<StatusOr<v1::HaltReply>> halt(v1::HaltRequest request) = 0;

@@ -19,6 +19,7 @@
 
 #include "controller/fleet/wake.h"
 #include "controller/run/loads.h"
+#include "controller/report/story.h"
 #include "controller/run/preflight.h"
 #include "controller/run/together.h"
 #include "controller/run/verdict.h"
@@ -62,6 +63,16 @@ const char* in_words(v1::EndReason reason) {
     default:
       return "unknown";
   }
+}
+
+/// Whether a person ended it, from outside its run.
+bool is_by_hand(const v1::FaultEnded& ended) {
+  return ended.reason() == v1::RELEASED && !ended.by().empty();
+}
+
+std::string reason_of(const v1::FaultEnded& ended) {
+  return is_by_hand(ended) ? std::string(report::kRevertedBy) + ended.by()
+                           : in_words(ended.reason());
 }
 
 /// Of host:port; none for a unix socket, or for the node that squall runs on.
@@ -804,11 +815,13 @@ class Engine::Run {
     } else if (event.has_effect_ended()) {
       if (event.effect_ended().has_evidence()) note(held, event.effect_ended().evidence());
       fill(*told.mutable_fault_effect_ended(), site, held, event.effect_ended().took(),
-           in_words(event.effect_ended().reason()));
+           reason_of(event.effect_ended()));
       parts_.tell(std::move(told));
       const auto reason = event.effect_ended().reason();
       const bool too_soon =
           !held.told_to_end && reason != v1::DURATION_OVER && reason != v1::RELEASED;
+      // It was not given its time: what it showed until then says nothing.
+      if (is_by_hand(event.effect_ended())) held.effect = held.progress->effect = true;
       effect_ended(site, held, too_soon ? in_words(reason) : "");
     } else if (event.has_host_changed()) {
       on_host_changed(site, held, event.host_changed());

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "experiments/base/status.h"
-#include "squall/v1/faults.pb.h"
+#include "experiments/plan/words.h"
 
 namespace squall::plan {
 
@@ -30,12 +30,5 @@ Handwritten read_handwritten(const std::filesystem::path& docs);
 /// The same pages as Markdown, and an index: file names to texts, for a folder below docs/. Each
 /// leads on to what is written by hand about its word.
 std::map<std::string, std::string> reference(const Handwritten& handwritten);
-
-/// A fault in a few words for screens and reports, from its set fields: network delay 300ms to
-/// ports 5432.
-std::string in_words(const v1::Fault& fault);
-
-/// What was shown for it: 412 packets matched.
-std::string in_words(const v1::Evidence& evidence);
 
 }  // namespace squall::plan

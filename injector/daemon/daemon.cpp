@@ -196,6 +196,8 @@ Status serve(const Options& options) {
   Journal journal(loop, *std::move(ledger));
   Node node(loop, holders, journal, std::move(facts));
   StatusOr<std::unique_ptr<Server>> server = Server::start(loop, node, listen, [&] {
+    description.clear_held();
+    for (v1::HeldFault& fault : node.held()) *description.add_held() = std::move(fault);
     description.set_faults(node.faults());
     description.clear_halted();
     if (node.halted()) *description.mutable_halted() = to_message(*node.halted());

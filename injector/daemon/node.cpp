@@ -16,6 +16,7 @@
 #include "experiments/base/units.h"
 #include "experiments/fault/fault.h"
 #include "experiments/plan/load.h"
+#include "experiments/plan/words.h"
 #include "injector/daemon/log.h"
 
 namespace squall::daemon {
@@ -34,6 +35,8 @@ constexpr Duration kReadPatience = std::chrono::seconds(10);
 constexpr Duration kResolveEvery = std::chrono::seconds(5);
 /// No holder is given less than this to end its effect, however short the lease.
 constexpr Duration kEndPatience = std::chrono::seconds(2);
+/// Of a person's name, in bytes.
+constexpr std::size_t kLongestName = 256;
 
 /// Whether a line of a fingerprint bears a fault's id: a device in its name, what has attributes,
 /// such as a filter, in their bytes, which are written as hexadecimal digits.
@@ -129,7 +132,9 @@ struct Node::HeldFault {
   State state = State::kStarting;
   std::unique_ptr<HolderProcess> holder;
   MonotonicTime arrived;
+  std::optional<MonotonicTime> applied_at;
   std::optional<MonotonicTime> revert_asked;
+  std::string reverted_by;  // where that was not its run
   google::protobuf::RepeatedPtrField<v1::Undo> undos;
   bool journaled = false;
   bool applied = false;
@@ -139,8 +144,9 @@ struct Node::HeldFault {
   std::optional<Status> failure;
   std::vector<std::string> residue;
   std::vector<v1::LeaseEvent> answers;  // told again if the request is repeated
-  Hosts hosts;                          // what the names in it stand for
-  bool hosts_changed = false;           // and the holder does not know yet
+  std::vector<std::function<void()>> when_gone;
+  Hosts hosts;                 // what the names in it stand for
+  bool hosts_changed = false;  // and the holder does not know yet
   Timer limit;
   Timer names_due;
 
@@ -574,6 +580,62 @@ void Node::halt(const v1::HaltRequest& request,
   when_quiet_.emplace_back(quiet);
 }
 
+void Node::revert(const v1::RevertRequest& request,
+                  std::function<void(StatusOr<v1::RevertReply>)> answer) {
+  auto meant = live_faults();
+  if (!request.fault().empty()) {
+    std::erase_if(meant, [&](const auto& fault) { return fault->id != request.fault(); });
+    if (meant.empty()) {
+      return answer(error(StatusCode::kNotFound,
+                          fmt::format("no fault {} is held here", request.fault().substr(0, 64))));
+    }
+  }
+  const std::string by =
+      request.by().empty() ? "somebody" : escape_controls(request.by().substr(0, kLongestName));
+  struct Waiting {
+    std::size_t faults = 0;
+    v1::RevertReply reply;
+    std::function<void(StatusOr<v1::RevertReply>)> answer;
+  };
+  const auto waiting = std::make_shared<Waiting>();
+  waiting->faults = meant.size();
+  waiting->answer = std::move(answer);
+  waiting->reply.set_faults(static_cast<std::uint32_t>(meant.size()));
+  if (meant.empty()) return waiting->answer(waiting->reply);
+  for (const auto& fault : meant) {
+    // Who was first is told to the run; a revert that it asked for itself is its own.
+    if (!fault->revert_asked) fault->reverted_by = by;
+    log(LogLevel::kWarn,
+        fmt::format("event=reverted_by_hand fault={} by={}", fault->id, quoted(by)));
+    fault->when_gone.emplace_back([waiting, weak = std::weak_ptr(fault)] {
+      if (const auto gone = weak.lock()) {
+        for (const std::string& line : gone->residue) {
+          waiting->reply.add_residue(gone->id + ": " + line);
+        }
+      }
+      if (--waiting->faults == 0) waiting->answer(waiting->reply);
+    });
+  }
+  const MonotonicTime now = monotonic_now();
+  for (const auto& fault : meant) revert(fault, now);
+}
+
+std::vector<v1::HeldFault> Node::held() const {
+  std::vector<v1::HeldFault> held;
+  const MonotonicTime now = monotonic_now();
+  for (const auto& fault : live_faults()) {
+    v1::HeldFault& one = held.emplace_back();
+    one.set_fault(fault->id);
+    if (const auto lease = fault->lease.lock()) one.set_run(lease->run);
+    one.set_words(plan::in_words(fault->fault));
+    if (!fault->fault.has_for_()) continue;
+    const Duration lasts(fault->fault.for_());
+    const Duration passed = fault->applied_at ? now - *fault->applied_at : Duration::zero();
+    one.set_remaining(std::max(lasts - passed, Duration(1)).count());
+  }
+  return held;
+}
+
 StatusOr<v1::ResumeReply> Node::resume(const v1::ResumeRequest& request) {
   if (request.reason().empty()) {
     return error(StatusCode::kInvalidArgument, "resume.reason: missing");
@@ -708,6 +770,7 @@ void Node::heard(const std::shared_ptr<HeldFault>& fault, const v1::FromHolder& 
     case v1::FromHolder::kApplied:
       failpoint<"node.applied_heard">();
       fault->applied = true;
+      fault->applied_at = now;
       *event.mutable_applied()->mutable_evidence() = message.applied().evidence();
       event.mutable_applied()->set_took((now - fault->arrived).count());
       fault->answers.push_back(event);
@@ -741,6 +804,7 @@ void Node::heard(const std::shared_ptr<HeldFault>& fault, const v1::FromHolder& 
       over.set_reason(message.effect_ended().reason());
       *over.mutable_evidence() = message.effect_ended().evidence();
       if (fault->revert_asked) over.set_took((now - *fault->revert_asked).count());
+      if (over.reason() == v1::RELEASED) over.set_by(fault->reverted_by);
       fault->told_end = true;
       const std::string words =
           fmt::format("event=effect_ended run={} fault={} reason={} took_ms={:.3f}", lease->run,
@@ -884,8 +948,11 @@ void Node::close(const std::shared_ptr<HeldFault>& fault) {
   fault->undos.Clear();
   fault->fault.Clear();
 
+  const auto gone = [&] {
+    for (auto& answer : std::exchange(fault->when_gone, {})) answer();
+  };
   const auto lease = fault->lease.lock();
-  if (!lease) return;
+  if (!lease) return gone();
   const MonotonicTime now = monotonic_now();
   const auto took = [&] { return fault->revert_asked ? (now - *fault->revert_asked).count() : 0; };
   v1::LeaseEvent event;
@@ -901,6 +968,7 @@ void Node::close(const std::shared_ptr<HeldFault>& fault) {
       v1::LeaseEvent over;
       over.set_fault(fault->id);
       over.mutable_effect_ended()->set_took(took());
+      over.mutable_effect_ended()->set_by(fault->reverted_by);
       tell(*lease, std::move(over));
     }
     event.mutable_reverted()->mutable_residue()->Assign(fault->residue.begin(),
@@ -913,6 +981,7 @@ void Node::close(const std::shared_ptr<HeldFault>& fault) {
   fault->answers.push_back(event);
   tell(*lease, std::move(event));
   settle(lease);
+  gone();
 }
 
 void Node::preflight(const v1::PreflightRequest& request,

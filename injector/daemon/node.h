@@ -83,8 +83,14 @@ class Node {
   StatusOr<v1::ResumeReply> resume(const v1::ResumeRequest& request);
   const std::optional<Halt>& halted() const { return facts_.halted; }
 
+  /// Ends one fault, or all, whoever's, and tells their runs who asked; answers when they are gone.
+  /// Errors: kNotFound where it is not held.
+  void revert(const v1::RevertRequest& request,
+              std::function<void(StatusOr<v1::RevertReply>)> answer);
+
   /// Faults held now.
   std::uint32_t faults() const;
+  std::vector<v1::HeldFault> held() const;
 
   /// Refuses everything from now on, reverts every fault, and calls back when none is left.
   void stop(std::function<void()> stopped);

@@ -353,6 +353,9 @@ StatusOr<std::unique_ptr<Server>> Server::start(Loop& loop, Node& node, const Li
   new PlainCall<v1::PreflightRequest, v1::PreflightReply>(
       calls, &Service::RequestPreflight,
       [&calls](const auto& request, const auto& answer) { calls.node.preflight(request, answer); });
+  new PlainCall<v1::RevertRequest, v1::RevertReply>(
+      calls, &Service::RequestRevert,
+      [&calls](const auto& request, const auto& answer) { calls.node.revert(request, answer); });
   new PlainCall<v1::HaltRequest, v1::HaltReply>(
       calls, &Service::RequestHalt,
       [&calls](const auto& request, const auto& answer) { calls.node.halt(request, answer); });
