@@ -15,8 +15,12 @@ namespace {
 constexpr int kWide = 100;
 /// Below this many columns a line of the past shows nothing.
 constexpr int kShortestSpark = 4;
+/// As much of the past as is asked for where there is little room.
+constexpr int kGoodSpark = 8;
 /// Of the notes that people made.
 constexpr std::size_t kMostNotes = 3;
+/// Of checks that hold, and of faults that act, where there is no room for all.
+constexpr std::size_t kMostKept = 5;
 
 std::string fault_name(const FaultStory& fault) {
   return fault.words.empty() ? fault.kind : fault.words;
@@ -55,45 +59,59 @@ class Picture {
   }
 
  private:
-  /// Lines that go first when the terminal is low: what is over, and what is merely more of the
-  /// same.
+  /// In which order lines go when the terminal is low: what is over, then what is merely more of
+  /// the same, and what must be seen never.
+  enum class Rank { kGap, kOver, kMoreChecks, kMoreFaults, kSaid, kSteps, kCheck, kFault, kKept };
+
   struct Row {
     Line line;
-    bool dispensable = false;
+    Rank rank = Rank::kKept;
   };
 
   std::string safe(std::string_view text) const { return shown(text, style_); }
-  void put(Line line, bool dispensable = false) { rows_.push_back({std::move(line), dispensable}); }
-  void gap() { put({}, true); }
+  void put(Line line, Rank rank = Rank::kKept) { rows_.push_back({std::move(line), rank}); }
+  void gap() { put({}, Rank::kGap); }
 
   void head() {
     Line title;
     title.add(" ").add(safe(story_.run.plan()), Paint::kBold);
     put(title);
     if (!story_.run.hypothesis().empty()) {
-      put(Line().add(" ").add(safe(story_.run.hypothesis()), Paint::kDim), true);
+      put(Line().add(" ").add(safe(story_.run.hypothesis()), Paint::kDim), Rank::kSaid);
     }
     Line facts;
     const std::string dot = fmt::format(" {} ", marks_.dot);
     facts.add(" run ", Paint::kDim).add(safe(story_.run.run()), Paint::kDim);
-    facts.add(fmt::format("{}seed {}", dot, story_.run.seed()), Paint::kDim);
+    // Before what a narrow terminal cuts off.
+    if (!story_.ended) facts.add(dot + "q aborts", Paint::kDim);
     facts.add(fmt::format("{}{} {}", dot, story_.nodes.size(),
                           story_.nodes.size() == 1 ? "node" : "nodes"),
               Paint::kDim);
-    if (!story_.ended) facts.add(dot + "q aborts", Paint::kDim);
-    put(facts, true);
+    facts.add(fmt::format("{}seed {}", dot, story_.run.seed()), Paint::kDim);
+    put(facts, story_.ended ? Rank::kSaid : Rank::kKept);
     gap();
+    Line phases = progress(true);
+    if (phases.columns() > style_.width) phases = progress(false);
+    put(phases);
+    steps();
+    question();
+  }
 
+  /// How far the run is; in full with the phases that were and will be.
+  Line progress(bool in_full) const {
     Line phases;
     phases.add(" ");
     for (const v1::Phase phase :
          {v1::PREFLIGHT, v1::STEADY, v1::METHOD, v1::REVERT, v1::RECOVERY}) {
       const bool now = !story_.ended && !story_.phases.empty() && phase == story_.phase();
+      if (!in_full && !now) continue;
       std::string word = phase_text(phase);
       // Never by colour alone: the one that goes on is in brackets.
       if (now) word = fmt::format("[{}]", word);
       phases.add(word, now ? Paint::kBold : story_.reached(phase) ? Paint::kPlain : Paint::kDim);
-      if (phase != v1::RECOVERY) phases.add(fmt::format(" {} ", marks_.arrow), Paint::kDim);
+      if (in_full && phase != v1::RECOVERY) {
+        phases.add(fmt::format(" {} ", marks_.arrow), Paint::kDim);
+      }
     }
     phases.add("   ").add(clock_text(elapsed_), Paint::kBold);
     if (story_.phase() == v1::METHOD && story_.run.method_ms() > 0 && !story_.ended) {
@@ -103,9 +121,7 @@ class Picture {
       if (style_.width >= kWide) bar(phases, passed / length);
       phases.add(fmt::format(" {} of {}", clock_text(passed), clock_text(length)), Paint::kDim);
     }
-    put(phases);
-    steps();
-    question();
+    return phases;
   }
 
   void question() {
@@ -121,13 +137,19 @@ class Picture {
   void steps() {
     for (const StepStory& step : story_.steps) {
       if (step.ended || story_.ended || story_.phase() != v1::METHOD) continue;
+      if (story_.question && story_.question->place() == step.place) continue;
+      // One that has no name of its own is told by its fault.
+      const bool is_fault = std::ranges::any_of(story_.faults, [&step](const FaultStory& fault) {
+        return fault.step == step.words && fault.words == step.words;
+      });
+      if (is_fault) continue;
       Line row;
       row.add(fmt::format(" {} ", marks_.running), Paint::kWarn).add(safe(step.words));
       if (step.lasts_ms > 0) {
         const double left = step.lasts_ms / 1000 - std::max(elapsed_ - step.started.elapsed, 0.0);
         row.add(fmt::format("  {} left", clock_text(std::ceil(left))), Paint::kDim);
       }
-      put(row, true);
+      put(row, Rank::kSteps);
     }
   }
 
@@ -164,20 +186,22 @@ class Picture {
         numbers = std::max(numbers, columns_of(safe(watched->latest + bound_text(*watched))));
       }
     }
-    // The words come first; the sparkline has what they leave, and no more than it has to show.
-    const int words = 1 + columns_of(marks_.yes) + 1 + names + numbers + answers;
+    // A short past is worth more than the whole of a long bound; the rest is as wide as its words.
     const int columns = numbers > 0 ? 3 : 2;
     const int widest = std::min(static_cast<int>(points), style_.width < kWide ? 12 : 24);
-    int sparks = std::clamp(style_.width - words - 2 * columns, 0, widest);
+    const int begin_columns = 1 + columns_of(marks_.yes) + 1;
+    const auto words = [&] { return begin_columns + names + numbers + answers; };
+    const auto cut = [&](int& column, int least, int room) {
+      column -= std::clamp(column - std::max(least, 10), 0, std::max(words() - room, 0));
+    };
+    const int spark_room = std::min(widest, kGoodSpark) + 2 * columns;
+    cut(numbers, style_.width * 2 / 5, style_.width - spark_room);
+    int sparks = std::clamp(style_.width - words() - 2 * columns, 0, widest);
     if (sparks < kShortestSpark) sparks = 0;
-    const int between = words + 2 * (columns - 1) <= style_.width ? 2 : 1;
-    int over = std::max(words + between * (columns - 1) - style_.width, 0);
-    for (auto [column, least] :
-         {std::pair{&names, style_.width / 3}, std::pair{&numbers, style_.width * 2 / 5}}) {
-      const int cut = std::clamp(*column - std::max(least, 10), 0, over);
-      *column -= cut;
-      over -= cut;
-    }
+    const int between = words() + 2 * (columns - 1) <= style_.width ? 2 : 1;
+    cut(names, style_.width / 3, style_.width - between * (columns - 1));
+    cut(numbers, style_.width * 2 / 5, style_.width - between * (columns - 1));
+    std::size_t holding = 0;
     for (const CheckStory& check : story_.checks) {
       const bool asked = check.asked > 0;
       Line row;
@@ -205,7 +229,8 @@ class Picture {
         row.add(" ");
       }
       row.add(safe(last_answer(check)), check.error.empty() ? Paint::kDim : Paint::kBad);
-      put(row);
+      const bool broken = asked && !check.holds;
+      put(row, broken ? Rank::kKept : holding++ < kMostKept ? Rank::kCheck : Rank::kMoreChecks);
       for (const ExpectationStory& one : check.expect) {
         if (one.holds || one.latest.empty()) continue;
         put(Line().add("     ").add(safe(one.text), Paint::kBad).add(": " + safe(one.latest)));
@@ -252,6 +277,7 @@ class Picture {
       names = std::max(names, columns_of(safe(fault_name(fault))));
       nodes = std::max(nodes, columns_of(safe(fault.node)));
     }
+    std::size_t acting = 0;
     names = std::min(names, std::max(style_.width * 2 / 5, 10));
     nodes = std::min(nodes, std::max(style_.width / 6, 6));
     for (const FaultStory& fault : story_.faults) {
@@ -273,7 +299,10 @@ class Picture {
       row.add(Line().add(safe(fault.node)).text({.utf8 = style_.utf8}, nodes))
           .pad_to(begin + nodes + 2);
       state(row, fault);
-      put(row, is_over(fault) && !bad);
+      put(row, bad                    ? Rank::kKept
+               : is_over(fault)       ? Rank::kOver
+               : acting++ < kMostKept ? Rank::kFault
+                                      : Rank::kMoreFaults);
     }
   }
 
@@ -341,7 +370,7 @@ class Picture {
               .add(clock_text(note.moment.elapsed) + "  ")
               .add(safe(note_text(note)))
               .add("  " + safe(note.by), Paint::kDim),
-          n + 1 < story_.notes.size());
+          n + 1 < story_.notes.size() ? Rank::kOver : Rank::kKept);
     }
   }
 
@@ -360,26 +389,46 @@ class Picture {
   /// A picture taller than the terminal could not be drawn over.
   std::vector<std::string> fitted() {
     const auto room = static_cast<std::size_t>(std::max(style_.height - 1, 1));
-    std::size_t left_out = 0;
-    const auto total = [&] { return rows_.size() + (left_out > 0 ? 1 : 0); };
-    while (total() > room) {
-      const auto last = std::find_if(rows_.rbegin(), rows_.rend(),
-                                     [](const Row& row) { return row.dispensable; });
-      if (last == rows_.rend()) break;
-      if (last->line.columns() > 0) ++left_out;
-      rows_.erase(std::next(last).base());
-    }
+    std::size_t checks = 0;
+    std::size_t faults = 0;
+    std::size_t others = 0;
+    const auto total = [&] { return rows_.size() + (checks + faults + others > 0 ? 1 : 0); };
     while (total() > room && rows_.size() > 1) {
-      rows_.pop_back();
-      ++left_out;
+      // The last of the least.
+      const auto least =
+          std::min_element(rows_.rbegin(), rows_.rend(),
+                           [](const Row& one, const Row& other) { return one.rank < other.rank; });
+      switch (least->rank) {
+        case Rank::kCheck:
+        case Rank::kMoreChecks:
+          ++checks;
+          break;
+        case Rank::kFault:
+        case Rank::kMoreFaults:
+          ++faults;
+          break;
+        case Rank::kGap:
+          break;
+        default:
+          ++others;
+      }
+      rows_.erase(std::next(least).base());
     }
     std::vector<std::string> lines;
     for (const Row& row : rows_) lines.push_back(row.line.text(style_, style_.width));
-    if (left_out > 0 && lines.size() < room) {
-      lines.push_back(Line()
-                          .add(fmt::format(" and {} more", left_out), Paint::kDim)
-                          .text(style_, style_.width));
-    }
+    if (checks + faults + others == 0 || lines.size() >= room) return lines;
+    std::vector<std::string> words;
+    const auto say = [&words](std::size_t count, const char* what) {
+      if (count > 0)
+        words.push_back(fmt::format("{} more {}{}", count, what, count == 1 ? "" : "s"));
+    };
+    say(checks, "check");
+    if (checks > 0) words.back() += checks == 1 ? " that holds" : " that hold";
+    say(faults, "fault");
+    say(others, "line");
+    lines.push_back(Line()
+                        .add(fmt::format(" and {}", fmt::join(words, ", ")), Paint::kDim)
+                        .text(style_, style_.width));
     return lines;
   }
 

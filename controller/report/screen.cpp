@@ -83,11 +83,17 @@ class LiveView final : public Screen {
     // One column stays free: on a full line, erasing to its end would erase its last character.
     style_.width = size.width - 1;
     style_.height = size.height;
+    // What the terminal made of the lines of another width, nobody can say: it begins anew.
+    const bool resized = height_ > 0 && (style_.width != width_ || style_.height != rows_);
+    width_ = style_.width;
+    rows_ = style_.height;
     const double elapsed =
         story_.ended ? story_.latest.elapsed : std::chrono::duration<double>(now - *start_).count();
     const std::vector<std::string> lines = picture(story_, elapsed, style_);
     // One write a picture, so that no half of one is ever seen.
-    std::string out = height_ == 0 ? "\x1b[?25l" : fmt::format("\x1b[{}A", height_);
+    std::string out = resized        ? "\x1b[H\x1b[2J"
+                      : height_ == 0 ? "\x1b[?25l"
+                                     : fmt::format("\x1b[{}A", height_);
     out += "\r";
     for (const std::string& line : lines) out += line + "\x1b[K\n";
     out += "\x1b[J";
@@ -102,6 +108,8 @@ class LiveView final : public Screen {
   std::optional<MonotonicTime> start_;  ///< The run's first event, on this clock.
   std::optional<MonotonicTime> drawn_;
   std::size_t height_ = 0;  ///< Lines of the picture on the terminal.
+  int width_ = 0;           ///< Of the terminal that it was drawn for.
+  int rows_ = 0;
   bool finished_ = false;
 };
 

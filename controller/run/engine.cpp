@@ -821,7 +821,11 @@ class Engine::Run {
       const bool too_soon =
           !held.told_to_end && reason != v1::DURATION_OVER && reason != v1::RELEASED;
       // It was not given its time: what it showed until then says nothing.
-      if (is_by_hand(event.effect_ended())) held.effect = held.progress->effect = true;
+      if (is_by_hand(event.effect_ended())) {
+        held.effect = held.progress->effect = true;
+        by_hand_.push_back(fmt::format("{} on {} was {}", held.words, site.node->name(),
+                                       reason_of(event.effect_ended())));
+      }
       effect_ended(site, held, too_soon ? in_words(reason) : "");
     } else if (event.has_host_changed()) {
       on_host_changed(site, held, event.host_changed());
@@ -1040,8 +1044,12 @@ class Engine::Run {
 
   std::string held_sentence() const {
     if (!answer_.empty()) return answer_;
-    if (watch_.empty()) return "the method went through; nothing was observed";
-    return "every check held throughout, and again after the last revert";
+    std::string sentence = watch_.empty()
+                               ? "the method went through; nothing was observed"
+                               : "every check held throughout, and again after the last revert";
+    if (!by_hand_.empty()) sentence += "; " + by_hand_.front();
+    if (by_hand_.size() > 1) sentence += fmt::format(" (and {} more)", by_hand_.size() - 1);
+    return sentence;
   }
 
   static std::string in_place(const Site& site, const std::string& what) {
@@ -1198,7 +1206,8 @@ class Engine::Run {
   v1::Phase phase_ = v1::PREFLIGHT;
   std::optional<Decision> decision_;  ///< The barrier.
   Searching* searching_ = nullptr;
-  std::string answer_;  ///< Of a search.
+  std::string answer_;                ///< Of a search.
+  std::vector<std::string> by_hand_;  ///< Faults that a person ended, and who.
   bool interrupted_ = false;
   bool left_ = false;
 
