@@ -19,11 +19,11 @@
 #include <boost/asio/read.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <boost/asio/write.hpp>
 #include <cerrno>
 #include <cstdio>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "controller/cli/commands.h"
 #include "controller/cli/outside.h"
@@ -141,20 +141,21 @@ struct NoteTaker::Listening {
       auto [failed, socket] =
           co_await self->acceptor.async_accept(asio::as_tuple(asio::use_awaitable));
       if (failed == asio::error::operation_aborted) co_return;
-      if (failed || self->open >= kMostAtOnce) {
+      std::erase_if(self->open, [](const auto& one) { return one.expired(); });
+      if (failed || self->open.size() >= kMostAtOnce) {
         // Too many at once, of theirs or of ours: those that wait may try again.
         asio::steady_timer later(self->acceptor.get_executor(), std::chrono::milliseconds(50));
         co_await later.async_wait(asio::as_tuple(asio::use_awaitable));
         continue;
       }
-      asio::co_spawn(self->acceptor.get_executor(),
-                     serve(self, std::make_shared<Socket>(std::move(socket))), asio::detached);
+      const auto conversation = std::make_shared<Socket>(std::move(socket));
+      self->open.push_back(conversation);
+      asio::co_spawn(self->acceptor.get_executor(), serve(self, conversation), asio::detached);
     }
   }
 
   static asio::awaitable<void> serve(std::shared_ptr<Listening> self,
                                      std::shared_ptr<Socket> socket) {
-    ++self->open;
     asio::steady_timer bound(self->acceptor.get_executor(), kSaidWithin);
     bound.async_wait([socket](const boost::system::error_code& cancelled) {
       boost::system::error_code ignored;
@@ -170,14 +171,16 @@ struct NoteTaker::Listening {
                        : error(StatusCode::kInvalidArgument, "this is no note");
     if (taken.ok()) self->take(made_safe(std::move(note)));
     const std::string reply = taken.ok() ? kReply : message_of(taken);
-    co_await asio::async_write(*socket, asio::buffer(reply), asio::as_tuple(asio::use_awaitable));
-    --self->open;
+    // At once, before the loop may be stopped: who is not answered says it again. So short a word
+    // always has room.
+    boost::system::error_code ignored;
+    socket->write_some(asio::buffer(reply), ignored);
   }
 
   Fd folder;  ///< Locked as long as it is open.
   asio::local::stream_protocol::acceptor acceptor;
   std::function<void(v1::Noted)> take;
-  std::size_t open = 0;  ///< Conversations.
+  std::vector<std::weak_ptr<Socket>> open;  ///< Conversations.
 };
 
 StatusOr<std::unique_ptr<NoteTaker>> NoteTaker::start(asio::io_context& loop,
@@ -208,6 +211,10 @@ NoteTaker::~NoteTaker() {
   unlinkat(listening_->folder.number(), kSocketName, 0);
   boost::system::error_code ignored;
   listening_->acceptor.close(ignored);
+  // Who was not answered tries again, and need not wait for it.
+  for (const auto& one : listening_->open) {
+    if (const auto conversation = one.lock()) conversation->close(ignored);
+  }
   listening_->folder = Fd();
 }
 

@@ -644,5 +644,107 @@ TEST_CASE("wide characters and combining ones are counted as a terminal shows th
   CHECK(Line().add("shop answers").text({}, 8) == "shop ...");
 }
 
+v1::Event noted(double elapsed, const std::string& kind, const std::string& text) {
+  v1::Event event;
+  event.set_at("2026-11-22T09:00:00.000000Z");
+  event.set_elapsed(elapsed);
+  event.mutable_noted()->set_by("ana@laptop");
+  event.mutable_noted()->set_kind(kind);
+  event.mutable_noted()->set_text(text);
+  return event;
+}
+
+TEST_CASE("notes stand in the order of their times, and one that comes late makes no run longer") {
+  std::vector<v1::Event> events = breached_run();
+  const Story without(events);
+  events.push_back(noted(6000, "", "it was the index after all"));
+  events.push_back(noted(2, "detected", "the pager went off"));
+  events.push_back(noted(2.5, "mitigated", ""));
+  const Story story(events);
+  CHECK(story.latest.elapsed == without.latest.elapsed);
+  REQUIRE(story.notes.size() == 3);
+  CHECK(note_text(story.notes[0]) == "detected: the pager went off");
+  CHECK(note_text(story.notes[1]) == "mitigated");
+  CHECK(note_text(story.notes[2]) == "it was the index after all");
+  CHECK(junit_report(events) == junit_report(breached_run()));
+  const std::string summary = text_report(events, kPlainStyle);
+  CHECK(summary.find("  notes\n"
+                     "  ! 00:02  detected: the pager went off  ana@laptop\n"
+                     "  ! 00:02  mitigated  ana@laptop\n"
+                     "  ! 1:40:00  it was the index after all  ana@laptop\n") != summary.npos);
+  CHECK(lines_of(picture(story, 5, kPlainStyle)).find(" ! 00:02  mitigated  ana@laptop\n") !=
+        std::string::npos);
+  CHECK(plain_line(story, events.back(), kPlainStyle) == "! mitigated (ana@laptop)");
+  CHECK(json_report(events).find("\"kind\": \"detected\"") != std::string::npos);
+}
+
+TEST_CASE("where there is little room, what acts and what fails is seen, and how to end it") {
+  std::vector<v1::Event> events = breached_run();
+  v1::RunStarted& start = *events.front().mutable_run_started();
+  for (int n = 0; n < 40; ++n) {
+    auto& line = *start.add_checks();
+    line.set_name("more " + std::to_string(n));
+    line.add_expect("exit == 0");
+  }
+  const auto aborted = std::ranges::find_if(events, &v1::Event::has_abort_decided);
+  for (const int height : {20, 24, 30}) {
+    Style style = kPlainStyle;
+    style.height = height;
+    const auto lines = picture(Story(std::vector(events.begin(), aborted)), 3, style);
+    CHECK(lines.size() == static_cast<std::size_t>(height) - 1);
+    const std::string text = lines_of(lines);
+    for (const char* seen : {"q aborts", "shop answers", "back-1", "back-2", "checks that hold"}) {
+      INFO(seen);
+      CHECK(text.find(seen) != text.npos);
+    }
+  }
+}
+
+TEST_CASE("a fault that a person ended is not blamed for having had no effect") {
+  std::vector<v1::Event> events = breached_run();
+  const auto ended = std::ranges::find_if(events, &v1::Event::has_fault_effect_ended);
+  REQUIRE(ended != events.end());
+  ended->mutable_fault_effect_ended()->set_reason("reverted by ana@laptop");
+  const Story story(events);
+  const auto fault =
+      std::ranges::find(story.faults, ended->fault_effect_ended().fault(), &FaultStory::id);
+  REQUIRE(fault != story.faults.end());
+  CHECK(fault->ended_by_hand());
+  CHECK(fault->cut_short);
+  CHECK(text_report(events, kPlainStyle).find("(reverted by ana@laptop)") != std::string::npos);
+}
+
+TEST_CASE("an event is added to the log of a run that is over, and a torn line is removed") {
+  const Folder folder;
+  const fs::path path = folder.path / "events.jsonl";
+  CHECK(append_event(path, noted(0, "", "x")).code() == StatusCode::kNotFound);
+  std::ofstream(path) << "no run\n";
+  CHECK(append_event(path, noted(0, "", "x")).code() == StatusCode::kDataLoss);
+  fs::remove(path);
+  {
+    const auto log = EventLog::create(folder.path);
+    REQUIRE(log.ok());
+    for (const v1::Event& event : held_run()) (*log)->write(event);
+  }
+  const auto before = read_events(path);
+  REQUIRE(before.ok());
+  std::ofstream(path, std::ios::app) << R"({"at":"2026-11-22T07:15:52.0)";
+  REQUIRE(append_event(path, noted(0, "recovered", "all is well")).ok());
+  REQUIRE(append_event(path, noted(0, "", "and again")).ok());
+  const auto after = read_events(path);
+  REQUIRE(after.ok());
+  REQUIRE(after->size() == before->size() + 2);
+  CHECK(after->back().noted().text() == "and again");
+  CHECK(after->at(before->size()).noted().text() == "all is well");
+  CHECK(after->at(before->size()).elapsed() >= before->back().elapsed());
+  CHECK(after->back().at() >= before->back().at());
+  // One that was set back puts nothing before what was told already.
+  const std::string ahead =
+      R"({"at":"2099-01-01T00:00:00.000000Z","elapsed":7,"phase_started":{}})";
+  std::ofstream(path, std::ios::trunc) << ahead << "\n";
+  REQUIRE(append_event(path, noted(0, "", "x")).ok());
+  CHECK(read_events(path)->back().elapsed() == 7);
+}
+
 }  // namespace
 }  // namespace squall::report

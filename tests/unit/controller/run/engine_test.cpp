@@ -730,6 +730,34 @@ TEST_CASE("what is halted on one node is reverted on all and the run says by who
   }
 }
 
+TEST_CASE("a fault that somebody ends by hand ends its step, and the run goes on and says who") {
+  World world(2);
+  world.add_check("shop");
+  world.add_fault(seconds(10));
+  world.add_fault(milliseconds(20));
+  // Nothing was seen of it yet: it was not given its time.
+  world.nodes[1]->shows_effect = false;
+  std::size_t applied = 0;
+  world.on_event = [&](const v1::Event& event) {
+    if (!event.has_fault_applied() || ++applied != 2) return;
+    world.nodes[1]->revert_by("ana@laptop");
+    world.nodes[1]->shows_effect = true;
+    world.nodes[0]->revert_by("ana@laptop");
+  };
+  const v1::RunEnded ended = world.run();
+  CHECK(ended.exit_code() == 0);
+  CHECK(ended.duration_ms() < 5000);
+  CHECK(ended.sentence() ==
+        "every check held throughout, and again after the last revert; network delay 1ms on "
+        "node-2 was reverted by ana@laptop (and 1 more)");
+  const auto over = world.of(v1::Event::kFaultEffectEnded);
+  REQUIRE(over.size() == 4);
+  CHECK(over[0].fault_effect_ended().reason() == "reverted by ana@laptop");
+  CHECK(over[1].fault_effect_ended().reason() == "reverted by ana@laptop");
+  CHECK(over[2].fault_effect_ended().reason() == "its time was up");
+  CHECK(count(world.told(), "inject") == 4);
+}
+
 TEST_CASE("the run waits for a person and goes on with yes") {
   World world(1);
   world.add_check("shop");

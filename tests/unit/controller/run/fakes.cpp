@@ -96,7 +96,13 @@ void FakeNode::inject(const v1::Fault& fault) {
   });
 }
 
-void FakeNode::end(const std::string& id, v1::EndReason reason) {
+void FakeNode::revert_by(const std::string& by) {
+  for (const auto& [id, held] : held_) {
+    if (held.applied) end(id, v1::RELEASED, by);
+  }
+}
+
+void FakeNode::end(const std::string& id, v1::EndReason reason, const std::string& by) {
   Held& held = held_.at(id);
   if (held.over) return;
   held.over = true;
@@ -104,6 +110,7 @@ void FakeNode::end(const std::string& id, v1::EndReason reason) {
     v1::LeaseEvent event;
     event.set_fault(id);
     event.mutable_effect_ended()->set_reason(reason);
+    event.mutable_effect_ended()->set_by(by);
     event.mutable_effect_ended()->mutable_evidence()->set_effect(shows_effect);
     say(event);
   }

@@ -50,6 +50,9 @@ class FakeNode final : public fleet::Node {
   /// Somebody stops the whole node.
   void halt(const std::string& by, const std::string& reason);
 
+  /// Somebody ends all that it holds, and the run did not ask for it.
+  void revert_by(const std::string& by);
+
   /// The connection breaks, as seen from the controller.
   void lose(const std::string& why);
 
@@ -83,7 +86,7 @@ class FakeNode final : public fleet::Node {
 
   void after(Duration delay, std::function<void()> then);
   void say(v1::LeaseEvent event);
-  void end(const std::string& id, v1::EndReason reason);
+  void end(const std::string& id, v1::EndReason reason, const std::string& by = "");
   void settle_if_asked();
 
   boost::asio::io_context& loop_;

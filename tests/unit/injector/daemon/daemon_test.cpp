@@ -113,6 +113,64 @@ TEST_CASE("a fault is applied, shows evidence, is reverted, and the node is as b
   CHECK(daemon.describe().faults() == 0);
 }
 
+TEST_CASE("a fault is ended from outside its run, which is told by whom and goes on") {
+  Squalld daemon;
+  daemon.start();
+  Session session(daemon);
+  session.open("run-1");
+  const v1::Fault fault = applied(session);
+  const v1::Description is = daemon.describe();
+  REQUIRE(is.held_size() == 1);
+  CHECK(is.held(0).fault() == fault.id());
+  CHECK(is.held(0).run() == "run-1");
+  CHECK(is.held(0).words() == "cpu load 1% cores 1");
+  CHECK(is.held(0).remaining() > 0);
+  CHECK(is.held(0).remaining() <= fault.for_());
+
+  const auto none = daemon.revert(new_fault_id(), "ana@laptop");
+  CHECK(none.status().code() == StatusCode::kNotFound);
+  const auto reply = daemon.revert(fault.id(), "ana@laptop\n\x1b[31m");
+  REQUIRE(reply.ok());
+  CHECK(reply->faults() == 1);
+  CHECK(reply->residue().empty());
+  CHECK(daemon.describe().held().empty());
+  const auto over = session.next(Event::kEffectEnded, fault.id());
+  REQUIRE(over.has_value());
+  CHECK(over->effect_ended().reason() == v1::RELEASED);
+  CHECK(over->effect_ended().by() == "ana@laptop\\x0a\\x1b[31m");
+  CHECK(session.next(Event::kReverted, fault.id()).has_value());
+  // Over once is over.
+  CHECK(daemon.revert(fault.id(), "ana@laptop").status().code() == StatusCode::kNotFound);
+
+  // It does not latch; and what its run ends itself is told as nobody else's.
+  const v1::Fault next = applied(session);
+  session.revert(next.id());
+  const auto own = session.next(Event::kEffectEnded, next.id());
+  REQUIRE(own.has_value());
+  CHECK(own->effect_ended().by().empty());
+  session.revert_all();
+  CHECK(session.next(Event::kSettled).has_value());
+  CHECK(session.finish().ok());
+}
+
+TEST_CASE("all faults of all runs are ended at once from outside") {
+  Squalld daemon;
+  daemon.start();
+  CHECK(daemon.revert("", "ana@laptop")->faults() == 0);
+  Session one(daemon);
+  Session other(daemon);
+  one.open("run-1");
+  other.open("run-2");
+  const v1::Fault first = applied(one);
+  const v1::Fault second = applied(other);
+  const auto reply = daemon.revert("", "");
+  REQUIRE(reply.ok());
+  CHECK(reply->faults() == 2);
+  CHECK(daemon.describe().faults() == 0);
+  CHECK(one.next(Event::kEffectEnded, first.id())->effect_ended().by() == "somebody");
+  CHECK(other.next(Event::kEffectEnded, second.id())->effect_ended().by() == "somebody");
+}
+
 TEST_CASE("a fault ends by itself when its time is up") {
   Squalld daemon;
   daemon.start();

@@ -82,6 +82,17 @@ StatusOr<v1::PreflightReply> Squalld::preflight(const v1::PreflightRequest& requ
   return reply;
 }
 
+StatusOr<v1::RevertReply> Squalld::revert(const std::string& fault, const std::string& by) const {
+  grpc::ClientContext context;
+  v1::RevertRequest request;
+  request.set_fault(fault);
+  request.set_by(by);
+  v1::RevertReply reply;
+  const grpc::Status status = stub_of(*this)->Revert(&context, request, &reply);
+  if (!status.ok()) return to_status(status);
+  return reply;
+}
+
 struct Session::Wire {
   std::unique_ptr<v1::Injector::Stub> stub;
   grpc::ClientContext context;

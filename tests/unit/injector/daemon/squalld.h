@@ -36,6 +36,9 @@ class Squalld {
   v1::Description describe() const;
   StatusOr<v1::PreflightReply> preflight(const v1::PreflightRequest& request) const;
 
+  /// As somebody who is not its run; no fault: all.
+  StatusOr<v1::RevertReply> revert(const std::string& fault, const std::string& by) const;
+
  private:
   std::string folder_;
   std::optional<Process> process_;
