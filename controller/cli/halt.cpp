@@ -14,6 +14,7 @@
 
 #include "controller/cli/commands.h"
 #include "controller/cli/outside.h"
+#include "controller/cli/run_socket.h"
 #include "controller/fleet/grpc_node.h"
 #include "controller/fleet/local_node.h"
 #include "controller/report/reports.h"
@@ -67,6 +68,24 @@ asio::awaitable<void> revert_one(fleet::Latch& latch, Outcome& outcome, v1::Reve
   outcome.residue.assign(reply->residue().begin(), reply->residue().end());
 }
 
+/// Those that are walked from here, wherever their nodes are.
+int halt_runs(const Invocation& said, const v1::HaltRequest& request) {
+  int code = kSuccess;
+  std::error_code none;
+  for (const auto& run : fs::directory_iterator(runs_folder(said), none)) {
+    if (!goes_on(run.path())) continue;
+    const std::string name = escape_controls(run.path().filename().string());
+    const Status halted = halt_run(run.path(), request);
+    if (halted.ok()) {
+      std::printf("run %s: ended\n", name.c_str());
+      continue;
+    }
+    complain(fmt::format("run {}: {}", name, message_of(halted)));
+    code = kUnreachable;
+  }
+  return code;
+}
+
 }  // namespace
 
 int halt(const Invocation& said) {
@@ -88,10 +107,11 @@ int halt(const Invocation& said) {
   v1::HaltRequest request;
   request.set_by(who());
   request.set_reason(reason);
-  const int code = tell(on_all(*meant, said.tls_dir, [&](fleet::Latch& latch, Outcome& outcome) {
+  int code = tell(on_all(*meant, said.tls_dir, [&](fleet::Latch& latch, Outcome& outcome) {
     return halt_one(latch, outcome, request);
   }));
   if (!meant->here) return code;
+  code = std::max(code, halt_runs(said, request));
   if (!latched) return code == kSuccess ? kInternal : code;
   std::printf("this machine (%s): halted; `squall resume --reason WHY` lets runs begin again\n",
               default_state_dir().c_str());

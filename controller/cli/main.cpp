@@ -134,6 +134,7 @@ void declare_halt(CLI::App& app, Invocation& said) {
       ->type_name("TEXT");
   add_tls(app, said);
   add_params(app, said);
+  add_runs(app, said);
 }
 
 void declare_resume(CLI::App& app, Invocation& said) {

@@ -26,10 +26,11 @@
 
 #include "controller/cli/commands.h"
 #include "controller/cli/keys.h"
-#include "controller/cli/notes.h"
 #include "controller/cli/outline.h"
 #include "controller/cli/resolved.h"
+#include "controller/cli/run_socket.h"
 #include "controller/fleet/fleet.h"
+#include "controller/fleet/local_node.h"
 #include "controller/fleet/wake.h"
 #include "controller/load/load.h"
 #include "controller/report/event_log.h"
@@ -41,6 +42,7 @@
 #include "controller/run/schedule.h"
 #include "experiments/base/diagnostic.h"
 #include "experiments/base/ids.h"
+#include "experiments/base/state.h"
 #include "experiments/checks/check.h"
 #include "experiments/plan/load.h"
 
@@ -328,6 +330,11 @@ int walk(const Invocation& said, const Chosen& chosen) {
   const std::string& file = chosen.resolved.file();
   Session session;
   if (!make_nodes(chosen.resolved, said, session)) return kRefused;
+  // Wherever its nodes are, who walks it is here.
+  if (const auto halt = read_halt(fleet::local_latch(default_state_dir()))) {
+    complain("this machine: " + escape_controls(in_words(*halt)));
+    return kUnreachable;
+  }
 
   if (asks(plan.method()) && said.no_input.empty() && !Keys::take()) {
     complain(
@@ -407,12 +414,15 @@ int walk(const Invocation& said, const Chosen& chosen) {
     }
     session.loop.stop();
   });
-  auto notes = NoteTaker::start(session.loop, folder, [&](v1::Noted noted) {
+  Told told;
+  told.note = [&](v1::Noted noted) {
     v1::Event event;
     *event.mutable_noted() = std::move(noted);
     (*log)->write(std::move(event));
-  });
-  if (!notes.ok()) complain("no notes can be taken: " + message_of(notes.status()));
+  };
+  told.halt = [&](const v1::HaltRequest& halt) { engine.halt(halt.by(), halt.reason()); };
+  auto socket = RunSocket::start(session.loop, folder, std::move(told));
+  if (!socket.ok()) complain("other terminals cannot reach it: " + message_of(socket.status()));
   if (style.live) {
     asio::co_spawn(session.loop, tick(*screen, session.done, session.wake), asio::detached);
   }
@@ -451,7 +461,7 @@ int walk(const Invocation& said, const Chosen& chosen) {
   if (session.in_haste) {
     // No destructor may wait for a node that does not answer. A private daemon is told by its
     // parent's death, and reverts.
-    if (notes.ok()) notes->reset();
+    if (socket.ok()) socket->reset();
     std::fflush(nullptr);
     std::_Exit(code);
   }

@@ -18,8 +18,8 @@
 #include <utility>
 
 #include "controller/fleet/wake.h"
-#include "controller/run/loads.h"
 #include "controller/report/story.h"
+#include "controller/run/loads.h"
 #include "controller/run/preflight.h"
 #include "controller/run/together.h"
 #include "controller/run/verdict.h"
@@ -179,6 +179,14 @@ class Engine::Run {
     if (findings_.none()) co_await (phases() || watch_.ask_all() || watch_loads());
     co_await (loads_.end(left_, parts_.tell) || left());
     co_return conclude_run();
+  }
+
+  void halt(std::string words) {
+    if (interrupted_ || phase_ == v1::VERDICT) return;
+    interrupted_ = true;
+    findings_.interrupted.push_back(std::move(words));
+    decide("interrupted", findings_.interrupted.back(), monotonic_now());
+    wake_everyone();
   }
 
   void interrupt(std::string_view by) {
@@ -882,12 +890,7 @@ class Engine::Run {
 
   /// What is stopped on one node is stopped on all.
   void on_halted(const Site& site, const v1::Halted& halted) {
-    if (interrupted_ || phase_ == v1::VERDICT) return;
-    interrupted_ = true;
-    findings_.interrupted.push_back(
-        fmt::format("halted on {} by {}: {}", site.node->name(), halted.by(), halted.reason()));
-    decide("interrupted", findings_.interrupted.back(), monotonic_now());
-    wake_everyone();
+    halt(fmt::format("halted on {} by {}: {}", site.node->name(), halted.by(), halted.reason()));
   }
 
   void on_settled(Site& site, const v1::Settled& settled) {
@@ -1230,5 +1233,9 @@ Engine::~Engine() = default;
 asio::awaitable<v1::RunEnded> Engine::run() { return run_->run(); }
 
 void Engine::interrupt(std::string_view by) { run_->interrupt(by); }
+
+void Engine::halt(const std::string& by, const std::string& reason) {
+  run_->halt(fmt::format("halted by {}: {}", by, reason));
+}
 
 }  // namespace squall::run

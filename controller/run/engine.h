@@ -62,6 +62,9 @@ class Engine {
   /// now, and let the leases clean up. `by` says who, in words: SIGINT, the q key.
   void interrupt(std::string_view by);
 
+  /// Somebody stops all runs: abort and revert, however often it is said.
+  void halt(const std::string& by, const std::string& reason);
+
  private:
   class Run;
   std::unique_ptr<Run> run_;

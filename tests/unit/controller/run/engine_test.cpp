@@ -730,6 +730,27 @@ TEST_CASE("what is halted on one node is reverted on all and the run says by who
   }
 }
 
+TEST_CASE("a run that is halted itself says by whom, and being told twice leaves nothing undone") {
+  World world(2);
+  world.add_check("shop");
+  world.add_fault(seconds(10));
+  for (const auto& node : world.nodes) node->revert_takes = milliseconds(20);
+  std::size_t applied = 0;
+  world.on_event = [&](const v1::Event& event) {
+    if (!event.has_fault_applied() || ++applied != 2) return;
+    // From a second terminal, which knows of no node.
+    boost::asio::post(world.loop, [&] {
+      world.engine->halt("ana@laptop", "a drill");
+      world.engine->halt("ana@laptop", "a drill");
+    });
+  };
+  const v1::RunEnded ended = world.run();
+  CHECK(ended.exit_code() == 130);
+  CHECK(ended.sentence() == "halted by ana@laptop: a drill");
+  CHECK(world.of(v1::Event::kFaultReverted).size() == 2);
+  CHECK(world.of(v1::Event::kNodeSettled).size() == 2);
+}
+
 TEST_CASE("a fault that somebody ends by hand ends its step, and the run goes on and says who") {
   World world(2);
   world.add_check("shop");

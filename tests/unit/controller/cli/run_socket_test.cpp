@@ -1,4 +1,4 @@
-#include "controller/cli/notes.h"
+#include "controller/cli/run_socket.h"
 
 #include <doctest/doctest.h>
 #include <sys/socket.h>
@@ -39,7 +39,7 @@ class RunFolder {
     std::error_code ignored;
     fs::remove_all(top_, ignored);
   }
-  fs::path socket() const { return path / "notes.sock"; }
+  fs::path socket() const { return path / "run.sock"; }
   std::vector<v1::Event> events() const {
     auto read = report::read_events(path / "events.jsonl");
     REQUIRE(read.ok());
@@ -55,25 +55,34 @@ class RunFolder {
 class Running {
  public:
   explicit Running(const fs::path& folder) {
-    auto started =
-        NoteTaker::start(loop_, folder, [this](v1::Noted note) { taken.push_back(note); });
+    Told told;
+    told.note = [this](v1::Noted note) { taken.push_back(std::move(note)); };
+    told.halt = [this](v1::HaltRequest halt) {
+      halted.push_back(std::move(halt));
+      loop_.stop();
+    };
+    auto started = RunSocket::start(loop_, folder, std::move(told));
     INFO(message_of(started.status()));
     REQUIRE(started.ok());
-    taker_ = *std::move(started);
-    thread_ = std::thread([this] { loop_.run(); });
+    socket_ = *std::move(started);
+    thread_ = std::thread([this] {
+      loop_.run();
+      if (!halted.empty()) socket_.reset();
+    });
   }
   ~Running() { end(); }
   void end() {
     if (!thread_.joinable()) return;
     loop_.stop();
     thread_.join();
-    taker_.reset();
+    socket_.reset();
   }
-  std::vector<v1::Noted> taken;  ///< To be read when it has ended.
+  std::vector<v1::Noted> taken;         ///< To be read when it has ended.
+  std::vector<v1::HaltRequest> halted;  ///< Likewise; the first ends it.
 
  private:
   asio::io_context loop_{1};
-  std::unique_ptr<NoteTaker> taker_;
+  std::unique_ptr<RunSocket> socket_;
   std::thread thread_;
 };
 
@@ -88,7 +97,7 @@ v1::Noted note_of(const std::string& text, const std::string& kind = "") {
 /// Connected to the run, and says nothing.
 Fd connected(const fs::path& folder) {
   const Fd opened(::open(folder.c_str(), O_PATH | O_CLOEXEC));
-  const std::string path = "/proc/self/fd/" + std::to_string(opened.number()) + "/notes.sock";
+  const std::string path = "/proc/self/fd/" + std::to_string(opened.number()) + "/run.sock";
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
@@ -132,7 +141,7 @@ TEST_CASE("a note of a run that is over is added to its log, whatever a killed r
     const Fd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
-    std::strcpy(address.sun_path, "notes.sock");
+    std::strcpy(address.sun_path, "run.sock");
     REQUIRE(bind(socket.number(), reinterpret_cast<const sockaddr*>(&address), sizeof address) ==
             0);
     fs::current_path(here);
@@ -193,11 +202,28 @@ TEST_CASE("a note that comes while the run ends is kept, once") {
   CHECK(taken + folder.events().size() - 1 == 20);
 }
 
+TEST_CASE("a run is told to end, and who told it waits until it is over") {
+  const RunFolder folder;
+  v1::HaltRequest request;
+  request.set_by("ana@laptop");
+  request.set_reason("customers are\ncalling");
+  // Of one that is over, nothing has to be told.
+  CHECK(halt_run(folder.path, request).ok());
+  Running running(folder.path);
+  CHECK(halt_run(folder.path, request).ok());
+  CHECK_FALSE(goes_on(folder.path));
+  running.end();
+  REQUIRE(running.halted.size() == 1);
+  CHECK(running.halted[0].by() == "ana@laptop");
+  CHECK(running.halted[0].reason() == "customers are\\x0acalling");
+  CHECK(running.taken.empty());
+}
+
 TEST_CASE("a folder is one process's") {
   const RunFolder folder;
   Running running(folder.path);
   asio::io_context loop;
-  const auto second = NoteTaker::start(loop, folder.path, [](const v1::Noted&) {});
+  const auto second = RunSocket::start(loop, folder.path, {});
   CHECK(second.status().code() == StatusCode::kFailedPrecondition);
 }
 

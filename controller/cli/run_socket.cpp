@@ -1,4 +1,4 @@
-#include "controller/cli/notes.h"
+#include "controller/cli/run_socket.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -20,15 +20,11 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <cerrno>
-#include <cstdio>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "controller/cli/commands.h"
-#include "controller/cli/outside.h"
 #include "controller/report/event_log.h"
-#include "controller/report/story.h"
 #include "experiments/base/clock.h"
 #include "experiments/base/diagnostic.h"
 #include "experiments/base/fd.h"
@@ -40,7 +36,7 @@ namespace asio = boost::asio;
 namespace fs = std::filesystem;
 using Socket = asio::local::stream_protocol::socket;
 
-constexpr const char* kSocketName = "notes.sock";
+constexpr const char* kSocketName = "run.sock";
 constexpr const char* kReply = "taken";
 /// With what cannot be shown escaped.
 constexpr std::size_t kLongestEscaped = 4 * kLongestNote;
@@ -50,6 +46,8 @@ constexpr std::size_t kLongestMessage = 3 * kLongestEscaped;
 constexpr Duration kSaidWithin = std::chrono::seconds(2);
 /// How long a run may take to take a note, the moments in which it begins and ends included.
 constexpr Duration kTakenWithin = std::chrono::seconds(5);
+/// How long a run may take to revert everything and end.
+constexpr Duration kEndedWithin = std::chrono::seconds(30);
 constexpr int kAgainMs = 20;
 constexpr std::size_t kMostAtOnce = 16;
 
@@ -93,10 +91,20 @@ v1::Noted made_safe(v1::Noted note) {
   return note;
 }
 
+v1::HaltRequest made_safe(v1::HaltRequest request) {
+  request.set_by(escape_controls(request.by()));
+  request.set_reason(escape_controls(request.reason()));
+  return request;
+}
+
+/// What is said begins with which of them it is.
+constexpr char kNote = 'n';
+constexpr char kHalt = 'h';
+
 enum class Handing { kTaken, kRefused, kNobody };
 
 /// Says it to the run that listens in the folder, and what came of it.
-Handing hand_over(const Fd& folder, const v1::Noted& note, std::string& why) {
+Handing hand_over(const Fd& folder, const std::string& message, std::string& why) {
   const Fd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   const sockaddr_un address = address_in(folder);
   timeval bound{};
@@ -108,7 +116,6 @@ Handing hand_over(const Fd& folder, const v1::Noted& note, std::string& why) {
     why = errno == EACCES ? "its socket is for its owner alone" : "";
     return errno == EACCES ? Handing::kRefused : Handing::kNobody;
   }
-  const std::string message = note.SerializeAsString();
   if (send(socket.number(), message.data(), message.size(), MSG_NOSIGNAL) !=
       static_cast<ssize_t>(message.size())) {
     return Handing::kNobody;
@@ -132,9 +139,9 @@ bool goes_on(const fs::path& folder) {
 }
 
 /// Shared with the coroutines, which the loop may keep for longer.
-struct NoteTaker::Listening {
-  Listening(asio::io_context& loop, Fd locked, std::function<void(v1::Noted)> into)
-      : folder(std::move(locked)), acceptor(loop), take(std::move(into)) {}
+struct RunSocket::Listening {
+  Listening(asio::io_context& loop, Fd locked, Told into)
+      : folder(std::move(locked)), acceptor(loop), told(std::move(into)) {}
 
   static asio::awaitable<void> accept(std::shared_ptr<Listening> self) {
     while (self->acceptor.is_open()) {
@@ -165,11 +172,9 @@ struct NoteTaker::Listening {
     const auto [ended, length] = co_await asio::async_read(*socket, asio::buffer(message),
                                                            asio::as_tuple(asio::use_awaitable));
     message.resize(length);
-    v1::Noted note;
-    Status taken = ended == asio::error::eof && note.ParseFromString(message)
-                       ? check_note(note, kLongestEscaped)
-                       : error(StatusCode::kInvalidArgument, "this is no note");
-    if (taken.ok()) self->take(made_safe(std::move(note)));
+    const Status taken = ended == asio::error::eof
+                             ? self->take(message)
+                             : error(StatusCode::kInvalidArgument, "this is nothing to tell a run");
     const std::string reply = taken.ok() ? kReply : message_of(taken);
     // At once, before the loop may be stopped: who is not answered says it again. So short a word
     // always has room.
@@ -177,15 +182,30 @@ struct NoteTaker::Listening {
     socket->write_some(asio::buffer(reply), ignored);
   }
 
+  Status take(const std::string& message) {
+    const std::string content = message.empty() ? "" : message.substr(1);
+    v1::Noted note;
+    v1::HaltRequest halt;
+    if (message.starts_with(kNote) && note.ParseFromString(content)) {
+      Status fit = check_note(note, kLongestEscaped);
+      if (fit.ok()) told.note(made_safe(std::move(note)));
+      return fit;
+    }
+    if (message.starts_with(kHalt) && halt.ParseFromString(content)) {
+      told.halt(made_safe(std::move(halt)));
+      return ok();
+    }
+    return error(StatusCode::kInvalidArgument, "this is nothing to tell a run");
+  }
+
   Fd folder;  ///< Locked as long as it is open.
   asio::local::stream_protocol::acceptor acceptor;
-  std::function<void(v1::Noted)> take;
+  Told told;
   std::vector<std::weak_ptr<Socket>> open;  ///< Conversations.
 };
 
-StatusOr<std::unique_ptr<NoteTaker>> NoteTaker::start(asio::io_context& loop,
-                                                      const fs::path& folder,
-                                                      std::function<void(v1::Noted)> take) {
+StatusOr<std::unique_ptr<RunSocket>> RunSocket::start(asio::io_context& loop,
+                                                      const fs::path& folder, Told told) {
   auto opened = open_folder(folder);
   if (!opened.ok()) return opened.status();
   if (flock(opened->number(), LOCK_EX | LOCK_NB) != 0) {
@@ -199,15 +219,15 @@ StatusOr<std::unique_ptr<NoteTaker>> NoteTaker::start(asio::io_context& loop,
       listen(socket.number(), static_cast<int>(kMostAtOnce)) != 0) {
     return from_errno((folder / kSocketName).string(), errno);
   }
-  const auto listening = std::make_shared<Listening>(loop, *std::move(opened), std::move(take));
+  const auto listening = std::make_shared<Listening>(loop, *std::move(opened), std::move(told));
   listening->acceptor.assign(asio::local::stream_protocol(), socket.release());
   asio::co_spawn(loop, Listening::accept(listening), asio::detached);
-  return std::unique_ptr<NoteTaker>(new NoteTaker(listening));
+  return std::unique_ptr<RunSocket>(new RunSocket(listening));
 }
 
-NoteTaker::NoteTaker(std::shared_ptr<Listening> listening) : listening_(std::move(listening)) {}
+RunSocket::RunSocket(std::shared_ptr<Listening> listening) : listening_(std::move(listening)) {}
 
-NoteTaker::~NoteTaker() {
+RunSocket::~RunSocket() {
   unlinkat(listening_->folder.number(), kSocketName, 0);
   boost::system::error_code ignored;
   listening_->acceptor.close(ignored);
@@ -237,7 +257,7 @@ Status keep_note(const fs::path& folder, const v1::Noted& note) {
       *event.mutable_noted() = safe;
       return report::append_event(log, std::move(event));
     }
-    const Handing handing = hand_over(*opened, safe, why);
+    const Handing handing = hand_over(*opened, kNote + safe.SerializeAsString(), why);
     if (handing == Handing::kTaken) return ok();
     if (handing == Handing::kRefused || monotonic_now() >= deadline) break;
     poll(nullptr, 0, kAgainMs);
@@ -246,28 +266,26 @@ Status keep_note(const fs::path& folder, const v1::Noted& note) {
                                                      : "the run does not take it: " + why);
 }
 
-int note(const Invocation& said) {
-  const fs::path named = run_folder(said, said.run);
-  if (named.empty()) {
-    complain("there is no run yet in " + runs_folder(said));
-    return kRefused;
+Status halt_run(const fs::path& folder, const v1::HaltRequest& request) {
+  const std::string message = kHalt + made_safe(request).SerializeAsString();
+  const MonotonicTime deadline = monotonic_now() + kEndedWithin;
+  bool told = false;
+  std::string why;
+  while (goes_on(folder)) {
+    const auto opened = open_folder(folder);
+    if (!opened.ok()) return opened.status();
+    if (!told) {
+      const Handing handing = hand_over(*opened, message, why);
+      told = handing == Handing::kTaken;
+      if (handing == Handing::kRefused) return error(StatusCode::kUnavailable, why);
+    }
+    if (monotonic_now() >= deadline) {
+      return error(StatusCode::kUnavailable,
+                   told ? "it was told to, and has not ended yet" : "it does not listen");
+    }
+    poll(nullptr, 0, kAgainMs);
   }
-  v1::Noted note;
-  note.set_by(who());
-  note.set_kind(said.kind);
-  note.set_text(said.text);
-  const fs::path folder = named.filename() == "events.jsonl" ? named.parent_path() : named;
-  const Status kept = keep_note(folder, note);
-  if (!kept.ok()) {
-    complain(escape_controls(message_of(kept)));
-    return kept.code() == StatusCode::kUnavailable ? kUnreachable
-           : kept.code() == StatusCode::kInvalidArgument || kept.code() == StatusCode::kNotFound
-               ? kRefused
-               : kInternal;
-  }
-  std::printf("noted of %s: %s\n", escape_controls(folder.filename().string()).c_str(),
-              escape_controls(report::note_text({{}, "", note.kind(), note.text()})).c_str());
-  return kSuccess;
+  return ok();
 }
 
 }  // namespace squall::cli
