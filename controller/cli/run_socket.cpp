@@ -48,6 +48,8 @@ constexpr Duration kSaidWithin = std::chrono::seconds(2);
 constexpr Duration kTakenWithin = std::chrono::seconds(5);
 /// How long a run may take to revert everything and end.
 constexpr Duration kEndedWithin = std::chrono::seconds(30);
+/// How long others may have the folder of a run that begins.
+constexpr Duration kLookedAtWithin = std::chrono::seconds(1);
 constexpr int kAgainMs = 20;
 constexpr std::size_t kMostAtOnce = 16;
 
@@ -208,7 +210,14 @@ StatusOr<std::unique_ptr<RunSocket>> RunSocket::start(asio::io_context& loop,
                                                       const fs::path& folder, Told told) {
   auto opened = open_folder(folder);
   if (!opened.ok()) return opened.status();
-  if (flock(opened->number(), LOCK_EX | LOCK_NB) != 0) {
+  // Who only looks whether a run goes on has it for a moment.
+  const MonotonicTime deadline = monotonic_now() + kLookedAtWithin;
+  bool locked = false;
+  while (!(locked = flock(opened->number(), LOCK_EX | LOCK_NB) == 0) &&
+         monotonic_now() < deadline) {
+    poll(nullptr, 0, kAgainMs);
+  }
+  if (!locked) {
     return error(StatusCode::kFailedPrecondition, "another process has " + folder.string());
   }
   Fd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
@@ -250,12 +259,19 @@ Status keep_note(const fs::path& folder, const v1::Noted& note) {
   std::string why;
   // It may end, or begin, at any moment: whoever has the lock writes.
   for (;;) {
-    const auto opened = open_folder(folder);
+    auto opened = open_folder(folder);
     if (!opened.ok()) return opened.status();
-    if (flock(opened->number(), LOCK_EX | LOCK_NB) == 0) {
+    const bool locked = flock(opened->number(), LOCK_EX | LOCK_NB) == 0;
+    // An empty log is that of a run that is about to begin.
+    if (locked && (fs::file_size(log, failed) > 0 || monotonic_now() >= deadline)) {
       v1::Event event;
       *event.mutable_noted() = safe;
       return report::append_event(log, std::move(event));
+    }
+    if (locked) {
+      opened->reset();
+      poll(nullptr, 0, kAgainMs);
+      continue;
     }
     const Handing handing = hand_over(*opened, kNote + safe.SerializeAsString(), why);
     if (handing == Handing::kTaken) return ok();

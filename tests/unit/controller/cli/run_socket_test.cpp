@@ -202,6 +202,18 @@ TEST_CASE("a note that comes while the run ends is kept, once") {
   CHECK(taken + folder.events().size() - 1 == 20);
 }
 
+TEST_CASE("a note of a run that is about to begin waits for it") {
+  const RunFolder folder;
+  fs::resize_file(folder.path / "events.jsonl", 0);
+  bool kept = false;
+  std::thread person([&] { kept = keep_note(folder.path, note_of("so soon")).ok(); });
+  Running running(folder.path);
+  person.join();
+  running.end();
+  CHECK(kept);
+  CHECK(running.taken.size() == 1);
+}
+
 TEST_CASE("a run is told to end, and who told it waits until it is over") {
   const RunFolder folder;
   v1::HaltRequest request;
