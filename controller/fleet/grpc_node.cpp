@@ -1,29 +1,26 @@
 #include "controller/fleet/grpc_node.h"
 
 #include <fmt/format.h>
-#include <grpc/support/log.h>
 #include <grpcpp/grpcpp.h>
 
 #include <algorithm>
-#include <boost/asio/any_io_executor.hpp>
-#include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/this_coro.hpp>
-#include <cstdlib>
 #include <deque>
 #include <functional>
-#include <mutex>
-#include <thread>
 #include <type_traits>
 #include <utility>
 
 #include "controller/fleet/wake.h"
 #include "experiments/base/file.h"
 #include "experiments/base/units.h"
+#include "experiments/wire/poller.h"
 #include "squall/v1/node.grpc.pb.h"
 
 namespace squall::fleet {
 namespace asio = boost::asio;
+using wire::Mailbox;
+using wire::Poller;
 namespace {
 
 /// How long a node that was reached may take to answer: it may have to read itself first.
@@ -32,29 +29,6 @@ constexpr Duration kAnswerWithin = std::chrono::seconds(10);
 constexpr Duration kHaltWithin = std::chrono::seconds(30);
 /// How long the end of a stream is waited for, once everything on it has been said.
 constexpr Duration kCloseWithin = std::chrono::milliseconds(500);
-
-/// Where gRPC's threads hand things to the loop. It outlives the node, so that a call that ends
-/// late finds nobody rather than a dead loop.
-class Mailbox {
- public:
-  explicit Mailbox(asio::any_io_executor loop) : loop_(std::move(loop)) {}
-
-  template <typename Function>
-  void post(Function function) {
-    const std::lock_guard lock(mutex_);
-    if (open_) asio::post(loop_, std::move(function));
-  }
-
-  void shut() {
-    const std::lock_guard lock(mutex_);
-    open_ = false;
-  }
-
- private:
-  std::mutex mutex_;
-  bool open_ = true;
-  asio::any_io_executor loop_;
-};
 
 Status from_grpc(const grpc::Status& status) {
   return error(static_cast<StatusCode>(status.error_code()), status.error_message());
@@ -122,56 +96,6 @@ Status explain_loss(const grpc::Status& status) {
   }
   return error(StatusCode::kUnavailable, why);
 }
-
-/// Waits for gRPC on a thread of its own: one for all nodes of the program. (The callback interface
-/// of gRPC 1.51 polls on threads that wake every second and then sleep for 100 ms, an abort on the
-/// wire.)
-class Poller {
- public:
-  /// What the queue hands back. Runs on the loop, unless the node is gone by then.
-  struct Tag {
-    std::shared_ptr<Mailbox> mailbox;
-    std::function<void(bool)> complete;
-  };
-
-  static std::shared_ptr<Poller> shared() {
-    static std::mutex mutex;
-    static std::weak_ptr<Poller> running;
-    const std::lock_guard lock(mutex);
-    auto poller = running.lock();
-    if (!poller) running = poller = std::make_shared<Poller>();
-    return poller;
-  }
-
-  Poller() : thread_([this] { poll(); }) {
-    // What it would say on standard error, it also says in the status. For its own debugging its
-    // environment still holds.
-    if (std::getenv("GRPC_VERBOSITY") == nullptr) gpr_set_log_function([](gpr_log_func_args*) {});
-  }
-
-  ~Poller() {
-    queue_.Shutdown();
-    thread_.join();
-  }
-
-  Poller(const Poller&) = delete;
-  Poller& operator=(const Poller&) = delete;
-
-  grpc::CompletionQueue& queue() { return queue_; }
-
- private:
-  void poll() {
-    void* handed_back = nullptr;
-    bool done = false;
-    while (queue_.Next(&handed_back, &done)) {
-      const std::shared_ptr<Tag> tag(static_cast<Tag*>(handed_back));
-      tag->mailbox->post([tag, done] { tag->complete(done); });
-    }
-  }
-
-  grpc::CompletionQueue queue_;
-  std::thread thread_;
-};
 
 /// A call of one question and one answer.
 template <typename Reply>

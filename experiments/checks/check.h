@@ -2,12 +2,15 @@
 /// A check asks; what it was told is a Sample. Judging samples against expectations is judge.h's.
 #pragma once
 
+#include <algorithm>
 #include <boost/asio/awaitable.hpp>
 #include <cstdint>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "experiments/base/clock.h"
 #include "experiments/base/status.h"
@@ -39,10 +42,12 @@ inline MonotonicTime arrival(const Sample& sample) {
   return sample.tally ? sample.tally->until : sample.asked + sample.latency;
 }
 
-/// No answer, a server's error, a program that says no.
+/// No answer, a server's error, a program that says no, a state that is none to be in.
 inline bool is_failure(const Sample& sample) {
+  constexpr std::string_view kGoodStates[] = {"", "open", "serving", "noerror", "reply", "ok"};
   return !sample.error.empty() || (sample.status && *sample.status >= 500) ||
-         (sample.exit && *sample.exit != 0);
+         (sample.exit && *sample.exit != 0) ||
+         std::ranges::find(kGoodStates, sample.state) == std::end(kGoodStates);
 }
 
 class Check {

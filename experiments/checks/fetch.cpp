@@ -56,12 +56,14 @@ struct Transfer {
 
   std::unique_ptr<CURL, FreeEasy> easy;
   std::unique_ptr<curl_slist, FreeList> headers;
+  std::unique_ptr<curl_slist, FreeList> connect_to;
   asio::steady_timer wake;  ///< Expires at the deadline; cancelled when the transfer is done.
   std::optional<CURLcode> result;
   MonotonicTime ended;
   std::string body;
   std::size_t received = 0;
   bool too_large = false;
+  bool cut = false;
   std::array<char, CURL_ERROR_SIZE> detail{};
 
   /// Counts header and body bytes alike: either can be endless.
@@ -77,7 +79,9 @@ std::size_t on_body(char* bytes, std::size_t size, std::size_t count, void* user
   const std::size_t length = size * count;
   if (!transfer.take(length))
     return 0;  // fewer than offered: libcurl gives up with CURLE_WRITE_ERROR
-  transfer.body.append(bytes, std::min(length, kKept - transfer.body.size()));
+  const std::size_t kept = std::min(length, kKept - transfer.body.size());
+  transfer.body.append(bytes, kept);
+  transfer.cut = transfer.cut || kept < length;
   return length;
 }
 
@@ -94,12 +98,24 @@ std::string tls_words(const Transfer& transfer, CURLcode code) {
   if (const auto routines = detail.rfind("::"); routines != std::string_view::npos) {
     detail.remove_prefix(routines + 2);
   }
+  detail = detail.substr(0, detail.find(", errno 0"));
   return "TLS: " + as_clause(detail.empty() ? curl().easy_strerror(code) : std::string(detail));
 }
 
-std::string error_words(const Transfer& transfer, CURLcode code, Duration timeout) {
+/// What libcurl found wrong with the plan's own files: it says which, and in how many layers.
+std::string file_words(const v1::Tls& tls, CURLcode code) {
+  if (code == CURLE_SSL_CACERT_BADFILE) {
+    return fmt::format("TLS: no authority can be read from {}", tls.ca());
+  }
+  return fmt::format("TLS: no certificate with its key can be read from {} and {}", tls.cert(),
+                     tls.key());
+}
+
+std::string error_words(const Transfer& transfer, CURLcode code, const Request& request) {
   long system = 0;
+  long redirects = 0;
   curl().easy_getinfo(transfer.easy.get(), CURLINFO_OS_ERRNO, &system);
+  curl().easy_getinfo(transfer.easy.get(), CURLINFO_REDIRECT_COUNT, &redirects);
   const std::string_view detail = transfer.detail.data();
   if (transfer.too_large) return "answer larger than 10 MB";
   switch (code) {
@@ -108,7 +124,9 @@ std::string error_words(const Transfer& transfer, CURLcode code, Duration timeou
     case CURLE_COULDNT_CONNECT:
       return system != 0 ? errno_words(static_cast<int>(system)) : "cannot connect";
     case CURLE_OPERATION_TIMEDOUT:
-      return timeout_words(timeout);
+      return timeout_words(request.timeout);
+    case CURLE_TOO_MANY_REDIRECTS:
+      return fmt::format("more than {} redirects", kMostRedirects);
     case CURLE_FILESIZE_EXCEEDED:
       return "answer larger than 10 MB";
     case CURLE_GOT_NOTHING:
@@ -118,15 +136,16 @@ std::string error_words(const Transfer& transfer, CURLcode code, Duration timeou
     case CURLE_WEIRD_SERVER_REPLY:
       return "not an HTTP answer";
     case CURLE_UNSUPPORTED_PROTOCOL:  // of the URL, or of an answer that does not even say HTTP
-      return detail.find("HTTP/0.9") != std::string_view::npos ? "not an HTTP answer"
-                                                               : "neither http nor https";
+      if (detail.find("HTTP/0.9") != std::string_view::npos) return "not an HTTP answer";
+      return redirects > 0 ? "redirected to neither http nor https" : "neither http nor https";
     case CURLE_URL_MALFORMAT:
       return "not a URL";
+    case CURLE_SSL_CERTPROBLEM:
+    case CURLE_SSL_CACERT_BADFILE:
+      return file_words(request.tls, code);
     case CURLE_SSL_CONNECT_ERROR:
     case CURLE_PEER_FAILED_VERIFICATION:
-    case CURLE_SSL_CERTPROBLEM:
     case CURLE_SSL_CIPHER:
-    case CURLE_SSL_CACERT_BADFILE:
     case CURLE_SSL_INVALIDCERTSTATUS:
     case CURLE_SSL_SHUTDOWN_FAILED:
       return tls_words(transfer, code);
@@ -137,6 +156,8 @@ std::string error_words(const Transfer& transfer, CURLcode code, Duration timeou
               std::string_view::npos) {
         return "connection reset";
       }
+      // The other side's no to a certificate of ours comes after the handshake.
+      if (detail.find(" routines::") != std::string_view::npos) return tls_words(transfer, code);
       [[fallthrough]];
     default:
       return as_clause(transfer.detail[0] != '\0' ? transfer.detail.data()
@@ -260,11 +281,81 @@ bool has_header(const Request& request, std::string_view name) {
   return false;
 }
 
-void add_header(Transfer& transfer, const std::string& line) {
-  curl_slist* longer = curl().slist_append(transfer.headers.get(), line.c_str());
+void append(std::unique_ptr<curl_slist, FreeList>& list, const std::string& line) {
+  curl_slist* longer = curl().slist_append(list.get(), line.c_str());
   if (longer == nullptr) throw std::bad_alloc();
-  static_cast<void>(transfer.headers.release());
-  transfer.headers.reset(longer);
+  static_cast<void>(list.release());
+  list.reset(longer);
+}
+
+/// What stands between a URL's scheme and its path, without who logs in.
+std::string_view authority_in(std::string_view url) {
+  const auto scheme = url.find("://");
+  if (scheme == std::string_view::npos) return {};
+  std::string_view authority = url.substr(scheme + 3);
+  authority = authority.substr(0, authority.find_first_of("/?#"));
+  const auto login = authority.rfind('@');
+  return login == std::string_view::npos ? authority : authority.substr(login + 1);
+}
+
+/// An IPv6 address with its brackets.
+std::string_view host_in(std::string_view authority) {
+  const bool in_brackets = authority.starts_with('[');
+  return authority.substr(0, in_brackets ? authority.find(']') + 1 : authority.find(':'));
+}
+
+/// The URL and who is asked for it. libcurl shows and expects the name that the URL has, so another
+/// server name takes its place there, while the host stays who is asked.
+void set_target(Transfer& transfer, const Request& request) {
+  const std::string_view authority = authority_in(request.url);
+  const std::string_view host = host_in(authority);
+  const std::string& server_name = request.tls.server_name();
+  std::string url = request.url;
+  if (!server_name.empty() && !host.empty()) {
+    url.replace(static_cast<std::size_t>(host.data() - request.url.data()), host.size(),
+                server_name);
+    if (!has_header(request, "Host")) append(transfer.headers, fmt::format("Host: {}", authority));
+  }
+  set(transfer.easy.get(), CURLOPT_URL, url.c_str());
+  if (!request.unix_socket.empty()) {
+    set(transfer.easy.get(), CURLOPT_UNIX_SOCKET_PATH, request.unix_socket.c_str());
+    return;
+  }
+  if (server_name.empty() && request.address.empty()) return;
+  const bool is_ipv6 = request.address.find(':') != std::string::npos;
+  const std::string asked = request.address.empty() ? std::string(host)
+                            : is_ipv6               ? fmt::format("[{}]", request.address)
+                                                    : request.address;
+  append(transfer.connect_to,
+         fmt::format("{}::{}:", server_name.empty() ? host : std::string_view(server_name), asked));
+  set(transfer.easy.get(), CURLOPT_CONNECT_TO, transfer.connect_to.get());
+}
+
+void set_tls(CURL* easy, const v1::Tls& tls) {
+  if (!tls.ca().empty()) {
+    set(easy, CURLOPT_CAINFO, tls.ca().c_str());
+    // Else the system's authorities, a folder of them, would be trusted as well.
+    set(easy, CURLOPT_CAPATH, static_cast<const char*>(nullptr));
+  }
+  if (!tls.cert().empty()) {
+    set(easy, CURLOPT_SSLCERT, tls.cert().c_str());
+    set(easy, CURLOPT_SSLKEY, tls.key().c_str());
+  }
+  if (tls.insecure()) {
+    set(easy, CURLOPT_SSL_VERIFYPEER, 0L);
+    set(easy, CURLOPT_SSL_VERIFYHOST, 0L);
+  }
+}
+
+void set_redirects(CURL* easy, const std::string& method) {
+  set(easy, CURLOPT_FOLLOWLOCATION, 1L);
+  set(easy, CURLOPT_MAXREDIRS, kMostRedirects);
+  set(easy, CURLOPT_REDIR_PROTOCOLS_STR, "http,https");
+  // A POST goes on as a GET, as browsers have it (RFC 9110, 15.4.2); any other method stays, and
+  // its body with it, which libcurl would send on without.
+  if (method != "POST") {
+    set(easy, CURLOPT_POSTREDIR, static_cast<long>(CURL_REDIR_POST_301 | CURL_REDIR_POST_302));
+  }
 }
 
 void set_up(Transfer& transfer, const Request& request) {
@@ -273,7 +364,8 @@ void set_up(Transfer& transfer, const Request& request) {
   if (easy == nullptr) throw std::bad_alloc();
   set(easy, CURLOPT_PRIVATE, static_cast<void*>(&transfer));
   set(easy, CURLOPT_ERRORBUFFER, transfer.detail.data());
-  set(easy, CURLOPT_URL, request.url.c_str());
+  set_target(transfer, request);
+  set_tls(easy, request.tls);
   set(easy, CURLOPT_PROTOCOLS_STR, "http,https");
   set(easy, CURLOPT_PROXY,
       "");  // else http_proxy of the environment would be asked instead of the target
@@ -295,17 +387,18 @@ void set_up(Transfer& transfer, const Request& request) {
     set(easy, CURLOPT_POST, 1L);
     set(easy, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request.body.size()));
     set(easy, CURLOPT_POSTFIELDS, request.body.data());
-    add_header(transfer, "Expect:");  // else a long body waits a second for "100 Continue"
-    if (!has_header(request, "Content-Type")) add_header(transfer, "Content-Type:");
+    append(transfer.headers, "Expect:");  // else a long body waits a second for "100 Continue"
+    if (!has_header(request, "Content-Type")) append(transfer.headers, "Content-Type:");
   }
   if (request.method == "HEAD") {
     set(easy, CURLOPT_NOBODY, 1L);
-  } else if (has_body || request.method != "GET") {
+  } else if (request.method != (has_body ? "POST" : "GET")) {
     set(easy, CURLOPT_CUSTOMREQUEST, request.method.c_str());
   }
+  if (request.follow) set_redirects(easy, request.method);
   // "Name;" is libcurl's way to send a header without a value.
   for (const auto& [name, value] : request.headers) {
-    add_header(transfer, value.empty() ? name + ";" : fmt::format("{}: {}", name, value));
+    append(transfer.headers, value.empty() ? name + ";" : fmt::format("{}: {}", name, value));
   }
   if (transfer.headers) set(easy, CURLOPT_HTTPHEADER, transfer.headers.get());
 }
@@ -400,13 +493,14 @@ asio::awaitable<Answer> Fetcher::fetch(Request request) {
   }
   answer.latency = transfer.ended - asked;
   if (*transfer.result != CURLE_OK) {
-    answer.error = error_words(transfer, *transfer.result, request.timeout);
+    answer.error = error_words(transfer, *transfer.result, request);
     co_return answer;
   }
   long status = 0;
   curl().easy_getinfo(transfer.easy.get(), CURLINFO_RESPONSE_CODE, &status);
   answer.status = status;
   answer.body = std::move(transfer.body);
+  answer.cut = transfer.cut;
   co_return answer;
 }
 

@@ -422,7 +422,11 @@ std::optional<Breach> Judge::breached(MonotonicTime now) {
   for (const Rule& rule : state.rules) {
     const Duration silent = now - *rule.last_data;
     if (silent > state.silence && state.no_data_breaches) {
-      return Breach{rule.wanted.text(), "no data for " + format_measured(silent), silent};
+      std::string observed = "no data for " + format_measured(silent);
+      if (state.latest && !state.latest->no_data.empty()) {
+        observed += " (" + state.latest->no_data + ")";
+      }
+      return Breach{rule.wanted.text(), std::move(observed), silent};
     }
     if (!rule.false_since) continue;
     const Duration since = now - *rule.false_since;

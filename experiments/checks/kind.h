@@ -15,8 +15,12 @@ struct CheckKind {
   std::unique_ptr<Check> (*make)(const v1::Check& check);
 };
 
+extern const CheckKind kDns;
 extern const CheckKind kExec;
+extern const CheckKind kGrpc;
 extern const CheckKind kHttp;
+extern const CheckKind kIcmp;
+extern const CheckKind kPrometheus;
 extern const CheckKind kTcp;
 
 /// The check's `timeout`; where the plan is silent, its `every`; where that is silent too, 1s.

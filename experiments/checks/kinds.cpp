@@ -9,7 +9,7 @@
 namespace squall::checks {
 namespace {
 
-constexpr const CheckKind* kKinds[] = {&kExec, &kHttp, &kTcp};
+constexpr const CheckKind* kKinds[] = {&kDns, &kExec, &kGrpc, &kHttp, &kIcmp, &kPrometheus, &kTcp};
 
 }  // namespace
 

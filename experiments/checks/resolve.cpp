@@ -26,6 +26,16 @@ namespace asio = boost::asio;
 using asio::ip::tcp;
 using namespace asio::experimental::awaitable_operators;
 
+HostPort split(const std::string& address) {
+  const auto colon = address.rfind(':');
+  if (colon == std::string::npos) return {address, "0"};
+  std::string host = address.substr(0, colon);
+  if (host.size() >= 2 && host.front() == '[' && host.back() == ']') {
+    host = host.substr(1, host.size() - 2);
+  }
+  return {host, address.substr(colon + 1)};
+}
+
 /// Shared by the thread and whoever waits. The thread touches nothing of the loop: it makes `ready`
 /// readable, and that stays so.
 struct Resolver::Lookup {

@@ -13,6 +13,14 @@
 
 namespace squall::checks {
 
+struct HostPort {
+  std::string host;  ///< Without brackets.
+  std::string port;
+};
+
+/// db-1:5432, 10.0.0.1:5432, [::1]:5432. The plan's loader has refused anything else.
+HostPort split(const std::string& address);
+
 struct Resolved {
   std::string error;  ///< cannot resolve name, or why it was given up.
   std::vector<boost::asio::ip::tcp::endpoint> endpoints;

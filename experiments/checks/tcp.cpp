@@ -19,21 +19,6 @@ namespace {
 namespace asio = boost::asio;
 using namespace asio::experimental::awaitable_operators;
 
-struct HostPort {
-  std::string host, port;
-};
-
-/// db-1:5432, 10.0.0.1:5432, [::1]:5432. The plan's loader has refused anything else.
-HostPort split(const std::string& address) {
-  const auto colon = address.rfind(':');
-  if (colon == std::string::npos) return {address, "0"};
-  std::string host = address.substr(0, colon);
-  if (host.size() >= 2 && host.front() == '[' && host.back() == ']') {
-    host = host.substr(1, host.size() - 2);
-  }
-  return {host, address.substr(colon + 1)};
-}
-
 class Tcp final : public Check {
  public:
   explicit Tcp(const v1::Check& check) : Tcp(split(check.tcp().address()), timeout_of(check)) {}

@@ -81,6 +81,8 @@ class Weighing {
                      check.has_every() ? std::optional(Duration(check.every())) : std::nullopt);
       }
       vantage_points(node, check);
+      http(node, check);
+      icmp(node, check);
       const YamlNode* exec = node.find("exec");
       if (check.has_exec() && exec != nullptr && check.exec().run_size() > 0 &&
           check.exec().run(0).empty()) {
@@ -149,6 +151,46 @@ class Weighing {
                other == what ? fmt::format("a second {} is called \"{}\"", what, name)
                              : fmt::format("a {} is called \"{}\" already", other, name),
                fmt::format("the first stands in line {}", where->place.line));
+  }
+
+  void http(const YamlNode& node, const v1::Check& check) {
+    const YamlNode* written = node.find("http");
+    if (!check.has_http() || written == nullptr || tainted_.contains(written)) return;
+    const YamlNode* tls = written->find_key("tls");
+    if (tls != nullptr && !check.http().follow() && check.http().url().starts_with("http:")) {
+      out_.error(tls->place, "an http URL is asked without TLS", "write https:// in its `url`");
+    }
+    const YamlNode* expect = node.find("expect");
+    if (!check.http().value().empty() || expect == nullptr ||
+        expect->kind != YamlNode::Kind::kSequence) {
+      return;
+    }
+    const std::size_t count =
+        std::min(expect->items.size(), static_cast<std::size_t>(check.expect_size()));
+    for (std::size_t i = 0; i < count; ++i) {
+      const YamlNode& item = *expect->items[i];
+      if (tainted_.contains(&item) || check.expect(static_cast<int>(i)).metric() != "value") {
+        continue;
+      }
+      out_.error(item.within(0, std::string_view("value").size()),
+                 "which number of the answer is its `value`?",
+                 "add value: /queue/depth, a JSON Pointer, to `http`");
+    }
+  }
+
+  void icmp(const YamlNode& node, const v1::Check& check) {
+    const YamlNode* written = node.find("icmp");
+    const YamlNode* host = written != nullptr ? written->find("host") : nullptr;
+    if (!check.has_icmp() || host == nullptr || tainted_.contains(written)) return;
+    const std::string& text = check.icmp().host();
+    const auto colon = text.find(':');
+    if (text.find_first_of(" \t\r\n/") != std::string::npos) {
+      out_.error(host->place, fmt::format("\"{}\" is not a host", text),
+                 "write a name or an address, such as db-1");
+    } else if (colon != std::string::npos && text.find(':', colon + 1) == std::string::npos) {
+      out_.error(host->place, "an echo request has no port",
+                 fmt::format("write host: {}", text.substr(0, colon)));
+    }
   }
 
   /// Nodes that ask, and how many of them must agree.

@@ -1,14 +1,19 @@
+#include <fmt/format.h>
 #include <openssl/evp.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
 
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/cancellation_signal.hpp>
+#include <boost/asio/local/stream_protocol.hpp>
 #include <boost/asio/ssl.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 
 #include "asking.h"
+#include "tests/support/certificates.h"
 
 namespace squall::checks {
 namespace {
@@ -220,6 +225,251 @@ TEST_CASE("an http check says in words why it got no answer") {
   SUBCASE("no such scheme") {
     CHECK(ask_http(loop, "file:///etc/hostname").error == "neither http nor https");
   }
+}
+
+/// A JSON answer, as services give it.
+std::string json(const std::string& body) {
+  return fmt::format("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{}", body.size(), body);
+}
+
+TEST_CASE("a number in a JSON answer is the value, and what is there instead is told") {
+  asio::io_context loop;
+  const auto asked = [&](const std::string& body, const std::string& pointer) {
+    Server server(loop, answering(json(body)));
+    v1::Check wanted = http_check(server.url());
+    wanted.mutable_http()->set_value(pointer);
+    Sample sample = ask(loop, *make_check(wanted));
+    CHECK(sample.error == "");
+    CHECK(sample.status == 200);
+    return sample;
+  };
+  const auto value = [&](const std::string& body, const std::string& pointer) {
+    const Sample sample = asked(body, pointer);
+    CHECK(sample.no_data == "");
+    return sample.numbers.at("value");
+  };
+  const auto no_data = [&](const std::string& body, const std::string& pointer) {
+    const Sample sample = asked(body, pointer);
+    CHECK(sample.numbers.empty());
+    return sample.no_data;
+  };
+  CHECK(value(R"({"queue": {"depth": 42}})", "/queue/depth") == 42);
+  CHECK(value(R"([{"a/b": -1.5}])", "/0/a~1b") == -1.5);
+  CHECK(no_data(R"({"queue": {}})", "/queue/depth") == "the answer has no /queue/depth");
+  CHECK(no_data(R"([1])", "/99999999999999999999") == "the answer has no /99999999999999999999");
+  CHECK(no_data(R"([1])", "/-") == "the answer has no /-");
+  CHECK(no_data(R"({"a": 1})", "/a~2") == "the answer has no /a~2");
+  CHECK(no_data(R"({"a": "7"})", "/a") == "/a is no number but a string");
+  CHECK(no_data(R"({"a": [7]})", "/a") == "/a is no number but an array");
+  CHECK(no_data(R"({"a": null})", "/a") == "/a is no number but null");
+  CHECK(no_data("<html>", "/a") == "the answer is no JSON");
+  CHECK(no_data("", "/a") == "the answer is no JSON");
+  CHECK(no_data(std::string(60'000, '['), "/a") == "the answer is no JSON");
+  CHECK(no_data(R"({"b": ")" + std::string(70'000, 'x') + R"(", "a": 1})", "/a") ==
+        "the answer is longer than the 64 KiB that are kept");
+}
+
+/// A redirect to `where`.
+std::string moved(const std::string& where, const std::string& how = "302 Found") {
+  return fmt::format("HTTP/1.1 {}\r\nLocation: {}\r\nContent-Length: 6\r\n\r\nmoved!", how, where);
+}
+
+TEST_CASE("redirects are followed where the plan says so, ten at most, and to the web alone") {
+  asio::io_context loop;
+  const auto asked = [&](const std::string& url) {
+    v1::Check wanted = http_check(url);
+    wanted.mutable_http()->set_follow(true);
+    return ask(loop, *make_check(wanted));
+  };
+  Server last(loop, answering(kOk));
+  SUBCASE("to another server") {
+    Server first(loop, answering(moved(last.url())));
+    const Sample sample = asked(first.url());
+    CHECK(sample.error == "");
+    CHECK(sample.status == 200);
+    CHECK(sample.output == "hello");
+  }
+  SUBCASE("for ever") {
+    Server circle(loop, answering(moved("/")));
+    CHECK(asked(circle.url()).error == "more than 10 redirects");
+  }
+  SUBCASE("to a file") {
+    Server first(loop, answering(moved("file:///etc/hostname")));
+    CHECK(asked(first.url()).error == "redirected to neither http nor https");
+  }
+  SUBCASE("to where nobody listens") {
+    Server first(loop, answering(moved("http://" + closed_address() + "/")));
+    CHECK(asked(first.url()).error == "connection refused");
+  }
+}
+
+TEST_CASE("what is posted goes on as it was where the redirect says so, else as a GET") {
+  asio::io_context loop;
+  std::vector<std::string> heads;
+  const auto recording = [&](std::string first_answer) {
+    return [&heads, first_answer](tcp::socket taken) -> asio::awaitable<void> {
+      tcp::socket socket = std::move(taken);
+      std::vector<std::string>& into = heads;
+      const std::string answers[] = {first_answer, kOk};
+      std::string buffer;
+      for (const std::string& answer : answers) {
+        const std::string head = co_await read_head(socket, buffer);
+        if (head.empty()) co_return;
+        const bool has_body = head.find("Content-Length: 5\r\n") != std::string::npos;
+        while (has_body && buffer.size() < 5) {
+          char bytes[64];
+          const auto [failed, length] =
+              co_await socket.async_read_some(asio::buffer(bytes), kToken);
+          if (failed) co_return;
+          buffer.append(bytes, length);
+        }
+        into.push_back(head.substr(0, head.find(' ')) +
+                       (has_body ? " " + buffer.substr(0, 5) : ""));
+        if (has_body) buffer.erase(0, 5);
+        co_await asio::async_write(socket, asio::buffer(answer), kToken);
+      }
+    };
+  };
+  const auto asked = [&](const std::string& method, const std::string& how) {
+    heads.clear();
+    Server server(loop, recording(moved("/next", how)));
+    v1::Check wanted = http_check(server.url());
+    wanted.mutable_http()->set_method(method);
+    wanted.mutable_http()->set_body("order");
+    wanted.mutable_http()->set_follow(true);
+    CHECK(ask(loop, *make_check(wanted)).status == 200);
+    return heads;
+  };
+  using Heads = std::vector<std::string>;
+  CHECK(asked("POST", "302 Found") == Heads{"POST order", "GET"});
+  CHECK(asked("POST", "307 Temporary Redirect") == Heads{"POST order", "POST order"});
+  CHECK(asked("PUT", "302 Found") == Heads{"PUT order", "PUT order"});
+}
+
+TEST_CASE("an http check asks the address or the unix socket that the plan says") {
+  asio::io_context loop;
+  std::string head;
+  Server server(loop, [&](tcp::socket taken) -> asio::awaitable<void> {
+    tcp::socket socket = std::move(taken);
+    std::string buffer;
+    head = co_await read_head(socket, buffer);
+    co_await asio::async_write(socket, asio::buffer(kOk), kToken);
+  });
+  const std::string port = server.address().substr(server.address().find(':'));
+  SUBCASE("an address") {
+    v1::Check wanted = http_check("http://shop.invalid" + port + "/cart");
+    wanted.mutable_http()->set_resolve("127.0.0.1");
+    const Sample sample = ask(loop, *make_check(wanted));
+    CHECK(sample.error == "");
+    CHECK(sample.status == 200);
+    CHECK(head.find("Host: shop.invalid" + port + "\r\n") != std::string::npos);
+  }
+  SUBCASE("an IPv6 address where nobody listens") {
+    v1::Check wanted = http_check("http://shop.invalid" + port + "/cart");
+    wanted.mutable_http()->set_resolve("::1");
+    const std::string error = ask(loop, *make_check(wanted)).error;
+    CHECK(error != "cannot resolve name");
+    CHECK(error != "");
+  }
+  SUBCASE("a unix socket") {
+    using asio::local::stream_protocol;
+    std::string folder = "/tmp/squall-http-XXXXXX";
+    REQUIRE(mkdtemp(folder.data()) != nullptr);
+    stream_protocol::acceptor acceptor(loop, stream_protocol::endpoint(folder + "/app.sock"));
+    asio::co_spawn(
+        loop,
+        [](stream_protocol::acceptor& from) -> asio::awaitable<void> {
+          auto [failed, socket] = co_await from.async_accept(kToken);
+          std::string buffer;
+          co_await asio::async_read_until(socket, asio::dynamic_buffer(buffer), "\r\n\r\n", kToken);
+          co_await asio::async_write(socket, asio::buffer(kOk), kToken);
+        }(acceptor),
+        asio::detached);
+    v1::Check wanted = http_check("http://shop.invalid/cart");
+    wanted.mutable_http()->set_unix(folder + "/app.sock");
+    const Sample sample = ask(loop, *make_check(wanted));
+    CHECK(sample.error == "");
+    CHECK(sample.output == "hello");
+    wanted.mutable_http()->set_unix(folder + "/none.sock");
+    CHECK(ask(loop, *make_check(wanted)).error == "no such file or directory");
+    std::filesystem::remove_all(folder);
+  }
+}
+
+TEST_CASE("an http check speaks TLS as the plan says") {
+  asio::io_context loop;
+  const support::Authority authority;
+  const support::Authority other("another authority");
+  const support::Pair pair = authority.issue("shop.internal", "127.0.0.1");
+  const support::Pair client = authority.issue("squall", "127.0.0.1");
+  std::string folder = "/tmp/squall-http-XXXXXX";
+  REQUIRE(mkdtemp(folder.data()) != nullptr);
+  const auto file = [&](const std::string& name, const std::string& text) {
+    std::ofstream(folder + "/" + name) << text;
+    return folder + "/" + name;
+  };
+  asio::ssl::context context(asio::ssl::context::tls_server);
+  context.use_certificate(asio::buffer(pair.certificate), asio::ssl::context::pem);
+  context.use_private_key(asio::buffer(pair.key), asio::ssl::context::pem);
+  context.add_certificate_authority(asio::buffer(authority.pem()));
+  std::string name;
+  std::string head;
+  Server server(loop, [&](tcp::socket taken) -> asio::awaitable<void> {
+    asio::ssl::stream<tcp::socket> stream(std::move(taken), context);
+    const auto [refused] = co_await stream.async_handshake(asio::ssl::stream_base::server, kToken);
+    if (refused) co_return;
+    const char* const asked_for =
+        SSL_get_servername(stream.native_handle(), TLSEXT_NAMETYPE_host_name);
+    name = asked_for != nullptr ? asked_for : "";
+    co_await asio::async_read_until(stream, asio::dynamic_buffer(head), "\r\n\r\n", kToken);
+    co_await asio::async_write(stream, asio::buffer(kOk), kToken);
+  });
+  v1::Check wanted = http_check("https://" + server.address() + "/cart");
+  v1::Tls& tls = *wanted.mutable_http()->mutable_tls();
+  const auto asked = [&] { return ask(loop, *make_check(wanted)); };
+  SUBCASE("an authority of its own") {
+    tls.set_ca(file("ca.pem", authority.pem()));
+    const Sample sample = asked();
+    CHECK(sample.error == "");
+    CHECK(sample.status == 200);
+  }
+  SUBCASE("another authority") {
+    tls.set_ca(file("ca.pem", other.pem()));
+    CHECK(asked().error == "TLS: self-signed certificate in certificate chain");
+  }
+  SUBCASE("any certificate") {
+    tls.set_insecure(true);
+    CHECK(asked().status == 200);
+  }
+  SUBCASE("another name, which this certificate does not bear") {
+    tls.set_ca(file("ca.pem", authority.pem()));
+    tls.set_server_name("cart.internal");
+    CHECK(asked().error.starts_with("TLS: "));
+    tls.set_insecure(true);
+    CHECK(asked().status == 200);
+    CHECK(name == "cart.internal");
+    CHECK(head.find("Host: " + server.address() + "\r\n") != std::string::npos);
+  }
+  SUBCASE("a certificate of ours, which the server wants") {
+    context.set_verify_mode(asio::ssl::verify_peer | asio::ssl::verify_fail_if_no_peer_cert);
+    tls.set_ca(file("ca.pem", authority.pem()));
+    CHECK(asked().error == "TLS: tlsv13 alert certificate required");
+    tls.set_cert(file("cert.pem", client.certificate));
+    tls.set_key(file("key.pem", client.key));
+    const Sample sample = asked();
+    CHECK(sample.error == "");
+    CHECK(sample.status == 200);
+  }
+  SUBCASE("files that are not there, or are no PEM") {
+    tls.set_ca(folder + "/none.pem");
+    CHECK(asked().error == "TLS: no authority can be read from " + folder + "/none.pem");
+    tls.set_ca(file("ca.pem", authority.pem()));
+    tls.set_cert(file("cert.pem", "rubbish"));
+    tls.set_key(folder + "/none.pem");
+    CHECK(asked().error == "TLS: no certificate with its key can be read from " + folder +
+                               "/cert.pem and " + folder + "/none.pem");
+  }
+  std::filesystem::remove_all(folder);
 }
 
 /// A key and a certificate that nobody has signed but itself.
