@@ -91,11 +91,13 @@ std::optional<Problem> too_long_for_a_name(std::string_view text) {
       fmt::format("a host name has at most {} bytes, not {}", kLongestHostName, text.size()), ""};
 }
 
-std::optional<Problem> bad_host_name(std::string_view text) {
+std::optional<Problem> bad_host_name(std::string_view text, const FieldDescriptor& field) {
   if (auto problem = too_long_for_a_name(text)) return problem;
   if (!is_dotted_number(text) && has_right_labels(text)) return std::nullopt;
+  const bool has_cidrs = field.containing_type()->FindFieldByName("cidrs") != nullptr;
   return Problem{fmt::format("\"{}\" is not a host name", text),
-                 "write a name such as db.internal; addresses go into `cidrs`"};
+                 fmt::format("write a name such as db.internal{}",
+                             has_cidrs ? "; addresses go into `cidrs`" : "")};
 }
 
 std::optional<Problem> bad_dns_pattern(std::string_view text) {
@@ -190,10 +192,21 @@ std::optional<Problem> bad_cgroup_path(std::string_view text) {
                  "write it from the root, such as /system.slice/nginx.service"};
 }
 
+/// The URL with stars for who logs in, in words about it.
+std::string without_login(std::string_view url) {
+  std::string shown(url);
+  const auto scheme = shown.find("://");
+  const auto at = shown.rfind('@');
+  if (at == std::string::npos) return shown;
+  for (auto i = scheme == std::string::npos ? 0 : scheme + 3; i < at; ++i) shown[i] = '*';
+  return shown;
+}
+
 std::optional<Problem> bad_url(std::string_view text) {
   const auto end = text.find("://");
   if (end == std::string_view::npos) {
-    return Problem{fmt::format("\"{}\" is not a URL", text), "write http://host:port/path"};
+    return Problem{fmt::format("\"{}\" is not a URL", without_login(text)),
+                   "write http://host:port/path"};
   }
   std::string scheme(text.substr(0, end));
   std::transform(scheme.begin(), scheme.end(), scheme.begin(), lower);
@@ -210,7 +223,8 @@ std::optional<Problem> bad_url(std::string_view text) {
   host = host.substr(0, host.find_first_of("/?#"));
   if (const auto at = host.rfind('@'); at != std::string_view::npos) host = host.substr(at + 1);
   if (host.empty() || host[0] == ':') {
-    return Problem{fmt::format("\"{}\" has no host", text), "write http://host:port/path"};
+    return Problem{fmt::format("\"{}\" has no host", without_login(text)),
+                   "write http://host:port/path"};
   }
   const auto bracket = host.rfind(']');
   const auto colon = host.find(':', bracket == std::string_view::npos ? 0 : bracket);
@@ -337,7 +351,7 @@ std::optional<Problem> misshapen(std::string_view text, const FieldDescriptor& f
       }
       return std::nullopt;
     case v1::HOST_NAME:
-      return bad_host_name(text);
+      return bad_host_name(text, field);
     case v1::DNS_PATTERN:
       return bad_dns_pattern(text);
     case v1::IP_ADDRESS:
@@ -430,9 +444,9 @@ std::optional<Problem> misshapen_value(std::string_view value, const FieldDescri
 
 std::optional<Problem> doubtful(std::string_view text, const FieldDescriptor& field) {
   if (rules_of(field).text() != v1::HTTP_URL) return std::nullopt;
-  const auto begin = text.find("://");
-  if (begin == std::string_view::npos) return std::nullopt;
-  std::string_view host = text.substr(begin + 3);
+  // Of what is no URL at all it may still be a part.
+  const auto scheme = text.find("://");
+  std::string_view host = text.substr(scheme == std::string_view::npos ? 0 : scheme + 3);
   host = host.substr(0, host.find_first_of("/?#"));
   if (host.find('@') == std::string_view::npos) return std::nullopt;
   return Problem{"the URL carries credentials, which the event log would keep",

@@ -951,6 +951,7 @@ class Decoder {
     }
     if (auto problem = misshapen(node.text, field)) {
       out_.error(node.place, std::move(problem->summary), std::move(problem->hint));
+      if (doubtful(node.text, field)) hide(node);
       return false;
     }
     if (auto problem = doubtful(node.text, field)) {
@@ -967,8 +968,10 @@ class Decoder {
     const std::string_view shown = std::string_view(text).substr(node.begin, node.place.length);
     const std::size_t from = shown.find("://");
     const std::size_t to = shown.rfind('@');
-    if (from == std::string_view::npos || to == std::string_view::npos) return;
-    for (std::size_t at = from + 3; at < to; ++at) text[node.begin + at] = '*';
+    if (to == std::string_view::npos) return;
+    const bool is_quoted = shown.starts_with('"') || shown.starts_with('\'');
+    const std::size_t begin = from != std::string_view::npos ? from + 3 : is_quoted ? 1 : 0;
+    for (std::size_t at = begin; at < to; ++at) text[node.begin + at] = '*';
   }
 
   static inline const Level kNoLevel{};

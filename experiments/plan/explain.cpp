@@ -224,14 +224,44 @@ std::string row_of(const std::string& word, const std::string& help) {
   return fmt::format("| [{0}]({0}.md) | {1} |\n", word, cell(help));
 }
 
-/// The words of a choice of kinds as rows of a table, each with a link to its page.
-std::string rows_of(const std::vector<std::string>& words) {
+/// The field of a choice of kinds whose message this is; null: none is.
+const FieldDescriptor* kind_with(const OneofDescriptor& kinds, const Descriptor& type) {
+  for (int i = 0; i < kinds.field_count(); ++i) {
+    if (kinds.field(i)->message_type() == &type) return kinds.field(i);
+  }
+  return nullptr;
+}
+
+/// The kinds of a choice as rows of a table, each with a link to its page.
+std::string rows_of(const OneofDescriptor& kinds) {
   std::string text = kTable;
   for (const Page& page : pages()) {
-    if (std::find(words.begin(), words.end(), page.word) == words.end()) continue;
-    text += row_of(page.word, rules_of(*page.type).help());
+    const FieldDescriptor* kind = kind_with(kinds, *page.type);
+    if (kind == nullptr) continue;
+    text += fmt::format("| [{}]({}.md) | {} |\n", kind->name(), page.word,
+                        cell(rules_of(*page.type).help()));
   }
   return text;
+}
+
+/// What else a word that has a page stands for in a plan, in a sentence that names the other page
+/// as `link` has it: a check may be called as a fault is, and its page then bears another word.
+std::string namesake(const std::string& word, const char* link) {
+  const OneofDescriptor& checks = *v1::Check::descriptor()->FindOneofByName("kind");
+  for (int i = 0; i < checks.field_count(); ++i) {
+    const std::string other = word_of(*checks.field(i)->message_type());
+    if (checks.field(i)->name() == other) continue;
+    if (word == checks.field(i)->name()) {
+      return fmt::format("\nA check is called {} as well: {}.\n", word,
+                         fmt::format(fmt::runtime(link), other));
+    }
+    if (word == other) {
+      return fmt::format("\nIn a plan it is called {}, as is a fault: {}.\n",
+                         checks.field(i)->name(),
+                         fmt::format(fmt::runtime(link), checks.field(i)->name()));
+    }
+  }
+  return "";
 }
 
 std::string rows_of(const std::vector<Description>& pages) {
@@ -241,23 +271,21 @@ std::string rows_of(const std::vector<Description>& pages) {
 }
 
 std::string index_page() {
-  const std::vector<std::string> faults =
-      choices(*v1::Fault::descriptor()->FindOneofByName("kind"));
-  const std::vector<std::string> checks =
-      choices(*v1::Check::descriptor()->FindOneofByName("kind"));
-  std::vector<std::string> others;
+  const OneofDescriptor& faults = *v1::Fault::descriptor()->FindOneofByName("kind");
+  const OneofDescriptor& checks = *v1::Check::descriptor()->FindOneofByName("kind");
+  std::string others = kTable;
   for (const Page& page : pages()) {
-    const auto is_in = [&](const std::vector<std::string>& words) {
-      return std::find(words.begin(), words.end(), page.word) != words.end();
-    };
-    if (!is_in(faults) && !is_in(checks)) others.push_back(page.word);
+    if (kind_with(faults, *page.type) != nullptr || kind_with(checks, *page.type) != nullptr) {
+      continue;
+    }
+    others += row_of(page.word, rules_of(*page.type).help());
   }
   return fmt::format(
       "{}# Reference\n\nEvery word of the plan language, as `squall explain` tells it. "
       "[The plan language](../plan-language.md) says how they go together.\n"
       "\n## Faults\n{}\n## Checks\n{}\nWhat they are held to: [expectation](expectation.md).\n"
       "\n## Values\n{}\n## All the rest\n{}",
-      kOrigin, rows_of(faults), rows_of(checks), rows_of(describe_values()), rows_of(others));
+      kOrigin, rows_of(faults), rows_of(checks), rows_of(describe_values()), others);
 }
 
 std::string line_of(const std::string& page, const FieldDescription& field) {
@@ -391,7 +419,9 @@ std::vector<std::string> explainable() {
 StatusOr<std::string> explain(const std::string& word) {
   const std::string wanted = lower_case(word);
   for (const Page& page : pages()) {
-    if (page.word == wanted) return as_text(describe(page));
+    if (page.word == wanted) {
+      return as_text(describe(page)) + namesake(wanted, "squall explain {}");
+    }
   }
   for (const Description& value : describe_values()) {
     if (value.word == wanted) return as_text(value);
@@ -424,7 +454,7 @@ Handwritten read_handwritten(const std::filesystem::path& docs) {
 std::map<std::string, std::string> reference(const Handwritten& handwritten) {
   std::map<std::string, std::string> files;
   for (const Page& page : pages()) {
-    std::string text = as_markdown(describe(page));
+    std::string text = as_markdown(describe(page)) + namesake(page.word, "[{0}]({0}.md)");
     const std::string more = further(page, handwritten);
     if (!more.empty()) text += fmt::format("\nMore about it: [{}]({}).\n", more.substr(3), more);
     files[page.word + ".md"] = std::move(text);

@@ -346,6 +346,19 @@ delay in dns: duration, their answers come this much later (1ms to 60s; may be a
 )");
 }
 
+TEST_CASE("a word that a fault and a check share leads to both") {
+  const std::string fault = *explain("dns");
+  CHECK(fault.starts_with("dns: makes names fail to resolve"));
+  CHECK(fault.ends_with("\nA check is called dns as well: squall explain dns_check.\n"));
+  const std::string check = *explain("dns_check");
+  CHECK(check.starts_with("dns_check: asks a name server for a name\n"));
+  CHECK(check.ends_with("\nIn a plan it is called dns, as is a fault: squall explain dns.\n"));
+  const auto files = reference({});
+  CHECK(files.at("dns.md").find("[dns_check](dns_check.md)") != std::string::npos);
+  CHECK(files.at("README.md").find("| [dns](dns_check.md) | asks a name server for a name |") !=
+        std::string::npos);
+}
+
 TEST_CASE("an unknown word is met with the nearest") {
   CHECK(message_of(explain("netwrok").status()) ==
         "no word \"netwrok\"; did you mean \"network\"?");

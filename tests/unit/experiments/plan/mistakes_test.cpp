@@ -1220,6 +1220,172 @@ plan.yaml:28:5: error: unknown key "graphite"
 )");
 }
 
+TEST_CASE("checks over the network are told wrong where they are") {
+  CHECK(told(R"(plan: t
+nodes: {local: {}}
+steady_state:
+  - name: a
+    http: {url: "http://x/", value: depth, resolve: shop, unix: x.sock}
+    expect: [value < 10]
+  - name: b
+    http: {url: "http://x/"}
+    expect: [status == 200, value < 10, p99 < 1s]
+  - name: c
+    http: {url: "http://x/", unix: /x.sock, resolve: 127.0.0.1}
+    expect: [status == 200]
+  - name: d
+    http: {url: "https://x/", tls: {cert: /c.pem}}
+    expect: [status == 200]
+  - name: e
+    http: {url: "http://x/", follow: true, tls: {ca: ca.pem, server_name: 10.0.0.1}}
+    expect: [status == 200]
+  - name: f
+    http: {url: "http://x/", tls: {insecure: true}}
+    expect: [status == 200, count > 1]
+  - name: g
+    prometheus: {url: "ftp://x/", query: ""}
+    expect: [value > 1s, value > 5%, status == 200]
+  - name: h
+    prometheus: {url: "https://x/", query: up}
+    expect: [value matches 1, value > 1 over 1s]
+  - name: i
+    grpc: {address: cart, service: cart.v1.Cart}
+    expect: [state == servin, latency < 300]
+  - name: j
+    dns: {name: 10.0.0.1, record: ANY, server: "127.0.0.1"}
+    expect: [state == ok, count < 1s, text < 3]
+  - name: k
+    icmp: {host: "db-1:5432"}
+    expect: [state == open]
+  - name: l
+    icmp: {host: http://x}
+    expect: [value > 1]
+method:
+  - wait: 1s
+)") ==
+        R"(plan.yaml:5:37: error: "depth" is not a JSON Pointer
+      http: {url: "http://x/", value: depth, resolve: shop, unix: x.sock}
+                                      ^^^^^
+  write /depth
+plan.yaml:5:53: error: "shop" is not an address
+      http: {url: "http://x/", value: depth, resolve: shop, unix: x.sock}
+                                                      ^^^^
+  write one such as 10.9.9.9 or "2001:db8::9"
+plan.yaml:5:65: error: "x.sock" is not a whole path
+      http: {url: "http://x/", value: depth, resolve: shop, unix: x.sock}
+                                                                  ^^^^^^
+  write it from the root, without . and .., such as /var/lib/shop
+plan.yaml:9:29: error: which number of the answer is its `value`?
+      expect: [status == 200, value < 10, p99 < 1s]
+                              ^^^^^
+  add value: /queue/depth, a JSON Pointer, to `http`
+plan.yaml:11:54: error: resolve beside unix
+      http: {url: "http://x/", unix: /x.sock, resolve: 127.0.0.1}
+                                                       ^^^^^^^^^
+  give one of them
+plan.yaml:14:43: error: cert without key
+      http: {url: "https://x/", tls: {cert: /c.pem}}
+                                            ^^^^^^
+  give a key as well
+plan.yaml:17:54: error: "ca.pem" is not a whole path
+      http: {url: "http://x/", follow: true, tls: {ca: ca.pem, server_name: 10.0.0.1}}
+                                                       ^^^^^^
+  write it from the root, without . and .., such as /var/lib/shop
+plan.yaml:17:75: error: "10.0.0.1" is not a host name
+      http: {url: "http://x/", follow: true, tls: {ca: ca.pem, server_name: 10.0.0.1}}
+                                                                            ^^^^^^^^
+  write a name such as db.internal
+plan.yaml:20:30: error: an http URL is asked without TLS
+      http: {url: "http://x/", tls: {insecure: true}}
+                               ^^^
+  write https:// in its `url`
+plan.yaml:21:29: error: http has no metric "count"
+      expect: [status == 200, count > 1]
+                              ^^^^^
+  it may be status, latency, body, value, error_rate, rate, p50, p90, p95, p99 or p999
+plan.yaml:23:23: error: "ftp" is not a scheme that can be asked
+      prometheus: {url: "ftp://x/", query: ""}
+                        ^^^^^^^^^^
+  write http:// or https://
+plan.yaml:23:42: error: query is empty
+      prometheus: {url: "ftp://x/", query: ""}
+                                           ^^
+  write query: max(queue_depth)
+plan.yaml:24:22: error: value is a number; "1s" is not
+      expect: [value > 1s, value > 5%, status == 200]
+                       ^^
+  write it as value < 100
+plan.yaml:24:34: error: value is a number; "5%" is not
+      expect: [value > 1s, value > 5%, status == 200]
+                                   ^^
+  write it as value < 100
+plan.yaml:24:38: error: prometheus has no metric "status"
+      expect: [value > 1s, value > 5%, status == 200]
+                                       ^^^^^^
+  it may be value, latency, error_rate, rate, p50, p90, p95, p99 or p999
+plan.yaml:27:20: error: value is a number, which "matches" does not compare
+      expect: [value matches 1, value > 1 over 1s]
+                     ^^^^^^^
+  write it as value < 100
+plan.yaml:27:41: error: value is of one answer and has no window
+      expect: [value matches 1, value > 1 over 1s]
+                                          ^^^^^^^
+  leave it out; `for 1s` says how long it must be false
+plan.yaml:29:21: error: "cart" has no port
+      grpc: {address: cart, service: cart.v1.Cart}
+                      ^^^^
+  write host:port, such as 127.0.0.1:5432 or [::1]:5432
+plan.yaml:30:23: error: grpc has no state "servin"
+      expect: [state == servin, latency < 300]
+                        ^^^^^^
+  did you mean "serving"?
+plan.yaml:30:41: error: 300 of what?
+      expect: [state == servin, latency < 300]
+                                          ^^^
+  latency is a duration; write 300ms
+plan.yaml:32:17: error: "10.0.0.1" is not a host name
+      dns: {name: 10.0.0.1, record: ANY, server: "127.0.0.1"}
+                  ^^^^^^^^
+  write a name such as db.internal
+plan.yaml:32:35: error: unknown record "ANY"
+      dns: {name: 10.0.0.1, record: ANY, server: "127.0.0.1"}
+                                    ^^^
+  it may be A, AAAA, CNAME, MX, NS, PTR, SRV or TXT
+plan.yaml:32:48: error: "127.0.0.1" has no port
+      dns: {name: 10.0.0.1, record: ANY, server: "127.0.0.1"}
+                                                 ^^^^^^^^^^^
+  write host:port, such as 127.0.0.1:5432 or [::1]:5432
+plan.yaml:33:23: error: dns has no state "ok"
+      expect: [state == ok, count < 1s, text < 3]
+                        ^^
+  it may be noerror, nxdomain, servfail, refused, unreachable or timeout
+plan.yaml:33:35: error: count is a number; "1s" is not
+      expect: [state == ok, count < 1s, text < 3]
+                                    ^^
+  write it as count >= 4
+plan.yaml:33:44: error: text is a text, which "<" does not compare
+      expect: [state == ok, count < 1s, text < 3]
+                                             ^
+  write it as text == ready
+plan.yaml:35:18: error: an echo request has no port
+      icmp: {host: "db-1:5432"}
+                   ^^^^^^^^^^^
+  write host: db-1
+plan.yaml:36:23: error: icmp has no state "open"
+      expect: [state == open]
+                        ^^^^
+  it may be reply, unreachable or timeout
+plan.yaml:38:18: error: "http://x" is not a host
+      icmp: {host: http://x}
+                   ^^^^^^^^
+  write a name or an address, such as db-1
+plan.yaml:39:14: error: icmp has no metric "value"
+      expect: [value > 1]
+               ^^^^^
+  it may be state, latency, error_rate, rate, p50, p90, p95, p99 or p999
+)");
+}
+
 TEST_CASE("credentials in a URL are warned of and not shown") {
   CHECK(told(R"(plan: t
 nodes: {local: {}}
@@ -1366,6 +1532,44 @@ plan.yaml:50:52: error: a load stage needs `over`
       http: {url: "http://x/", rate: 10rps, stages: [{rate: 1/s}]}
                                                      ^
   over: how long that takes
+)");
+}
+
+TEST_CASE("credentials in what is no right URL are not shown either") {
+  CHECK(told(R"(plan: t
+nodes: {local: {}}
+steady_state:
+  - name: a
+    prometheus: {url: "ftp://user:secret@x/", query: up}
+    expect: [value > 1]
+  - name: b
+    http: {url: "user:secret@x/"}
+    expect: [status == 200]
+  - name: c
+    http: {url: user:secret@x}
+    expect: [status == 200]
+  - name: d
+    http: {url: "http://user:secret@/"}
+    expect: [status == 200]
+method:
+  - wait: 1s
+)") ==
+        R"(plan.yaml:5:23: error: "ftp" is not a scheme that can be asked
+      prometheus: {url: "ftp://***********@x/", query: up}
+                        ^^^^^^^^^^^^^^^^^^^^^^
+  write http:// or https://
+plan.yaml:8:17: error: "***********@x/" is not a URL
+      http: {url: "***********@x/"}
+                  ^^^^^^^^^^^^^^^^
+  write http://host:port/path
+plan.yaml:11:17: error: "***********@x" is not a URL
+      http: {url: ***********@x}
+                  ^^^^^^^^^^^^^
+  write http://host:port/path
+plan.yaml:14:17: error: "http://***********@/" has no host
+      http: {url: "http://***********@/"}
+                  ^^^^^^^^^^^^^^^^^^^^^^
+  write http://host:port/path
 )");
 }
 
