@@ -73,6 +73,14 @@ Sample counted(Duration asked, double value) {
   return sample;
 }
 
+Sample in_state(Duration asked, const std::string& state) {
+  Sample sample;
+  sample.asked = kStart + asked;
+  sample.latency = 10ms;
+  sample.state = state;
+  return sample;
+}
+
 TEST_CASE("a status that is not the expected one is a breach at once") {
   Judge judge(check_with({expectation("status == 200", "status", v1::EQUAL, 200)}));
   judge.add(answer(0s));
@@ -175,7 +183,8 @@ TEST_CASE("a window is ten seconds long where the plan is silent") {
 }
 
 TEST_CASE(
-    "the error rate counts the unanswered, the server's errors and the programs that say no") {
+    "the error rate counts the unanswered, the server's errors, the programs that say no and the "
+    "states that are none to be in") {
   const auto rate = [](std::initializer_list<Sample> samples) {
     Judge judge(check_with({expectation("error_rate < 1%", "error_rate", v1::LESS, 1)}));
     for (const Sample& sample : samples) judge.add(sample);
@@ -187,6 +196,12 @@ TEST_CASE(
         "error_rate 25%");
   CHECK(rate({answer(0s), no_answer(1s, 1ms), answer(2s)}).observed == "error_rate 33.3%");
   CHECK(rate({printed(0s, ""), printed(1s, "", 1)}).observed == "error_rate 50%");
+  for (const char* good : {"open", "serving", "noerror", "reply", "ok"}) {
+    CHECK(rate({in_state(0s, good)}).observed == "error_rate 0%");
+  }
+  for (const char* bad : {"not_serving", "unknown", "nxdomain", "servfail", "refused"}) {
+    CHECK(rate({in_state(0s, bad)}).observed == "error_rate 100%");
+  }
   CHECK(rate({answer(0s)}).holds);
   CHECK_FALSE(rate({answer(0s), no_answer(1s, 1ms)}).holds);
 }
@@ -281,6 +296,11 @@ TEST_CASE("why there is no data is told, where it is known") {
   judge.add(sample);
   CHECK(judge.findings(kStart + 11ms)[0].observed == "no data (2 series)");
   CHECK(judge.observed() == "no data (2 series)");
+  judge.start_watching(kStart);
+  judge.add(sample);
+  const auto breach = judge.breached(kStart + 2500ms);
+  REQUIRE(breach);
+  CHECK(breach->observed == "no data for 2.50s (2 series)");
 }
 
 TEST_CASE("texts are matched as they are, but for a program's last newline") {
