@@ -19,7 +19,7 @@ namespace {
 using Json = nlohmann::json;
 
 /// The query API below the server's URL; what that asks for behind a `?` stays behind it.
-std::string query_url(std::string url) {
+std::string query_url(const std::string& url) {
   const auto end = std::min(url.find_first_of("?#"), url.size());
   std::string path = url.substr(0, end);
   while (path.ends_with('/')) path.pop_back();

@@ -1,7 +1,14 @@
+#include <sched.h>
+#include <sys/mount.h>
+#include <unistd.h>
+
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/ip/udp.hpp>
 #include <boost/asio/read.hpp>
+#include <cstdlib>
+#include <filesystem>
+#include <thread>
 
 #include "asking.h"
 #include "tests/support/namespace.h"
@@ -61,13 +68,16 @@ std::string labels(const std::string& name) {
   return sent + '\0';
 }
 
-/// A name server on one loopback port, UDP and TCP, that gives every query the same answer.
+/// A name server on one loopback port, UDP and TCP, that gives every query the same answer. Port 0:
+/// any that is free.
 class NameServer {
  public:
-  NameServer(asio::io_context& loop, Says says) : says_(std::move(says)), udp_(loop), tcp_(loop) {
+  NameServer(asio::io_context& loop, Says says, const char* host = "127.0.0.1",
+             std::uint16_t port = 0)
+      : says_(std::move(says)), udp_(loop), tcp_(loop) {
     // A port that is free for the one may be somebody's for the other.
     constexpr int kTries = 100;
-    for (int left = kTries; !bind(); --left) REQUIRE(left > 0);
+    for (int left = kTries; !bind(asio::ip::make_address_v4(host), port); --left) REQUIRE(left > 0);
     asio::co_spawn(loop, serve_udp(), asio::detached);
     asio::co_spawn(loop, accept(), asio::detached);
   }
@@ -79,10 +89,9 @@ class NameServer {
   int by_tcp() const { return by_tcp_; }
 
  private:
-  bool bind() {
-    const auto host = asio::ip::address_v4::loopback();
+  bool bind(const asio::ip::address_v4& host, std::uint16_t port) {
     boost::system::error_code failed;
-    udp_ = udp::socket(udp_.get_executor(), udp::endpoint(host, 0));
+    udp_ = udp::socket(udp_.get_executor(), udp::endpoint(host, port));
     tcp_ = tcp::acceptor(tcp_.get_executor(), tcp::v4());
     tcp_.bind(tcp::endpoint(host, udp_.local_endpoint().port()), failed);
     if (!failed) tcp_.listen();
@@ -274,14 +283,50 @@ TEST_CASE("a reply that lies about its length is read no further than it goes") 
   }
 }
 
-TEST_CASE("without a server, those of resolv.conf are asked") {
-  // In a network without a way out nobody can be asked, whoever they are.
+/// Runs it where /etc/resolv.conf is this text, on a thread of its own, as its mounts are.
+void with_resolv_conf(const support::Namespace& where, const std::string& text,
+                      const std::function<void()>& then) {
+  std::string path = "/tmp/squall-resolv-XXXXXX";
+  const int file = mkstemp(path.data());
+  REQUIRE(file >= 0);
+  REQUIRE(write(file, text.data(), text.size()) == static_cast<ssize_t>(text.size()));
+  close(file);
+  std::string failed;
+  std::thread([&] {
+    const bool ready = unshare(CLONE_NEWNS) == 0 &&
+                       mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+                       mount(path.c_str(), "/etc/resolv.conf", nullptr, MS_BIND, nullptr) == 0;
+    if (!ready) {
+      failed = "no resolv.conf of its own";
+      return;
+    }
+    try {
+      where.run(then);
+    } catch (const std::exception& thrown) {
+      failed = thrown.what();
+    }
+  }).join();
+  std::filesystem::remove(path);
+  CHECK(failed == "");
+}
+
+TEST_CASE("without a server those of resolv.conf are asked, the next where one refuses") {
   const support::Namespace alone;
-  alone.run([] {
+  with_resolv_conf(alone, "nameserver 127.0.0.1\nnameserver 127.0.0.2\n", [] {
     asio::io_context loop;
-    const Sample sample = ask(loop, *make_check(dns_check("db.internal", "", 5s)));
+    NameServer second(loop, {.records = {"\x0a\x09\x09\x09"}}, "127.0.0.2", 53);
+    const auto check = make_check(dns_check("db.internal", ""));
+    CHECK(ask(loop, *check).output == "10.9.9.9");
+    CHECK(second.by_udp() == 1);
+    NameServer first(loop, {.code = 3}, "127.0.0.1", 53);
+    CHECK(ask(loop, *check).state == "nxdomain");
+    CHECK(second.by_udp() == 1);
+  });
+  with_resolv_conf(alone, "nameserver 192.0.2.1\n", [] {
+    asio::io_context loop;
+    const Sample sample = ask(loop, *make_check(dns_check("db.internal", "")));
     CHECK(sample.state == "unreachable");
-    CHECK(sample.error != "");
+    CHECK(sample.error == "network unreachable");
   });
 }
 
