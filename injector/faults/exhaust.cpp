@@ -19,9 +19,9 @@
 #include <vector>
 
 #include "experiments/base/failpoint.h"
+#include "experiments/processes/proc.h"
 #include "injector/faults/fault.h"
 #include "injector/faults/groups.h"
-#include "injector/faults/proc.h"
 #include "injector/faults/processes.h"
 #include "injector/faults/protected.h"
 #include "injector/faults/undo.h"

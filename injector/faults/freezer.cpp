@@ -20,8 +20,8 @@
 
 #include "experiments/base/failpoint.h"
 #include "experiments/base/file.h"
+#include "experiments/processes/proc.h"
 #include "injector/faults/groups.h"
-#include "injector/faults/proc.h"
 #include "injector/faults/undo.h"
 #include "injector/network/cgroup.h"
 

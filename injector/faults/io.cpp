@@ -31,10 +31,10 @@
 
 #include "experiments/base/diagnostic.h"
 #include "experiments/fault/fault.h"
+#include "experiments/processes/proc.h"
 #include "injector/faults/fault.h"
 #include "injector/faults/file_calls.h"
 #include "injector/faults/paths.h"
-#include "injector/faults/proc.h"
 #include "injector/faults/processes.h"
 #include "injector/faults/spared.h"
 #include "injector/faults/tracing.h"

@@ -4,19 +4,16 @@
 #pragma once
 
 #include <cstdint>
-#include <set>
 #include <string>
-#include <vector>
 
-#include "injector/faults/proc.h"
+#include "experiments/processes/ourselves.h"
+#include "experiments/processes/proc.h"
 
 namespace squall::hold {
 
 /// The rules, with what they need to know of this process read once.
 class Protection {
  public:
-  Protection();
-
   /// Why it must live: "sshd"; empty if it need not. A process is known by its name, by its
   /// program's and, where the program is one of Squall's, by the file: another name hides nobody.
   std::string why(const ProcFolder& process, const Stat& stat) const;
@@ -26,11 +23,7 @@ class Protection {
   std::string why_not_with(std::uint32_t pid) const;
 
  private:
-  bool is_squalls_file(const ProcFolder::Program& program) const;
-  bool is_started_here(std::uint32_t pid) const;
-
-  std::set<std::uint32_t> line_;  // this process and its ancestors
-  std::vector<ProcFolder::Program> programs_;
+  Ourselves ourselves_;
 };
 
 }  // namespace squall::hold

@@ -19,7 +19,7 @@
 
 #include "experiments/base/clock.h"
 #include "experiments/base/status.h"
-#include "injector/faults/proc.h"
+#include "experiments/processes/proc.h"
 #include "injector/faults/processes.h"
 
 namespace squall::hold {

@@ -36,8 +36,8 @@
 
 #include "experiments/base/fd.h"
 #include "experiments/base/ids.h"
+#include "experiments/processes/proc.h"
 #include "injector/faults/fault.h"
-#include "injector/faults/proc.h"
 #include "tests/support/daemon.h"
 #include "tests/support/eventually.h"
 #include "tests/support/faults.h"

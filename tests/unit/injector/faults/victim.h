@@ -27,8 +27,8 @@
 
 #include "experiments/base/fd.h"
 #include "experiments/base/ids.h"
+#include "experiments/processes/proc.h"
 #include "injector/faults/fault.h"
-#include "injector/faults/proc.h"
 #include "injector/network/cgroup.h"
 #include "tests/support/eventually.h"
 #include "tests/support/namespace.h"

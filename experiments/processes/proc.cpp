@@ -1,4 +1,4 @@
-#include "injector/faults/proc.h"
+#include "experiments/processes/proc.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -13,7 +13,7 @@
 #include <sstream>
 #include <utility>
 
-namespace squall::hold {
+namespace squall {
 namespace {
 
 constexpr std::uint64_t kKernelThread = 0x00200000;  // PF_KTHREAD, include/linux/sched.h
@@ -79,8 +79,12 @@ std::optional<Stat> ProcFolder::stat_in(const std::string& file) const {
   rest >> stat.state >> stat.parent;
   for (int field = 5; field <= 8; ++field) rest >> skipped;
   rest >> stat.flags;
-  for (int field = 10; field <= 19; ++field) rest >> skipped;
-  rest >> stat.threads >> skipped >> stat.start_time;
+  for (int field = 10; field <= 13; ++field) rest >> skipped;
+  std::uint64_t in_kernel = 0;
+  rest >> stat.cpu_time >> in_kernel;
+  stat.cpu_time += in_kernel;
+  for (int field = 16; field <= 19; ++field) rest >> skipped;
+  rest >> stat.threads >> skipped >> stat.start_time >> skipped >> stat.resident;
   if (!rest) return std::nullopt;
   return stat;
 }
@@ -167,6 +171,13 @@ std::vector<std::uint32_t> ProcFolder::numbers_in(const char* folder) const {
   return numbers;
 }
 
+std::string_view ProcFolder::Program::name() const {
+  constexpr std::string_view kDeleted = " (deleted)";
+  std::string_view whole = path;
+  if (whole.ends_with(kDeleted)) whole.remove_suffix(kDeleted.size());
+  return whole.substr(whole.rfind('/') + 1);
+}
+
 std::optional<ProcFolder::Program> ProcFolder::program() const {
   struct stat found {};
   if (::fstatat(folder_.number(), "exe", &found, 0) != 0) return std::nullopt;
@@ -184,4 +195,4 @@ std::vector<std::uint32_t> all_pids() {
   return pids;
 }
 
-}  // namespace squall::hold
+}  // namespace squall

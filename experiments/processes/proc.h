@@ -14,7 +14,7 @@
 
 #include "experiments/base/fd.h"
 
-namespace squall::hold {
+namespace squall {
 
 /// Of /proc/PID/stat, the process's own or that of one of its threads.
 struct Stat {
@@ -22,8 +22,10 @@ struct Stat {
   char state = '?';
   std::uint32_t parent = 0;
   std::uint64_t flags = 0;
-  std::uint32_t threads = 0;  ///< Of its process, a dead main thread included.
-  std::uint64_t start_time = 0;
+  std::uint32_t threads = 0;     ///< Of its process, a dead main thread included.
+  std::uint64_t start_time = 0;  ///< In ticks of sysconf(_SC_CLK_TCK) since the machine started.
+  std::uint64_t cpu_time = 0;    ///< In the same ticks: what it has used, in user and kernel mode.
+  std::uint64_t resident = 0;    ///< Pages.
 
   /// Dead, though perhaps nobody has waited for it yet.
   bool is_dead() const { return state == 'X' || state == 'Z'; }
@@ -78,6 +80,9 @@ class ProcFolder {
     ino_t inode = 0;
     std::string path;
 
+    /// The file's name, also where the file has been replaced since the program was started.
+    std::string_view name() const;
+
     bool is_same_file(const Program& other) const {
       return device == other.device && inode == other.inode;
     }
@@ -101,4 +106,4 @@ std::vector<std::uint32_t> all_pids();
 /// A number, if that is all the text is.
 std::optional<std::uint64_t> to_number(std::string_view text, int base = 10);
 
-}  // namespace squall::hold
+}  // namespace squall
