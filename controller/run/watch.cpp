@@ -225,7 +225,8 @@ Duration Watch::time_to_prove() const {
   Duration longest{};
   for (const auto& watched : watched_) {
     // Three answers at its own pace are what a window needs before it says anything.
-    longest = std::max(longest, 3 * watched->every + watched->timeout);
+    const Duration asks = std::max(3 * watched->every, watched->judge.longest_count());
+    longest = std::max(longest, asks + watched->timeout);
   }
   return longest;
 }

@@ -4,8 +4,10 @@
 #include <re2/re2.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
+#include <deque>
 #include <limits>
 #include <map>
 #include <string_view>
@@ -34,7 +36,8 @@ enum class Metric {
   kNumber,
   kErrorRate,
   kRate,
-  kPercentile
+  kPercentile,
+  kSum
 };
 
 struct MetricName {
@@ -53,7 +56,7 @@ constexpr MetricName kMetrics[] = {
     {"p99", Metric::kPercentile, 99}, {"p999", Metric::kPercentile, 99.9},
     {"text", Metric::kStdout},        {"count", Metric::kNumber},
     {"lag", Metric::kNumber},         {"rss", Metric::kNumber},
-    {"cpu", Metric::kNumber},
+    {"cpu", Metric::kNumber},         {"lines", Metric::kSum},
 };
 
 MetricName metric_named(std::string_view name) {
@@ -66,6 +69,57 @@ MetricName metric_named(std::string_view name) {
 bool is_windowed(Metric metric) {
   return metric == Metric::kErrorRate || metric == Metric::kRate || metric == Metric::kPercentile;
 }
+
+/// How many of something there were in the last `length`. What there was before the window began
+/// anew counts for an expectation, and never against it.
+class Sum {
+ public:
+  explicit Sum(Duration length) : length_(length) {}
+
+  Duration length() const { return length_; }
+
+  void begin() {
+    fresh_ = 0;
+    since_begun_ = 0;
+  }
+
+  void add(MonotonicTime at, double amount) {
+    entries_.push_back({at, amount});
+    ++fresh_;
+    all_ += amount;
+    since_begun_ += amount;
+  }
+
+  void advance(MonotonicTime now) {
+    while (!entries_.empty() && entries_.front().at + length_ < now) {
+      const double amount = entries_.front().amount;
+      all_ -= amount;
+      if (fresh_ == entries_.size()) {
+        --fresh_;
+        since_begun_ -= amount;
+      }
+      entries_.pop_front();
+    }
+  }
+
+  /// Asks since it began.
+  std::size_t size() const { return fresh_; }
+
+  double since_begun() const { return since_begun_; }
+  double all() const { return all_; }
+
+ private:
+  struct Entry {
+    MonotonicTime at;
+    double amount;  ///< A whole number, so that no rounding adds up.
+  };
+
+  Duration length_;
+  std::deque<Entry> entries_;
+  std::size_t fresh_ = 0;  ///< How many have come since it began.
+  double since_begun_ = 0;
+  double all_ = 0;
+};
 
 /// What a metric is at a moment: a number in base units (infinite: later than any bound, as nothing
 /// was answered), or text.
@@ -89,6 +143,15 @@ double median(std::vector<double> values) {
 }
 
 std::string number_text(double number) { return fmt::format("{:.6g}", number); }
+
+/// To three digits; what is not measured is told exactly, by format_bytes().
+std::string size_text(double bytes) {
+  constexpr std::array<const char*, 5> kUnits = {"B", "KiB", "MiB", "GiB", "TiB"};
+  std::size_t unit = 0;
+  for (; bytes >= 1023.5 && unit + 1 < kUnits.size(); ++unit) bytes /= 1024;
+  return bytes < 1000 ? fmt::format("{:.3g}{}", bytes, kUnits.at(unit))
+                      : fmt::format("{:.0f}{}", bytes, kUnits.at(unit));
+}
 
 std::string_view trimmed(std::string_view text) {
   const auto last = text.find_last_not_of(" \t\r\n");
@@ -141,6 +204,7 @@ struct Rule {
   Metric metric = Metric::kUnknown;
   double percentile = 0;
   Window* window = nullptr;  ///< Of a windowed metric.
+  std::optional<Sum> sum;    ///< Of one that is counted.
   std::unique_ptr<RE2> pattern;
   std::vector<double> proving;  ///< What the metric was while the steady state was proven.
   std::optional<double> baseline;
@@ -223,7 +287,7 @@ struct Rule {
     } else if (metric == Metric::kErrorRate || name == "cpu") {
       words += fmt::format("{:.3g}%", number);
     } else if (name == "rss") {
-      words += format_bytes(static_cast<std::uint64_t>(std::max(number, 0.0)));
+      words += size_text(number);
     } else if (metric == Metric::kRate) {
       words += fmt::format("{:.3g}/s", number);
     } else {
@@ -255,6 +319,9 @@ struct Judge::State {
       if (is_windowed(rule.metric)) {
         const Duration over = wanted.has_over() ? Duration(wanted.over()) : kDefaultWindow;
         rule.window = &windows.try_emplace(over, over).first->second;
+      }
+      if (rule.metric == Metric::kSum) {
+        rule.sum.emplace(wanted.has_over() ? Duration(wanted.over()) : kDefaultWindow);
       }
       if (wanted.op() == v1::MATCHES && wanted.values_size() > 0) {
         rule.pattern = std::make_unique<RE2>(wanted.values(0).text(), RE2::Quiet);
@@ -301,12 +368,19 @@ struct Judge::State {
         return {.number = {},
                 .text = latest->state.empty() ? std::nullopt : std::optional(latest->state)};
       case Metric::kBody:
-      case Metric::kStdout:
-        return {.number = {}, .text = answered ? std::optional(latest->output) : std::nullopt};
+      case Metric::kStdout: {
+        const bool known = answered && (latest->no_data.empty() || !latest->output.empty());
+        return {.number = {}, .text = known ? std::optional(latest->output) : std::nullopt};
+      }
       case Metric::kNumber: {
         const auto found = latest->numbers.find(rule.wanted.metric());
         const bool known = answered && found != latest->numbers.end();
         return {.number = known ? std::optional(found->second) : std::nullopt, .text = {}};
+      }
+      case Metric::kSum: {
+        if (!answered || rule.sum->size() == 0) return {};
+        const double since = rule.sum->since_begun();
+        return {.number = rule.accepts_number(since) ? since : rule.sum->all(), .text = {}};
       }
       case Metric::kErrorRate:
       case Metric::kRate:
@@ -320,6 +394,9 @@ struct Judge::State {
 
   void advance(MonotonicTime now) {
     for (auto& [over, window] : windows) window.advance(now);
+    for (Rule& rule : rules) {
+      if (rule.sum) rule.sum->advance(now);
+    }
   }
 
   /// With the windows at `now`. An ask that got no answer is data that holds nothing; an answer
@@ -369,6 +446,7 @@ struct Judge::State {
   void begin(MonotonicTime now) {
     for (auto& [over, window] : windows) window.begin(now);
     for (Rule& rule : rules) {
+      if (rule.sum) rule.sum->begin();
       rule.false_since.reset();
       rule.last_data = now;
     }
@@ -398,6 +476,10 @@ void Judge::add(const Sample& sample) {
     } else {
       window.add(sample);
     }
+  }
+  for (Rule& rule : state.rules) {
+    const auto counted = sample.numbers.find(rule.wanted.metric());
+    if (rule.sum && counted != sample.numbers.end()) rule.sum->add(now, counted->second);
   }
   state.note(now);
   for (Rule& rule : state.rules) {
@@ -454,11 +536,21 @@ bool Judge::ready(MonotonicTime now) const {
   if (!state_->latest) return false;
   return std::ranges::all_of(state_->rules, [&](const Rule& rule) {
     if (rule.needs_baseline() && !rule.baseline && rule.proving.empty()) return false;
-    if (!rule.window) return true;
+    if (!rule.window && !rule.sum) return true;
+    const Duration length = rule.window ? rule.window->length() : rule.sum->length();
+    const std::size_t size = rule.window ? rule.window->size() : rule.sum->size();
     // A window shorter than three intervals never holds three samples.
-    const auto fits = static_cast<std::size_t>(rule.window->length() / state_->every);
-    return rule.window->size() >= std::clamp<std::size_t>(fits, 1, kWindowNeeds);
+    const auto fits = static_cast<std::size_t>(length / state_->every);
+    return size >= std::clamp<std::size_t>(fits, 1, kWindowNeeds);
   });
+}
+
+Duration Judge::longest_count() const {
+  Duration longest{};
+  for (const Rule& rule : state_->rules) {
+    if (rule.sum) longest = std::max(longest, rule.sum->length());
+  }
+  return longest;
 }
 
 void Judge::start_watching(MonotonicTime now) {

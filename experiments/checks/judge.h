@@ -56,8 +56,13 @@ class Judge {
   /// expectation one, every baseline a number.
   bool ready(MonotonicTime now) const;
 
+  /// The longest window in which something is counted: how long it may take until there was enough
+  /// of it.
+  Duration longest_count() const;
+
   /// Ends the proving of the steady state: medians of what was seen so far become the baselines,
-  /// and the windows begin anew so that nothing from before is held against the method.
+  /// and the windows begin anew so that nothing from before is held against the method. What is
+  /// counted in one, as lines of a log, still counts where there must be enough of it.
   void start_watching(MonotonicTime now);
 
   /// Forgets the windows: after a revert, recovery is judged by what is asked from `now` on.

@@ -1,15 +1,20 @@
+#include <algorithm>
 #include <cctype>
 #include <cerrno>
+#include <charconv>
+#include <cmath>
 #include <stdexcept>
 #include <system_error>
 
+#include "experiments/base/diagnostic.h"
 #include "experiments/base/units.h"
 #include "experiments/checks/kind.h"
 
 namespace squall::checks {
 namespace {
 
-constexpr const CheckKind* kKinds[] = {&kDns, &kExec, &kGrpc, &kHttp, &kIcmp, &kPrometheus, &kTcp};
+constexpr const CheckKind* kKinds[] = {&kDns,      &kExec,    &kGrpc,       &kHttp,  &kIcmp, &kLog,
+                                       &kPostgres, &kProcess, &kPrometheus, &kRedis, &kTcp};
 
 }  // namespace
 
@@ -40,6 +45,26 @@ std::string errno_words(int errno_value) {
       return words;
     }
   }
+}
+
+bool expects(const v1::Check& check, std::string_view metric) {
+  return std::any_of(check.expect().begin(), check.expect().end(),
+                     [&](const v1::Expectation& one) { return one.metric() == metric; });
+}
+
+std::optional<double> number_from(std::string_view text) {
+  double number = 0;
+  const char* const last = text.data() + text.size();
+  const auto [end, failed] = std::from_chars(text.data(), last, number);
+  if (failed != std::errc() || end != last || !std::isfinite(number)) return std::nullopt;
+  return number;
+}
+
+std::string told_by_server(std::string_view words) {
+  constexpr std::size_t kRead = 200;
+  std::string_view line = words.substr(0, words.find('\n'));
+  const bool is_cut = line.size() > kRead;
+  return escape_controls(line.substr(0, kRead)) + (is_cut ? "..." : "");
 }
 
 std::unique_ptr<Check> make_check(const v1::Check& check) {

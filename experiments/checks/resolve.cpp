@@ -1,22 +1,11 @@
 #include "experiments/checks/resolve.h"
 
-#include <fcntl.h>
 #include <netdb.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
-#include <atomic>
-#include <boost/asio/as_tuple.hpp>
-#include <boost/asio/experimental/awaitable_operators.hpp>
-#include <boost/asio/posix/stream_descriptor.hpp>
-#include <boost/asio/steady_timer.hpp>
-#include <boost/asio/this_coro.hpp>
-#include <boost/asio/use_awaitable.hpp>
 #include <charconv>
-#include <csignal>
 #include <cstring>
 #include <system_error>
-#include <thread>
+#include <utility>
 
 #include "experiments/checks/kind.h"
 
@@ -24,7 +13,6 @@ namespace squall::checks {
 
 namespace asio = boost::asio;
 using asio::ip::tcp;
-using namespace asio::experimental::awaitable_operators;
 
 HostPort split(const std::string& address) {
   const auto colon = address.rfind(':');
@@ -36,18 +24,8 @@ HostPort split(const std::string& address) {
   return {host, address.substr(colon + 1)};
 }
 
-/// Shared by the thread and whoever waits. The thread touches nothing of the loop: it makes `ready`
-/// readable, and that stays so.
+/// Shared with the thread.
 struct Resolver::Lookup {
-  Lookup() : ready(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
-    if (ready < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
-  }
-  ~Lookup() { close(ready); }
-  Lookup(const Lookup&) = delete;
-  Lookup& operator=(const Lookup&) = delete;
-
-  int ready;
-  std::atomic<bool> done = false;  ///< Set after `endpoints`.
   std::vector<tcp::endpoint> endpoints;
 
   void run(const std::string& host, const std::string& port) {
@@ -65,15 +43,21 @@ struct Resolver::Lookup {
       }
       freeaddrinfo(found);
     }
-    done = true;
-    const std::uint64_t one = 1;
-    static_cast<void>(!write(ready, &one, sizeof one));
   }
 };
 
 Resolver::Resolver(std::string host, std::string port)
     : host_(std::move(host)), port_(std::move(port)) {}
 Resolver::~Resolver() = default;
+
+Resolver::Resolver(const std::string& address) {
+  const auto colon = address.rfind(':');
+  host_ = address.substr(0, colon);
+  port_ = colon == std::string::npos ? "0" : address.substr(colon + 1);
+  if (host_.size() >= 2 && host_.front() == '[' && host_.back() == ']') {
+    host_ = host_.substr(1, host_.size() - 2);
+  }
+}
 
 asio::awaitable<Resolved> Resolver::resolve(MonotonicTime deadline, Duration timeout) {
   Resolved resolved;
@@ -89,44 +73,28 @@ asio::awaitable<Resolved> Resolver::resolve(MonotonicTime deadline, Duration tim
     }
     co_return resolved;
   }
-  if (!pending_) {
-    auto lookup = std::make_shared<Lookup>();
-    // Signals are for the program's own threads: one that is handled here would be missed there.
-    sigset_t all;
-    sigset_t before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    try {
-      std::thread([lookup, host = host_, port = port_] { lookup->run(host, port); }).detach();
-      pending_ = std::move(lookup);
-    } catch (const std::system_error&) {
-      resolved.error = "cannot resolve name: out of threads";
+  if (!aside_.is_going()) {
+    lookup_ = std::make_shared<Lookup>();
+    if (!aside_.begin(
+            [lookup = lookup_, host = host_, port = port_] { lookup->run(host, port); })) {
+      resolved.error = "cannot resolve name: out of threads or descriptors";
+      co_return resolved;
     }
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    if (!pending_) co_return resolved;
   }
-
-  const std::shared_ptr<Lookup> lookup = pending_;
-  const auto executor = co_await asio::this_coro::executor;
-  const int copy = fcntl(lookup->ready, F_DUPFD_CLOEXEC, 3);
-  if (copy < 0) {
-    resolved.error = "cannot resolve name: out of descriptors";
-    co_return resolved;
+  const std::shared_ptr<Lookup> lookup = lookup_;
+  const Aside::Wait waited = co_await aside_.wait(deadline);
+  switch (waited) {
+    case Aside::Wait::kDone:
+      resolved.endpoints = lookup->endpoints;
+      if (resolved.endpoints.empty()) resolved.error = "cannot resolve name";
+      break;
+    case Aside::Wait::kLate:
+      resolved.error = timeout_words(timeout);
+      break;
+    case Aside::Wait::kGivenUp:
+      resolved.error = kCancelled;
+      break;
   }
-  asio::posix::stream_descriptor ready(executor, copy);
-  asio::steady_timer late(executor, deadline);
-  constexpr auto kToken = asio::as_tuple(asio::use_awaitable);
-  const auto first =
-      co_await (ready.async_wait(asio::posix::stream_descriptor::wait_read, kToken) ||
-                late.async_wait(kToken));
-  if (lookup->done) {
-    if (pending_ == lookup) pending_.reset();
-    resolved.endpoints = lookup->endpoints;
-    if (resolved.endpoints.empty()) resolved.error = "cannot resolve name";
-    co_return resolved;
-  }
-  const bool timed_out = first.index() == 1 && !std::get<0>(std::get<1>(first));
-  resolved.error = timed_out ? timeout_words(timeout) : kCancelled;
   co_return resolved;
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "experiments/base/clock.h"
+#include "experiments/checks/aside.h"
 
 namespace squall::checks {
 
@@ -32,6 +33,9 @@ struct Resolved {
 class Resolver {
  public:
   Resolver(std::string host, std::string port);
+
+  /// Of db-1:5432, 10.0.0.1:5432, [::1]:5432. The plan's loader has refused anything else.
+  explicit Resolver(const std::string& address);
   ~Resolver();
 
   /// Errors in words, as in Sample. Cancellation ends it at once, with the error "cancelled".
@@ -41,7 +45,8 @@ class Resolver {
   struct Lookup;
   std::string host_;
   std::string port_;
-  std::shared_ptr<Lookup> pending_;
+  Aside aside_;
+  std::shared_ptr<Lookup> lookup_;  ///< The latest that was begun.
 };
 
 }  // namespace squall::checks

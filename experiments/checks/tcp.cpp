@@ -21,7 +21,8 @@ using namespace asio::experimental::awaitable_operators;
 
 class Tcp final : public Check {
  public:
-  explicit Tcp(const v1::Check& check) : Tcp(split(check.tcp().address()), timeout_of(check)) {}
+  explicit Tcp(const v1::Check& check)
+      : timeout_(timeout_of(check)), resolver_(check.tcp().address()) {}
 
   asio::awaitable<Sample> ask() override {
     Sample sample;
@@ -39,9 +40,6 @@ class Tcp final : public Check {
   }
 
  private:
-  Tcp(HostPort target, Duration timeout)
-      : timeout_(timeout), resolver_(std::move(target.host), std::move(target.port)) {}
-
   asio::awaitable<void> connect(const std::vector<asio::ip::tcp::endpoint>& endpoints,
                                 MonotonicTime deadline, Sample& sample) {
     const auto executor = co_await asio::this_coro::executor;

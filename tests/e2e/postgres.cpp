@@ -1,9 +1,10 @@
 /// \file
 /// PostgreSQL under the faults of processes and of files, as its clients find it: by the words of
 /// psql and of the server itself.
+#include "tests/support/postgres.h"
+
 #include <doctest/doctest.h>
 #include <fcntl.h>
-#include <pwd.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -38,22 +39,8 @@ constexpr Duration kBound = 30s;
 constexpr Duration kSilence = 500ms;
 constexpr int kTries = 5;
 
-/// Where Debian has the newest; empty if nowhere. What is on PATH are wrappers for its clusters.
-std::filesystem::path folder_of_programs() {
-  std::filesystem::path newest;
-  int version = 0;
-  std::error_code none;
-  for (const auto& entry : std::filesystem::directory_iterator("/usr/lib/postgresql", none)) {
-    const int found = std::atoi(entry.path().filename().c_str());
-    if (found <= version || !std::filesystem::exists(entry.path() / "bin/postgres")) continue;
-    version = found;
-    newest = entry.path() / "bin";
-  }
-  return newest;
-}
-
 bool is_installed() {
-  if (!folder_of_programs().empty() && ::getpwnam("postgres") != nullptr) return true;
+  if (has_postgres()) return true;
   MESSAGE("SKIPPED: there is no PostgreSQL here");
   return false;
 }
@@ -75,104 +62,10 @@ pid_t tracer_of(pid_t pid) {
   return -1;
 }
 
-/// A server of its own on the node, reached by a socket in its folder.
-class Server {
- public:
-  explicit Server(const Namespace& where)
-      : where_(where), programs_(folder_of_programs()), process_(with_data()) {
-    const bool serves = eventually([&] { return ask("select 1").status == 0; }, kBound, 50ms);
-    REQUIRE_MESSAGE(serves, process_.err());
-  }
-  Server(const Server&) = delete;
-  Server& operator=(const Server&) = delete;
-
-  std::filesystem::path data() const { return folder_.path() / "data"; }
-  Process& process() { return process_; }
-
-  /// Those that it has started: the backends, and its own.
-  std::vector<pid_t> children() const { return children_of(process_.pid(), "postgres"); }
-
-  Command psql(const std::vector<std::string>& words) const {
-    Command command = client({(programs_ / "psql").native(), "--no-psqlrc", "--no-align",
-                              "--tuples-only", "--quiet", "--host", folder_.path().native(),
-                              "--username", "postgres", "--dbname", "postgres"});
-    command.argv.insert(command.argv.end(), words.begin(), words.end());
-    return command;
-  }
-
-  struct Ended {
-    int status = -1;
-    std::string out;
-    std::string err;
-  };
-
-  /// Of a client that comes for this alone.
-  Ended ask(const std::string& sql) const {
-    Process client(psql({"--command", sql}));
-    const int status = client.wait(kBound).value_or(-1);
-    return {status, client.out(), client.err()};
-  }
-
- private:
-  Command client(std::vector<std::string> argv) const {
-    Command command;
-    command.argv = std::move(argv);
-    command.where = &where_;
-    command.environment = {{"LC_ALL", "C"}};
-    return command;
-  }
-
-  /// Neither initdb nor postgres runs as root. Whatever becomes of the test, the server ends with
-  /// it.
-  Command as_postgres(const std::string& program, const std::vector<std::string>& words) const {
-    const passwd& user = *::getpwnam("postgres");
-    std::vector<std::string> argv = {"setpriv",
-                                     "--reuid=" + std::to_string(user.pw_uid),
-                                     "--regid=" + std::to_string(user.pw_gid),
-                                     "--clear-groups",
-                                     "--pdeathsig=QUIT",
-                                     (programs_ / program).native(),
-                                     "-D",
-                                     data().native()};
-    argv.insert(argv.end(), words.begin(), words.end());
-    return client(std::move(argv));
-  }
-
-  /// Makes its data, and says how it is started.
-  Command with_data() const {
-    const passwd& user = *::getpwnam("postgres");
-    if (::chown(folder_.path().c_str(), user.pw_uid, user.pw_gid) != 0) {
-      throw std::runtime_error("cannot give a folder to postgres");
-    }
-    Process made(as_postgres("initdb", {"--username=postgres", "--auth=trust", "--no-locale",
-                                        "--encoding=UTF8", "--no-sync"}));
-    if (made.wait(2 * kBound) != 0) throw std::runtime_error("initdb: " + made.err());
-    // So little memory that a table is read from its files, and nothing but what is asked for.
-    return as_postgres("postgres", {"-c", "listen_addresses=", "-c",
-                                    "unix_socket_directories=" + folder_.path().native(), "-c",
-                                    "shared_buffers=1MB", "-c", "dynamic_shared_memory_type=mmap",
-                                    "-c", "max_connections=20", "-c", "autovacuum=off"});
-  }
-
-  /// Ends at once, but so that it removes its shared memory and ends its processes.
-  struct Postmaster : Process {
-    using Process::Process;
-    ~Postmaster() {
-      signal(SIGQUIT);
-      wait(kBound);
-    }
-  };
-
-  const Namespace& where_;
-  TemporaryFolder folder_;
-  std::filesystem::path programs_;
-  Postmaster process_;
-};
-
 /// A client that stays, and with it its backend and the files that this has open.
 class Session {
  public:
-  explicit Session(const Server& server) : psql_(start(server)) {
+  explicit Session(const PostgresServer& server) : psql_(start(server)) {
     first_answer_ = ask("select pg_backend_pid();").out;
     backend_ = std::stoi(first_answer_);
     ask("\\timing on");
@@ -246,7 +139,7 @@ class Session {
   }
 
  private:
-  Process start(const Server& server) {
+  Process start(const PostgresServer& server) {
     int ends[2];
     if (::pipe2(ends, O_CLOEXEC) != 0) throw std::runtime_error("no pipe");
     // Kept, so that what is written to a psql that has ended is no signal to us.
@@ -271,7 +164,7 @@ class Session {
 /// The node with its database, and a run that has its lease.
 struct Scene {
   Namespace node;
-  Server server{node};
+  PostgresServer server{&node};
   TemporaryFolder state;
   Daemon daemon{node, state.path()};
   Controller controller{daemon.address(), "run", 1, kLease};

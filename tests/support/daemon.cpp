@@ -48,19 +48,6 @@ Command squalld(const Namespace& where, const std::filesystem::path& state_dir,
 
 }  // namespace
 
-TemporaryFolder::TemporaryFolder() {
-  std::string pattern = std::filesystem::temp_directory_path() / "sqtXXXXXX";
-  if (mkdtemp(pattern.data()) == nullptr) {
-    throw std::runtime_error(pattern + ": " + std::strerror(errno));
-  }
-  path_ = pattern;
-}
-
-TemporaryFolder::~TemporaryFolder() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
-}
-
 Daemon::Daemon(const Namespace& where, const std::filesystem::path& state_dir,
                const std::vector<std::pair<std::string, std::string>>& environment)
     : address_("unix:" + (state_dir / "squalld.sock").native()),

@@ -14,25 +14,12 @@
 #include "experiments/base/clock.h"
 #include "experiments/base/status.h"
 #include "squall/v1/node.pb.h"
+#include "tests/support/folder.h"
 #include "tests/support/process.h"
 
 namespace squall::support {
 
 class Namespace;
-
-/// A folder of its own below $TMPDIR, removed with the object.
-class TemporaryFolder {
- public:
-  TemporaryFolder();
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  ~TemporaryFolder();
-
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
 
 /// A squalld in a namespace, listening on a unix socket in its state directory.
 class Daemon {

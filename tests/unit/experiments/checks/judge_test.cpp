@@ -81,6 +81,113 @@ Sample in_state(Duration asked, const std::string& state) {
   return sample;
 }
 
+TEST_CASE("a text that is not there is no data, and not an empty one") {
+  Judge judge(check_with({expectation("text != ready", "text", v1::NOT_EQUAL, 0)}));
+  Sample sample;
+  sample.asked = kStart;
+  sample.no_data = "no rows";
+  judge.add(sample);
+  CHECK_FALSE(judge.holds(kStart));
+  CHECK(judge.findings(kStart)[0].observed == "no data (no rows)");
+  sample.no_data = "it grows faster than it is read";
+  sample.output = "the latest line";
+  judge.add(sample);
+  CHECK(judge.holds(kStart));
+  CHECK(judge.findings(kStart)[0].observed == "text \"the latest line\"");
+}
+
+TEST_CASE("sizes and shares are told to three digits") {
+  const auto told = [](const std::string& metric, double number) {
+    Judge judge(check_with({expectation(metric, metric, v1::LESS, 1)}));
+    Sample sample;
+    sample.asked = kStart;
+    sample.numbers[metric] = number;
+    judge.add(sample);
+    return judge.findings(kStart)[0].observed;
+  };
+  CHECK(told("rss", 0) == "rss 0B");
+  CHECK(told("rss", 1023) == "rss 1023B");
+  CHECK(told("rss", 12.345 * 1024 * 1024) == "rss 12.3MiB");
+  CHECK(told("rss", 1023.0 * 1024 * 1024) == "rss 1023MiB");
+  CHECK(told("rss", 1126731776) == "rss 1.05GiB");
+  CHECK(told("cpu", 79.54) == "cpu 79.5%");
+  CHECK(told("count", 45) == "count 45");
+  CHECK(told("lag", 1.5e9) == "lag 1.50s");
+}
+
+Sample lines(Duration asked, double count) {
+  Sample sample;
+  sample.asked = kStart + asked;
+  sample.numbers["lines"] = count;
+  return sample;
+}
+
+v1::Expectation lines_over(const std::string& text, v1::Operator op, double bound, Duration over) {
+  v1::Expectation wanted = expectation(text, "lines", op, bound);
+  wanted.set_over(over.count());
+  return wanted;
+}
+
+TEST_CASE("lines are summed over the window, each until it is older than that") {
+  Judge judge(check_with({lines_over("lines <= 3 over 10s", v1::LESS_OR_EQUAL, 3, 10s)}));
+  for (int second = 0; second < 5; ++second) judge.add(lines(second * 1s, 1));
+  CHECK(judge.findings(kStart + 4s)[0].observed == "lines 5");
+  REQUIRE(judge.breached(kStart + 4s).has_value());
+  CHECK(judge.breached(kStart + 4s)->observed == "lines 5");
+  CHECK(judge.findings(kStart + 10s)[0].number == 5);
+  CHECK(judge.findings(kStart + 10s + 1ns)[0].number == 4);
+  CHECK_FALSE(judge.holds(kStart + 11s));
+  CHECK(judge.holds(kStart + 11s + 1ns));
+}
+
+TEST_CASE(
+    "lines from before the method are not held against it, and count where there must be some") {
+  Judge none(check_with({lines_over("lines == 0 over 10s", v1::EQUAL, 0, 10s)}));
+  Judge some(check_with({lines_over("lines >= 1 over 10s", v1::GREATER_OR_EQUAL, 1, 10s)}));
+  for (Judge* judge : {&none, &some}) {
+    judge->add(lines(0s, 1));
+    judge->start_watching(kStart + 1s);
+    CHECK_FALSE(judge->holds(kStart + 1s));  // nothing was asked since
+    CHECK_FALSE(judge->breached(kStart + 1s));
+    judge->add(lines(2s, 0));
+    CHECK(judge->holds(kStart + 2s));
+    CHECK_FALSE(judge->breached(kStart + 2s));
+  }
+  for (int second = 3; second <= 11; ++second) some.add(lines(second * 1s, 0));
+  CHECK_FALSE(some.holds(kStart + 11s));
+  CHECK(some.breached(kStart + 11s)->observed == "lines 0");
+  none.add(lines(11s, 1));
+  CHECK(none.breached(kStart + 11s)->observed == "lines 1");
+}
+
+TEST_CASE("how long a window of lines is, so long it may take to prove that there are enough") {
+  Judge judge(check_with({lines_over("lines >= 1 over 1m", v1::GREATER_OR_EQUAL, 1, 60s)}));
+  CHECK(judge.longest_count() == 60s);
+  CHECK_FALSE(judge.ready(kStart));
+  for (int second = 0; second < 3; ++second) {
+    CHECK_FALSE(judge.ready(kStart + second * 1s));
+    judge.add(lines(second * 1s, 1));
+  }
+  CHECK(judge.ready(kStart + 3s));
+  CHECK(Judge(check_with({p99_under_300ms()})).longest_count() == 0s);
+}
+
+TEST_CASE("a log that cannot be read, or is not there, holds nothing") {
+  Judge judge(check_with({lines_over("lines == 0 over 10s", v1::EQUAL, 0, 10s)}));
+  judge.add(lines(0s, 0));
+  CHECK(judge.holds(kStart));
+  judge.add(no_answer(1s, 0ms, "/x.log is a fifo"));
+  CHECK_FALSE(judge.holds(kStart + 1s));
+  CHECK(judge.findings(kStart + 1s)[0].observed == "no answer (/x.log is a fifo)");
+  Judge absent(check_with({lines_over("lines == 0 over 10s", v1::EQUAL, 0, 10s)}));
+  Sample sample = lines(0s, 0);
+  sample.numbers.clear();
+  sample.no_data = "/x.log is not there yet";
+  absent.add(sample);
+  CHECK_FALSE(absent.holds(kStart));
+  CHECK(absent.findings(kStart)[0].observed == "no data (/x.log is not there yet)");
+}
+
 TEST_CASE("a status that is not the expected one is a breach at once") {
   Judge judge(check_with({expectation("status == 200", "status", v1::EQUAL, 200)}));
   judge.add(answer(0s));
