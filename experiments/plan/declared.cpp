@@ -5,9 +5,14 @@
 #include <re2/re2.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <map>
+#include <utility>
 
+#include "experiments/base/diagnostic.h"
 #include "experiments/base/units.h"
+#include "squall/v1/checks.pb.h"
 #include "squall/v1/faults.pb.h"
 
 namespace squall::plan {
@@ -232,6 +237,204 @@ std::optional<Problem> bad_url(std::string_view text) {
   return std::nullopt;
 }
 
+/// Nothing of what could be a part of a password is repeated. Source: PostgreSQL's documentation,
+/// "Connection Strings" and "Parameter Key Words".
+class PostgresUrl {
+ public:
+  static std::optional<Problem> bad(std::string_view text) {
+    const std::string hint = "write postgresql://user@host:port/database";
+    if (!text.starts_with("postgresql://") && !text.starts_with("postgres://")) {
+      const bool is_other = text.find("://") != text.npos;
+      return Problem{is_other ? fmt::format("\"{}\" is not the scheme of a PostgreSQL URL",
+                                            text.substr(0, text.find("://")))
+                              : "this is not a PostgreSQL URL",
+                     hint};
+    }
+    for (std::size_t at = 0; at < text.size(); ++at) {
+      if (static_cast<unsigned char>(text[at]) <= ' ') {
+        return Problem{"a URL has no blanks", "write %20 for a blank"};
+      }
+      if (text[at] == '%' && !is_hex(text.substr(at + 1, 2))) {
+        return Problem{"a % stands before what are not two hexadecimal digits",
+                       "write %25 for a %"};
+      }
+    }
+    const std::string_view rest = text.substr(text.find("://") + 3);
+    const std::string_view servers = rest.substr(0, rest.find_first_of("/?"));
+    if (auto problem = bad_servers(servers.substr(user_length(servers)))) return problem;
+    const auto query = rest.find('?');
+    return query == rest.npos ? std::nullopt : bad_parameters(rest.substr(query + 1));
+  }
+
+  static bool carries_password(std::string_view text) {
+    if (text.find("password=") != text.npos) return true;
+    const auto begin = text.find("://");
+    if (begin == text.npos) return false;
+    const std::string_view rest = text.substr(begin + 3, text.find('?') - begin - 3);
+    const auto at = rest.rfind('@');
+    return at != rest.npos && rest.substr(0, at).find(':') != rest.npos;
+  }
+
+ private:
+  static bool is_hex(std::string_view digits) {
+    return digits.size() == 2 && digits != "00" &&
+           digits.find_first_not_of("0123456789abcdefABCDEF") == digits.npos;
+  }
+
+  static std::size_t user_length(std::string_view servers) {
+    const auto at = servers.find('@');
+    return at == servers.npos ? 0 : at + 1;
+  }
+
+  static std::optional<Problem> bad_port(std::string_view text) {
+    const auto port = parse_count(text);
+    if (port.ok() && *port >= 1 && *port <= 65535) return std::nullopt;
+    return Problem{"what stands for the port is none",
+                   "write a number from 1 to 65535; in a password, %2F for a / and %3F for a ?"};
+  }
+
+  static std::optional<Problem> bad_servers(std::string_view servers) {
+    if (servers.find('@') != servers.npos) {
+      return Problem{"a PostgreSQL URL has one @", "write %40 for one in a name or a password"};
+    }
+    while (!servers.empty()) {
+      const std::string_view server = servers.substr(0, servers.find(','));
+      const auto bracket = server.rfind(']');
+      if (server.starts_with('[') && bracket == server.npos) {
+        return Problem{"an IPv6 address stands in brackets", "write postgresql://[::1]:5432/shop"};
+      }
+      const auto colon = server.find(':', bracket == server.npos ? 0 : bracket);
+      if (colon != server.npos) {
+        if (auto problem = bad_port(server.substr(colon + 1))) return problem;
+      }
+      servers.remove_prefix(std::min(server.size() + 1, servers.size()));
+    }
+    return std::nullopt;
+  }
+
+  static std::optional<Problem> bad_parameters(std::string_view parameters) {
+    static const std::vector<std::string> kKnown = {"application_name",
+                                                    "channel_binding",
+                                                    "client_encoding",
+                                                    "connect_timeout",
+                                                    "dbname",
+                                                    "fallback_application_name",
+                                                    "gssdelegation",
+                                                    "gssencmode",
+                                                    "gsslib",
+                                                    "host",
+                                                    "hostaddr",
+                                                    "keepalives",
+                                                    "keepalives_count",
+                                                    "keepalives_idle",
+                                                    "keepalives_interval",
+                                                    "krbsrvname",
+                                                    "load_balance_hosts",
+                                                    "options",
+                                                    "passfile",
+                                                    "password",
+                                                    "port",
+                                                    "replication",
+                                                    "require_auth",
+                                                    "requirepeer",
+                                                    "ssl",
+                                                    "ssl_max_protocol_version",
+                                                    "ssl_min_protocol_version",
+                                                    "sslcert",
+                                                    "sslcertmode",
+                                                    "sslcompression",
+                                                    "sslcrl",
+                                                    "sslcrldir",
+                                                    "sslkey",
+                                                    "sslmode",
+                                                    "sslpassword",
+                                                    "sslrootcert",
+                                                    "sslsni",
+                                                    "target_session_attrs",
+                                                    "tcp_user_timeout",
+                                                    "user"};
+    static const std::vector<std::string> kModes = {"disable", "allow",     "prefer",
+                                                    "require", "verify-ca", "verify-full"};
+    while (!parameters.empty()) {
+      const std::string_view parameter = parameters.substr(0, parameters.find('&'));
+      parameters.remove_prefix(std::min(parameter.size() + 1, parameters.size()));
+      const auto equals = parameter.find('=');
+      if (equals == parameter.npos || equals == 0) {
+        return Problem{"a parameter of the URL has no value",
+                       "write ?name=value&name=value; %26 for a & in a value"};
+      }
+      const std::string name(parameter.substr(0, equals));
+      const std::string value(parameter.substr(equals + 1));
+      if (std::find(kKnown.begin(), kKnown.end(), name) == kKnown.end()) {
+        const std::string near = nearest(name, kKnown);
+        return Problem{fmt::format("a PostgreSQL URL has no parameter \"{}\"", name),
+                       name == "service" ? "name the server itself"
+                       : near.empty()    ? ""
+                                         : fmt::format("did you mean \"{}\"?", near)};
+      }
+      if (name == "sslmode" && std::find(kModes.begin(), kModes.end(), value) == kModes.end()) {
+        return Problem{fmt::format("unknown sslmode \"{}\"", value),
+                       fmt::format("it may be {}", one_of(kModes))};
+      }
+      // One for all, or one for each server.
+      const bool is_one = name == "port" && value.find(',') == value.npos;
+      if (is_one) {
+        if (auto problem = bad_port(value)) return problem;
+      }
+    }
+    return std::nullopt;
+  }
+};
+
+std::string upper_case(std::string_view text) {
+  std::string all(text);
+  std::transform(all.begin(), all.end(), all.begin(), upper);
+  return all;
+}
+
+/// What a check asks for, it asks for again and again, before and after a fault: that must not wipe
+/// a server, stop it, set it up anew, or take the connection for something else. Writing a key is
+/// the plan's own affair.
+std::optional<Problem> bad_redis_command(const v1::Redis& redis) {
+  if (redis.command().empty()) return std::nullopt;
+  constexpr std::string_view kHint = "write a command that asks, such as [LLEN, orders]";
+  const std::string name = upper_case(redis.command(0));
+  const std::string second = redis.command_size() > 1 ? upper_case(redis.command(1)) : "";
+  if (name.empty()) return Problem{"command names no command", std::string(kHint)};
+  if (name == "AUTH" || name == "HELLO") {
+    return Problem{fmt::format("a check does not send {}, which may carry a password", name),
+                   "write `user`, and give the password in REDISCLI_AUTH"};
+  }
+  constexpr std::array<std::string_view, 27> kNever = {
+      "BGREWRITEAOF", "BGSAVE",   "DEBUG",      "EVAL",      "EVALSHA", "EXEC",    "FAILOVER",
+      "FCALL",        "FLUSHALL", "FLUSHDB",    "MIGRATE",   "MONITOR", "MULTI",   "PSUBSCRIBE",
+      "PSYNC",        "QUIT",     "REPLCONF",   "REPLICAOF", "RESET",   "RESTORE", "SAVE",
+      "SHUTDOWN",     "SLAVEOF",  "SSUBSCRIBE", "SUBSCRIBE", "SWAPDB",  "SYNC"};
+  if (std::find(kNever.begin(), kNever.end(), name) != kNever.end()) {
+    return Problem{fmt::format("a check does not send {}", name), std::string(kHint)};
+  }
+  static const std::map<std::string, std::vector<std::string>> kAsking = {
+      {"ACL", {"CAT", "GETUSER", "LIST", "USERS", "WHOAMI"}},
+      {"CLIENT", {"GETNAME", "ID", "INFO", "LIST"}},
+      {"CLUSTER",
+       {"COUNTKEYSINSLOT", "INFO", "KEYSLOT", "LINKS", "MYID", "NODES", "SHARDS", "SLOTS"}},
+      {"CONFIG", {"GET"}},
+      {"FUNCTION", {"LIST", "STATS"}},
+      {"LATENCY", {"DOCTOR", "GRAPH", "HISTOGRAM", "HISTORY", "LATEST"}},
+      {"MEMORY", {"DOCTOR", "STATS", "USAGE"}},
+      {"MODULE", {"LIST"}},
+      {"SCRIPT", {"EXISTS"}},
+      {"SLOWLOG", {"GET", "LEN"}}};
+  const auto asking = kAsking.find(name);
+  if (asking == kAsking.end() ||
+      std::find(asking->second.begin(), asking->second.end(), second) != asking->second.end()) {
+    return std::nullopt;
+  }
+  return Problem{second.empty() ? fmt::format("{} of what?", name)
+                                : fmt::format("a check does not send {} {}", name, second),
+                 fmt::format("write {} {}", name, one_of(asking->second))};
+}
+
 }  // namespace
 
 const v1::FieldRules& rules_of(const FieldDescriptor& field) {
@@ -397,9 +600,7 @@ std::optional<Problem> misshapen(std::string_view text, const FieldDescriptor& f
       return Problem{fmt::format("\"{}\" is not a JSON Pointer", text),
                      fmt::format("write /{}", text)};
     case v1::POSTGRES_URL:
-      if (text.starts_with("postgresql://") || text.starts_with("postgres://")) return std::nullopt;
-      return Problem{fmt::format("\"{}\" is not a PostgreSQL URL", text),
-                     "write postgresql://user@host:port/database"};
+      return PostgresUrl::bad(text);
     case v1::HTTP_METHOD:
       for (const char c : text) {
         if (!((c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '-')) {
@@ -443,6 +644,11 @@ std::optional<Problem> misshapen_value(std::string_view value, const FieldDescri
 }
 
 std::optional<Problem> doubtful(std::string_view text, const FieldDescriptor& field) {
+  if (rules_of(field).text() == v1::POSTGRES_URL) {
+    if (!PostgresUrl::carries_password(text)) return std::nullopt;
+    return Problem{"the URL carries a password, which the event log would keep",
+                   "leave it to PGPASSFILE (~/.pgpass) or PGPASSWORD"};
+  }
   if (rules_of(field).text() != v1::HTTP_URL) return std::nullopt;
   // Of what is no URL at all it may still be a part.
   const auto scheme = text.find("://");
@@ -753,6 +959,12 @@ std::vector<Finding> contradictions(const Message& message, std::string_view cal
              fmt::format("{} is more than {}, which is {}", field.name(), other->name(), most),
              fmt::format("write at most {}", most)});
       }
+    }
+  }
+
+  if (const auto* redis = google::protobuf::DynamicCastToGenerated<v1::Redis>(&message)) {
+    if (auto problem = bad_redis_command(*redis)) {
+      found.push_back({"command", std::move(problem->summary), std::move(problem->hint)});
     }
   }
 

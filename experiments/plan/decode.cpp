@@ -949,29 +949,36 @@ class Decoder {
       out_.error(node.place, fmt::format("{} is empty", field.name()), write_example(field));
       return false;
     }
+    auto doubt = doubtful(node.text, field);
+    if (doubt) hide(node);
     if (auto problem = misshapen(node.text, field)) {
       out_.error(node.place, std::move(problem->summary), std::move(problem->hint));
-      if (doubtful(node.text, field)) hide(node);
       return false;
     }
-    if (auto problem = doubtful(node.text, field)) {
-      out_.warning(node.place, std::move(problem->summary), std::move(problem->hint));
-      hide(node);
-    }
+    if (doubt) out_.warning(node.place, std::move(doubt->summary), std::move(doubt->hint));
     return true;
   }
 
-  /// Stars for what stands between :// and @ in a URL, so that no terminal and no log shows it.
+  /// Stars for what stands between :// and @ in a URL, and for its parameter password, so that no
+  /// terminal and no log shows it.
   void hide(const YamlNode& node) {
     if (!hidden_.insert(&node).second) return;
     std::string& text = node.place.file == 0 ? out_.text : out_.beside[node.place.file - 1].text;
     const std::string_view shown = std::string_view(text).substr(node.begin, node.place.length);
+    const auto star = [&](std::size_t from, std::size_t to) {
+      for (std::size_t at = from; at < to; ++at) text[node.begin + at] = '*';
+    };
+    constexpr std::string_view kPassword = "password=";
     const std::size_t from = shown.find("://");
     const std::size_t to = shown.rfind('@');
+    for (std::size_t at = shown.find(kPassword); at != std::string_view::npos;) {
+      const std::size_t begin = at + kPassword.size();
+      star(begin, std::min(shown.find_first_of("&\"'", begin), shown.size()));
+      at = shown.find(kPassword, begin);
+    }
     if (to == std::string_view::npos) return;
     const bool is_quoted = shown.starts_with('"') || shown.starts_with('\'');
-    const std::size_t begin = from != std::string_view::npos ? from + 3 : is_quoted ? 1 : 0;
-    for (std::size_t at = begin; at < to; ++at) text[node.begin + at] = '*';
+    star(from != std::string_view::npos ? from + 3 : is_quoted ? 1 : 0, to);
   }
 
   static inline const Level kNoLevel{};

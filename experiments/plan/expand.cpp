@@ -591,8 +591,9 @@ std::string shown_value(const std::string& name, const std::string& value) {
   for (const std::string_view word : {"pass", "pw", "secret", "token", "key", "credential"}) {
     if (lower.find(word) != lower.npos) return "***";
   }
-  const bool is_url = value.find("://") != value.npos && value.find('@') != value.npos;
-  return is_url ? "***" : value;
+  const bool is_url = value.find("://") != value.npos;
+  const bool is_secret = value.find('@') != value.npos || value.find("password=") != value.npos;
+  return is_url && is_secret ? "***" : value;
 }
 
 Values expand(YamlTree& tree, const Given& given, Diagnostics& diagnostics) {

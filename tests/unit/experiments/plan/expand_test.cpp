@@ -567,6 +567,7 @@ TEST_CASE("what is secret by its name or is a URL with credentials is not shown"
   CHECK(shown_value("API_Token", "x") == "***");
   CHECK(shown_value("url", "http://shop/") == "http://shop/");
   CHECK(shown_value("url", "http://u:p@shop/") == "***");
+  CHECK(shown_value("db", "postgresql://db-1/shop?user=me&password=x") == "***");
 }
 
 TEST_CASE("a pulse has no more turns than a plan may have steps") {

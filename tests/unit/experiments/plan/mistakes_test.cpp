@@ -1573,6 +1573,265 @@ plan.yaml:14:17: error: "http://***********@/" has no host
 )");
 }
 
+TEST_CASE("what is wrong with a process, log, postgres or redis check is told where it stands") {
+  CHECK(
+      told(R"(plan: t
+nodes: {local: {}}
+steady_state:
+  - name: a
+    process: {}
+    expect: [count >= 1]
+  - name: b
+    process: {cmdline: ".*", name: a-name-that-is-too-long}
+    expect: [rss < 512, cpu < 80, count over 10s > 1, lines == 0]
+  - name: c
+    log: {path: var/log/shop.log, pattern: "ERROR|("}
+    expect: [lines == 0 over 30s, lines > 1%, lines == 0 over 10ms, value > 1]
+    every: 1s
+  - name: d
+    log: {path: /var/log/shop.log}
+    expect: [text contains x]
+  - name: e
+    postgres: {query: select 1}
+    expect: [value == 1, lag < 1, state == open]
+  - name: f
+    redis: {command: [PING]}
+    expect: [state == ok]
+  - name: g
+    redis: {address: "cache:6379", unix: /run/redis.sock}
+    expect: [lag < 1s]
+  - name: h
+    redis: {unix: redis.sock}
+    expect: [value over 1s > 1]
+method:
+  - wait: 1s
+)") ==
+      R"(plan.yaml:5:5: error: process needs name, cmdline, pid, port, unit, cgroup, container, user or children_of
+      process: {}
+      ^^^^^^^
+  write process: {name: nginx}
+plan.yaml:8:24: error: ".*" matches everything
+      process: {cmdline: ".*", name: a-name-that-is-too-long}
+                         ^^^^
+  write a pattern that some texts do not match
+plan.yaml:8:36: error: the kernel keeps 15 bytes of a program's name; "a-name-that-is-too-long" has 23
+      process: {cmdline: ".*", name: a-name-that-is-too-long}
+                                     ^^^^^^^^^^^^^^^^^^^^^^^
+  write "a-name-that-is-"
+plan.yaml:9:20: error: 512 of what?
+      expect: [rss < 512, cpu < 80, count over 10s > 1, lines == 0]
+                     ^^^
+  rss is a size; write 512MiB
+plan.yaml:9:31: error: 80 of what?
+      expect: [rss < 512, cpu < 80, count over 10s > 1, lines == 0]
+                                ^^
+  cpu is a percentage; write 80%
+plan.yaml:9:41: error: unknown operator "over"
+      expect: [rss < 512, cpu < 80, count over 10s > 1, lines == 0]
+                                          ^^^^
+  it may be <, <=, >, >=, ==, !=, between, in, matches or contains
+plan.yaml:9:55: error: process has no metric "lines"
+      expect: [rss < 512, cpu < 80, count over 10s > 1, lines == 0]
+                                                        ^^^^^
+  it may be count, rss or cpu
+plan.yaml:11:17: error: "var/log/shop.log" is not a whole path
+      log: {path: var/log/shop.log, pattern: "ERROR|("}
+                  ^^^^^^^^^^^^^^^^
+  write it from the root, without . and .., such as /var/lib/shop
+plan.yaml:11:44: error: "ERROR|(" is not a pattern: missing ): ERROR|(
+      log: {path: var/log/shop.log, pattern: "ERROR|("}
+                                             ^^^^^^^^^
+  write a regular expression in RE2's syntax
+plan.yaml:12:43: error: lines is a number; "1%" is not
+      expect: [lines == 0 over 30s, lines > 1%, lines == 0 over 10ms, value > 1]
+                                            ^^
+  write it as lines == 0 over 10s
+plan.yaml:12:58: error: a window of 10ms is shorter than the 1s between two asks
+      expect: [lines == 0 over 30s, lines > 1%, lines == 0 over 10ms, value > 1]
+                                                           ^^^^
+  write over 1s or more
+plan.yaml:12:69: error: log has no metric "value"
+      expect: [lines == 0 over 30s, lines > 1%, lines == 0 over 10ms, value > 1]
+                                                                      ^^^^^
+  it may be lines or text
+plan.yaml:15:5: error: log needs `pattern`
+      log: {path: /var/log/shop.log}
+      ^^^
+  pattern: a regular expression (RE2) found somewhere in a line
+plan.yaml:18:5: error: postgres needs `url`
+      postgres: {query: select 1}
+      ^^^^^^^^
+  url: postgresql://user@host:port/database, as libpq has it; a password is best left to PGPASSFILE
+plan.yaml:19:32: error: 1 of what?
+      expect: [value == 1, lag < 1, state == open]
+                                 ^
+  lag is a duration; write 1ms
+plan.yaml:19:44: error: postgres has no state "open"
+      expect: [value == 1, lag < 1, state == open]
+                                             ^^^^
+  it may be ok, refused, unreachable, timeout or error
+plan.yaml:21:5: error: redis needs address or unix
+      redis: {command: [PING]}
+      ^^^^^
+  write redis: {address: "127.0.0.1:6379", command: [LLEN, orders]}
+plan.yaml:24:22: error: address beside unix
+      redis: {address: "cache:6379", unix: /run/redis.sock}
+                       ^^^^^^^^^^^^
+  give one of them
+plan.yaml:27:19: error: "redis.sock" is not a whole path
+      redis: {unix: redis.sock}
+                    ^^^^^^^^^^
+  write it from the root, without . and .., such as /var/lib/shop
+plan.yaml:28:20: error: unknown operator "over"
+      expect: [value over 1s > 1]
+                     ^^^^
+  it may be <, <=, >, >=, ==, !=, between, in, matches or contains
+)");
+}
+
+TEST_CASE("a PostgreSQL URL is read before anything is asked") {
+  const auto url = [](const std::string& text) {
+    return told(
+        "plan: t\nnodes: {local: {}}\nsteady_state:\n  - name: a\n    postgres:\n      url: \"" +
+        text + "\"\n    expect: [state == ok]\nmethod:\n  - wait: 1s\n");
+  };
+  for (const char* right :
+       {"postgresql://", "postgres://db-1", "postgresql:///shop?host=/run/postgresql",
+        "postgresql://shop@db-1:5432,[::1]:5433,%2Frun%2Fpg/shop?sslmode=verify-full&port=5432",
+        "postgresql://db-1/a%20b?options=-c%20search_path%3Dshop&target_session_attrs=any"}) {
+    CAPTURE(right);
+    CHECK(url(right) == "");
+  }
+  CHECK(url("http://db-1/") ==
+        R"(plan.yaml:6:12: error: "http" is not the scheme of a PostgreSQL URL
+        url: "http://db-1/"
+             ^^^^^^^^^^^^^^
+  write postgresql://user@host:port/database
+)");
+  CHECK(url("db-1:5432") == R"(plan.yaml:6:12: error: this is not a PostgreSQL URL
+        url: "db-1:5432"
+             ^^^^^^^^^^^
+  write postgresql://user@host:port/database
+)");
+  CHECK(url("postgresql://db 1/") == R"(plan.yaml:6:12: error: a URL has no blanks
+        url: "postgresql://db 1/"
+             ^^^^^^^^^^^^^^^^^^^^
+  write %20 for a blank
+)");
+  CHECK(url("postgresql://db-1/100%") ==
+        R"(plan.yaml:6:12: error: a % stands before what are not two hexadecimal digits
+        url: "postgresql://db-1/100%"
+             ^^^^^^^^^^^^^^^^^^^^^^^^
+  write %25 for a %
+)");
+  CHECK(url("postgresql://db-1:99999/shop") ==
+        R"(plan.yaml:6:12: error: what stands for the port is none
+        url: "postgresql://db-1:99999/shop"
+             ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  write a number from 1 to 65535; in a password, %2F for a / and %3F for a ?
+)");
+  CHECK(url("postgresql://[::1/shop") ==
+        R"(plan.yaml:6:12: error: an IPv6 address stands in brackets
+        url: "postgresql://[::1/shop"
+             ^^^^^^^^^^^^^^^^^^^^^^^^
+  write postgresql://[::1]:5432/shop
+)");
+  CHECK(url("postgresql://db-1/shop?sslmod=require") ==
+        R"(plan.yaml:6:12: error: a PostgreSQL URL has no parameter "sslmod"
+        url: "postgresql://db-1/shop?sslmod=require"
+             ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  did you mean "sslmode"?
+)");
+  CHECK(url("postgresql://db-1/shop?sslmode=yes") == R"(plan.yaml:6:12: error: unknown sslmode "yes"
+        url: "postgresql://db-1/shop?sslmode=yes"
+             ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  it may be disable, allow, prefer, require, verify-ca or verify-full
+)");
+  CHECK(url("postgresql://db-1/shop?service=shop") ==
+        R"(plan.yaml:6:12: error: a PostgreSQL URL has no parameter "service"
+        url: "postgresql://db-1/shop?service=shop"
+             ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  name the server itself
+)");
+  CHECK(url("postgresql://db-1/shop?connect_timeout") ==
+        R"(plan.yaml:6:12: error: a parameter of the URL has no value
+        url: "postgresql://db-1/shop?connect_timeout"
+             ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  write ?name=value&name=value; %26 for a & in a value
+)");
+  CHECK(url("postgresql://me:secret@db-1/shop") ==
+        R"(plan.yaml:6:12: warning: the URL carries a password, which the event log would keep
+        url: "postgresql://*********@db-1/shop"
+             ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  leave it to PGPASSFILE (~/.pgpass) or PGPASSWORD
+)");
+  CHECK(url("postgresql://me@db-1/shop?sslpassword=secret&password=secret") ==
+        R"(plan.yaml:6:12: warning: the URL carries a password, which the event log would keep
+        url: "postgresql://**@db-1/shop?sslpassword=******&password=******"
+             ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  leave it to PGPASSFILE (~/.pgpass) or PGPASSWORD
+)");
+  // Neither does a mistake show it.
+  CHECK(url("postgresql://me:se/cret@db-1/shop") ==
+        R"(plan.yaml:6:12: error: what stands for the port is none
+        url: "postgresql://**********@db-1/shop"
+             ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  write a number from 1 to 65535; in a password, %2F for a / and %3F for a ?
+)");
+  CHECK(url("postgresql://me:se@cret@db-1/shop") ==
+        R"(plan.yaml:6:12: error: a PostgreSQL URL has one @
+        url: "postgresql://**********@db-1/shop"
+             ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  write %40 for one in a name or a password
+)");
+}
+
+TEST_CASE("commands that wipe, stop or set up a Redis server are refused") {
+  const auto command = [](const std::string& words) {
+    return told(
+        "plan: t\nnodes: {local: {}}\nsteady_state:\n  - name: a\n    redis:\n"
+        "      address: \"cache:6379\"\n      command: [" +
+        words + "]\n    expect: [state == ok]\nmethod:\n  - wait: 1s\n");
+  };
+  for (const char* right : {"PING", "LLEN, orders", "config, get, maxmemory", "SET, probe, \"1\"",
+                            "CLUSTER, INFO", "EVAL_RO, \"return 1\", \"0\""}) {
+    CAPTURE(right);
+    CHECK(command(right) == "");
+  }
+  CHECK(command("FLUSHALL") == R"(plan.yaml:7:7: error: a check does not send FLUSHALL
+        command: [FLUSHALL]
+        ^^^^^^^
+  write a command that asks, such as [LLEN, orders]
+)");
+  CHECK(command("shutdown, nosave") == R"(plan.yaml:7:7: error: a check does not send SHUTDOWN
+        command: [shutdown, nosave]
+        ^^^^^^^
+  write a command that asks, such as [LLEN, orders]
+)");
+  CHECK(command("CONFIG, SET, maxmemory, \"1\"") ==
+        R"(plan.yaml:7:7: error: a check does not send CONFIG SET
+        command: [CONFIG, SET, maxmemory, "1"]
+        ^^^^^^^
+  write CONFIG GET
+)");
+  CHECK(command("CLIENT") == R"(plan.yaml:7:7: error: CLIENT of what?
+        command: [CLIENT]
+        ^^^^^^^
+  write CLIENT GETNAME, ID, INFO or LIST
+)");
+  CHECK(command("AUTH, secret") ==
+        R"(plan.yaml:7:7: error: a check does not send AUTH, which may carry a password
+        command: [AUTH, secret]
+        ^^^^^^^
+  write `user`, and give the password in REDISCLI_AUTH
+)");
+  CHECK(command("\"\"") == R"(plan.yaml:7:7: error: command names no command
+        command: [""]
+        ^^^^^^^
+  write a command that asks, such as [LLEN, orders]
+)");
+}
+
 TEST_CASE("expectations are told wrong at the word that is") {
   CHECK(told(R"(plan: t
 nodes: {local: {}}
