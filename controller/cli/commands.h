@@ -17,12 +17,12 @@ namespace squall::cli {
 /// What was written on the command line, or in the environment where it was silent.
 struct Invocation {
   std::vector<std::string> files;  ///< validate: the plans. run, plan, nodes: the first. halt,
-                                   ///< revert: where. import: or words.
+                                   ///< revert: where. import: or words. compare: the two runs.
   std::string word;                ///< explain.
   std::string markdown_folder;     ///< explain: where all pages go as Markdown; empty: nowhere.
   std::string run;                 ///< report, note: a run's id, a path, or last.
   std::string output = "text";     ///< text or json: the result, on standard output.
-  std::string format = "text";     ///< report: text, json or junit, as `output` is to the others.
+  std::string format = "text";     ///< report: text, json, junit and so on, as `output` is to others.
   std::string reason;              ///< halt, resume: why, in words.
   std::string from;                ///< import: the format, or empty.
   std::string tls_dir;
@@ -31,12 +31,17 @@ struct Invocation {
   std::string out_file;  ///< plan: the plan with everything chosen is written here.
   std::string json_file;
   std::string junit_file;
+  std::string html_file;
+  std::string md_file;
   std::optional<std::uint64_t> seed;
   plan::Given given;
   plan::ByHand by_hand;  ///< inject.
   bool all = false;      ///< revert.
   std::string kind;      ///< note: detected, mitigated, recovered, or empty.
   std::string text;      ///< note: what was seen.
+  std::string tolerance = "10%";  ///< compare: by how much a figure may be worse,
+  std::string floor = "10ms";     ///< and how small a difference of times is nothing.
+  bool force = false;             ///< compare: runs of different plans as well.
   std::string no_input;  ///< What an `ask` comes to where nobody is to be asked: skip or fail.
 };
 
@@ -55,6 +60,7 @@ int revert(const Invocation& said);
 int inject(const Invocation& said);
 int note(const Invocation& said);
 int report(const Invocation& said);
+int compare(const Invocation& said);
 
 /// Exit codes that more than one command has.
 inline constexpr int kSuccess = 0;
@@ -76,6 +82,9 @@ std::filesystem::path run_folder(const Invocation& said, const std::string& name
 
 /// Says what is wrong with the plan; none if it cannot be walked.
 std::optional<v1::Plan> load_plan(const std::string& file, const plan::Given& given);
+
+/// The log that is meant by a run's id, a run's folder or a log's path.
+std::filesystem::path log_of(const Invocation& said, const std::string& named);
 
 /// squall: message, on standard error.
 void complain(const std::string& message);

@@ -75,6 +75,8 @@ void declare_run(CLI::App& app, Invocation& said) {
   add_seed(app, said);
   app.add_option("--json", said.json_file, "write the JSON report here too")->type_name("FILE");
   app.add_option("--junit", said.junit_file, "write the JUnit report here too")->type_name("FILE");
+  app.add_option("--html", said.html_file, "write the page for people here too")->type_name("FILE");
+  app.add_option("--md", said.md_file, "write the postmortem's draft here too")->type_name("FILE");
   app.add_flag("--unobserved", said.given.unobserved, "run a plan that has no steady state");
   app.add_option("--no-input", said.no_input,
                  "nobody is to be asked: an `ask` is skipped, or fails and ends the run")
@@ -239,10 +241,26 @@ void declare_report(CLI::App& app, Invocation& said) {
       ->required()
       ->type_name("RUN");
   app.add_option("-o,--output,--format", said.format,
-                 "the report on standard output: text, json or junit")
-      ->check(CLI::IsMember({"text", "json", "junit"}))
+                 "the report on standard output: text, html, md, json, junit or github")
+      ->check(CLI::IsMember({"text", "html", "md", "json", "junit", "github"}))
       ->envname("SQUALL_OUTPUT")
       ->type_name("FORMAT");
+  add_runs(app, said);
+}
+
+void declare_compare(CLI::App& app, Invocation& said) {
+  app.add_option("runs", said.files, "two runs, the earlier one first: ids, folders or logs")
+      ->required()
+      ->expected(2)
+      ->type_name("RUN");
+  app.add_option("--tolerance", said.tolerance,
+                 "by how much of what it was a figure may be worse (default: 10%)")
+      ->type_name("PERCENT");
+  app.add_option("--floor", said.floor,
+                 "a difference of times that is nothing, whatever its share (default: 10ms)")
+      ->type_name("DURATION");
+  app.add_flag("--force", said.force, "compare runs of different plans as well");
+  add_output(app, said);
   add_runs(app, said);
 }
 
@@ -251,6 +269,8 @@ constexpr const char* kAboutRuns =
     "  --runs-dir/ID/events.jsonl      all that happened, as it happened\n"
     "  --runs-dir/ID/report.json       the same as one report, with the keys of Chaos Toolkit\n"
     "  --runs-dir/ID/junit.xml         for a pipeline\n"
+    "  --runs-dir/ID/report.html       one page for people who were not there\n"
+    "  --runs-dir/ID/report.md         the draft of a postmortem\n"
     "  squall report ID                tells it again\n"
     "\nExit codes:\n"
     "    0  held: the steady state held throughout and recovered in time\n"
@@ -291,7 +311,7 @@ struct Command {
   int (*call)(const Invocation&);
 };
 
-constexpr std::array<Command, 14> kCommands = {{
+constexpr std::array<Command, 15> kCommands = {{
     {"run", "walk a plan: prove the steady state, inject, watch, revert, prove recovery",
      "  squall run examples/quickstart.yaml\n"
      "  squall run plan.yaml --tls-dir ~/.squall/tls --seed 42\n"
@@ -356,8 +376,15 @@ constexpr std::array<Command, 14> kCommands = {{
      kAboutNotes, declare_note, note},
     {"report", "tell a run again from its log",
      "  squall report 20261122-071549-k3x9\n"
-     "  squall report 20261122-071549-k3x9 -o junit > junit.xml\n",
+     "  squall report 20261122-071549-k3x9 -o junit > junit.xml\n"
+     "  squall report 20261122-071549-k3x9 --format html > report.html\n",
      "", declare_report, report},
+    {"compare", "show what got better or worse between two runs of a plan",
+     "  squall compare 20261122-071549-k3x9 20261123-071502-p4c2\n"
+     "  squall compare main/events.jsonl branch/events.jsonl --tolerance 25% --floor 50ms\n",
+     "Exit codes: 0 nothing got worse; 1 something did, by more than the tolerance; 2 a run cannot "
+     "be read, or they\nare runs of different plans.\n",
+     declare_compare, compare},
 }};
 
 constexpr const char* kExamples =

@@ -25,6 +25,7 @@
 #include <utility>
 
 #include "controller/cli/commands.h"
+#include "controller/cli/github.h"
 #include "controller/cli/keys.h"
 #include "controller/cli/outline.h"
 #include "controller/cli/resolved.h"
@@ -66,6 +67,7 @@ std::optional<v1::Plan> taken(plan::Loaded loaded) {
   const std::string text =
       format_diagnostics(loaded.diagnostics, report::style_of(STDERR_FILENO).colour);
   std::fwrite(text.data(), 1, text.size(), stderr);
+  annotate(std::span(&loaded.diagnostics, 1));
   return std::move(loaded.plan);
 }
 
@@ -170,10 +172,26 @@ asio::awaitable<void> close_all(const Nodes& nodes) {
   }
 }
 
+/// A report as a file of the run's folder, and the file that was asked for elsewhere.
+struct ReportFile {
+  const char* what;
+  const char* name;
+  std::string Invocation::*elsewhere;
+  std::string (*write)(const report::Story&);
+};
+
+constexpr std::array<ReportFile, 4> kReports = {{
+    {"json", "report.json", &Invocation::json_file, report::json_report},
+    {"junit", "junit.xml", &Invocation::junit_file, report::junit_report},
+    {"html", "report.html", &Invocation::html_file, report::html_report},
+    {"md", "report.md", &Invocation::md_file, report::markdown_report},
+}};
+
 /// The reports that were asked for elsewhere than in the run's folder, made before anything is
 /// started: a path that cannot be written to is told before the run, not after it.
 Status prepare_reports(const Invocation& said) {
-  for (const std::string& file : {said.json_file, said.junit_file}) {
+  for (const ReportFile& one : kReports) {
+    const std::string& file = said.*one.elsewhere;
     if (file.empty()) continue;
     if (Status made = report::prepare_report(file); !made.ok()) return made;
   }
@@ -182,8 +200,7 @@ Status prepare_reports(const Invocation& said) {
 
 /// Each that can be, whatever becomes of the others; `files` gets those of the run's folder that
 /// exist now. False: not all were, which is told.
-bool write_reports(const fs::path& folder, const Invocation& said,
-                   const std::vector<v1::Event>& events,
+bool write_reports(const fs::path& folder, const Invocation& said, const report::Story& story,
                    std::vector<std::pair<std::string, fs::path>>& files) {
   bool all = true;
   const auto write = [&all](const fs::path& path, const std::string& text) {
@@ -192,29 +209,23 @@ bool write_reports(const fs::path& folder, const Invocation& said,
     all = all && written.ok();
     return written.ok();
   };
-  const std::string json = report::json_report(events);
-  if (write(folder / "report.json", json)) files.emplace_back("json", folder / "report.json");
-  if (!said.json_file.empty()) write(said.json_file, json);
-  const std::string junit = report::junit_report(events);
-  if (write(folder / "junit.xml", junit)) files.emplace_back("junit", folder / "junit.xml");
-  if (!said.junit_file.empty()) write(said.junit_file, junit);
+  for (const ReportFile& one : kReports) {
+    const std::string text = one.write(story);
+    if (write(folder / one.name, text)) files.emplace_back(one.what, folder / one.name);
+    if (const std::string& elsewhere = said.*one.elsewhere; !elsewhere.empty())
+      write(elsewhere, text);
+  }
   return all;
 }
 
-/// The events that a log could not take any more, so that the run can be told as a whole.
-class Unwritten final : public report::Sink {
+/// The run as it was told, for where its log could not take all of it.
+class AsTold final : public report::Sink {
  public:
-  explicit Unwritten(const report::EventLog& log) : log_(log) {}
-
-  void on(const v1::Event& event) override {
-    if (!log_.status().ok()) events_.push_back(event);
-  }
-
-  const std::vector<v1::Event>& events() const { return events_; }
+  void on(const v1::Event& event) override { story_.take(event); }
+  report::Story& story() { return story_; }
 
  private:
-  const report::EventLog& log_;
-  std::vector<v1::Event> events_;
+  report::Story story_;
 };
 
 /// Everything of one run that its end has to wait for.
@@ -362,8 +373,8 @@ int walk(const Invocation& said, const Chosen& chosen) {
   const report::Style style = report::style_of(STDERR_FILENO);
   const auto screen = report::make_screen(STDERR_FILENO, style);
   (*log)->tell(*screen);
-  Unwritten unwritten(**log);
-  (*log)->tell(unwritten);
+  AsTold as_told;
+  (*log)->tell(as_told);
 
   run::Parts parts;
   parts.plan = plan;
@@ -435,29 +446,22 @@ int walk(const Invocation& said, const Chosen& chosen) {
   }
 
   std::vector<std::pair<std::string, fs::path>> files = {{"log", (*log)->path()}};
-  bool kept = (*log)->status().ok();
-  if (!kept) complain("the log is incomplete: " + message_of((*log)->status()));
-  std::vector<v1::Event> events;
-  if (auto read = report::read_events((*log)->path()); read.ok()) {
-    events = *std::move(read);
-  } else {
-    complain(message_of(read.status()));
-    kept = false;
-  }
-  kept = kept && plan_kept.ok();
-  // Of a line that is torn, reading left nothing.
-  events.insert(events.end(), unwritten.events().begin(), unwritten.events().end());
-  kept = write_reports(folder, said, events, files) && kept;
+  const Status logged = (*log)->flush();
+  bool kept = logged.ok();
+  if (!kept) complain("the log is incomplete: " + message_of(logged));
+  // Reports are of what was read back, as far as that can be.
+  auto read = kept ? report::read_story((*log)->path()) : StatusOr<report::Story>(logged);
+  if (kept && !read.ok()) complain(message_of(read.status()));
+  report::Story& story = read.ok() ? *read : as_told.story();
+  kept = kept && read.ok() && plan_kept.ok();
+  kept = write_reports(folder, said, story, files) && kept;
   // What was found is told all the same; but nobody may take for good a run that is not on record.
   int code = static_cast<int>(session.ended.exit_code());
   if (code == kSuccess && !kept) code = kInternal;
-  for (v1::Event& event : events) {
-    if (!event.has_run_ended()) continue;
-    event.mutable_run_ended()->set_exit_code(static_cast<std::uint32_t>(code));
-  }
-  print(said.output == "json"
-            ? report::json_report(events)
-            : report::text_report(events, report::style_of(STDOUT_FILENO), files));
+  if (story.ended) story.ended->set_exit_code(static_cast<std::uint32_t>(code));
+  print(said.output == "json" ? report::json_report(story)
+                              : report::text_report(story, report::style_of(STDOUT_FILENO), files));
+  tell_github(story);
   if (session.in_haste) {
     // No destructor may wait for a node that does not answer. A private daemon is told by its
     // parent's death, and reverts.

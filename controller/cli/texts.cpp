@@ -11,9 +11,10 @@
 
 #include "controller/cli/commands.h"
 #include "controller/cli/diagnostics_json.h"
+#include "controller/cli/github.h"
 #include "controller/cli/resolved.h"
 #include "controller/import/import.h"
-#include "controller/report/event_log.h"
+#include "controller/report/github.h"
 #include "controller/report/reports.h"
 #include "controller/report/style.h"
 #include "controller/run/schedule.h"
@@ -66,13 +67,6 @@ recovery: {within: 10s}
 )";
 
 void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
-
-/// The log that is meant by a run's id, a run's folder or a log's path.
-fs::path log_of(const Invocation& said) {
-  const fs::path named = run_folder(said, said.run);
-  std::error_code failed;
-  return named != said.run || fs::is_directory(named, failed) ? named / "events.jsonl" : named;
-}
 
 /// All pages as Markdown into a folder, which lies beside what is written by hand.
 int write_reference(const fs::path& folder) {
@@ -127,6 +121,12 @@ fs::path run_folder(const Invocation& said, const std::string& named) {
   return fs::path(runs_folder(said)) / named;
 }
 
+fs::path log_of(const Invocation& said, const std::string& named) {
+  const fs::path found = run_folder(said, named);
+  std::error_code failed;
+  return found != named || fs::is_directory(found, failed) ? found / "events.jsonl" : found;
+}
+
 void complain(const std::string& message) { std::fprintf(stderr, "squall: %s\n", message.c_str()); }
 
 int init(const Invocation& said) {
@@ -175,6 +175,7 @@ int validate(const Invocation& said) {
     }
     files.push_back(std::move(loaded.diagnostics));
   }
+  annotate(files);
   bool valid = true;
   for (const Diagnostics& file : files) valid = valid && !file.has_errors();
   if (said.output == "json") {
@@ -236,22 +237,28 @@ int report(const Invocation& said) {
     complain("there is no run yet in " + runs_folder(said));
     return kRefused;
   }
-  const fs::path log = log_of(said);
-  const auto events = report::read_events(log);
-  if (!events.ok()) {
-    complain(message_of(events.status()));
+  const fs::path log = log_of(said, said.run);
+  const auto story = report::read_story(log);
+  if (!story.ok()) {
+    complain(message_of(story.status()));
     return kRefused;
   }
-  if (events->empty()) {
+  if (!story->started) {
     complain(log.string() + ": no event in it");
     return kRefused;
   }
   if (said.format == "json") {
-    print(report::json_report(*events));
+    print(report::json_report(*story));
   } else if (said.format == "junit") {
-    print(report::junit_report(*events));
+    print(report::junit_report(*story));
+  } else if (said.format == "html") {
+    print(report::html_report(*story));
+  } else if (said.format == "md") {
+    print(report::markdown_report(*story));
+  } else if (said.format == "github") {
+    print(report::github_report(*story));
   } else {
-    print(report::text_report(*events, report::style_of(STDOUT_FILENO), {{"log", log}}));
+    print(report::text_report(*story, report::style_of(STDOUT_FILENO), {{"log", log}}));
   }
   return kSuccess;
 }

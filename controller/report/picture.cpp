@@ -490,11 +490,12 @@ std::string plain_line(const Story& story, const v1::Event& event, const Style& 
     case v1::Event::kCheckAsked: {
       // Only what changed: the first answer, and each time it begins or ceases to hold.
       const v1::CheckAsked& asked = event.check_asked();
-      const auto check = std::ranges::find(story.checks, asked.check(), &CheckStory::name);
+      const std::string name = placed_name(asked.check(), asked.from());
+      const auto check = std::ranges::find(story.checks, name, &CheckStory::name);
       if (check == story.checks.end() || !check->changed) return "";
       const std::string words =
-          fmt::format("check {} {}: {}", safe(asked.check()),
-                      asked.holds() ? "holds" : "does not hold", safe(asked.observed()));
+          fmt::format("check {} {}: {}", safe(name), asked.holds() ? "holds" : "does not hold",
+                      safe(asked.observed()));
       return asked.holds() ? yes(words) : no(words);
     }
     case v1::Event::kCheckBreached: {

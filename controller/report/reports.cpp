@@ -9,7 +9,9 @@
 #include <cmath>
 #include <cstdio>
 
+#include "controller/report/chronicle.h"
 #include "controller/report/json.h"
+#include "controller/report/markup.h"
 #include "controller/report/story.h"
 #include "controller/report/text.h"
 #include "experiments/base/diagnostic.h"
@@ -17,32 +19,8 @@
 namespace squall::report {
 namespace {
 
-std::string fault_title(const FaultStory& fault) {
-  return (fault.words.empty() ? fault.kind : fault.words) + " on " + fault.node;
-}
-
 /// The status of a fault that was neither a success nor a failure.
 constexpr const char* kNoEffectYet = "no effect yet when aborted";
-
-/// Why applying it failed, or what it lacked. Empty: it was applied, and did something or was cut
-/// short.
-std::string apply_problem(const FaultStory& fault) {
-  if (!fault.applied) return fault.failed ? fault.failure : "never applied";
-  if (fault.failed && !fault.effect_ended) return fault.failure;
-  if (fault.without_effect()) return "no effect";
-  return "";
-}
-
-std::string joined(const std::vector<std::string>& texts) {
-  return fmt::format("{}", fmt::join(texts, "; "));
-}
-
-/// Empty: it was read back and nothing of it is left.
-std::string revert_problem(const FaultStory& fault) {
-  if (!fault.residue.empty()) return "left behind: " + joined(fault.residue);
-  if (!fault.reverted && !fault.failed) return "never verified clean";
-  return "";
-}
 
 // ---- JSON
 // ----------------------------------------------------------------------------------------
@@ -63,6 +41,12 @@ std::string toolkit_status(const Story& story) {
   }
 }
 
+bool run_went_on_from(const Story& story, v1::Phase phase) {
+  if (phase == v1::STEADY) return story.reached(v1::METHOD);
+  if (phase == v1::RECOVERY) return story.recovered_after_ms.has_value();
+  return std::ranges::none_of(story.checks, &CheckStory::broke);
+}
+
 Json steady_state(const Story& story, v1::Phase phase) {
   if (!story.reached(phase)) return nullptr;
   Json probes = Json::array();
@@ -70,7 +54,8 @@ Json steady_state(const Story& story, v1::Phase phase) {
   for (const CheckStory& check : story.checks) {
     const auto held = check.held_at_end_of.find(phase);
     const bool holds = held != check.held_at_end_of.end() && held->second;
-    met = met && holds;
+    // Where several ask, not all of them have to agree; but whether enough did, the run knew.
+    met = met && (holds || (!check.from.empty() && run_went_on_from(story, phase)));
     Json expect = Json::array();
     for (const ExpectationStory& one : check.expect) expect.push_back(one.text);
     probes.push_back(
@@ -121,7 +106,9 @@ Json check_json(const CheckStory& check) {
          {"held_again", breach.held_again ? Json(breach.held_again->at) : Json(nullptr)}});
   }
   return {{"name", check.name},
+          {"from", check.from.empty() ? Json(nullptr) : Json(check.from)},
           {"kind", check.kind},
+          {"load", check.is_load},
           {"every_ms", check.every_ms},
           {"held", check.breaches.empty()},
           {"asked", check.asked},
@@ -183,6 +170,15 @@ Json note_json(const NoteStory& note) {
           {"text", note.text}};
 }
 
+Json times_json(const v1::RunTimes& times) {
+  const auto ms = [](bool is_known, double value) {
+    return is_known ? Json(value) : Json(nullptr);
+  };
+  return {{"to_detect_ms", ms(times.has_to_detect_ms(), times.to_detect_ms())},
+          {"to_abort_ms", ms(times.has_to_abort_ms(), times.to_abort_ms())},
+          {"to_recover_ms", ms(times.has_to_recover_ms(), times.to_recover_ms())}};
+}
+
 Json abort_json(const Story& story) {
   if (!story.abort) return nullptr;
   Json json{
@@ -202,41 +198,6 @@ Json abort_json(const Story& story) {
 
 // ---- JUnit
 // ---------------------------------------------------------------------------------------
-
-/// For an attribute or for text. XML 1.0 has no way at all to carry most control characters, U+FFFE
-/// or U+FFFF: the first are escaped as on a terminal, the others replaced.
-std::string xml(std::string_view text) {
-  std::string out;
-  for (const char c : escape_controls(text, true)) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      case '\n':
-        out += "&#10;";
-        break;
-      default:
-        out += c;
-    }
-  }
-  for (const std::string_view forbidden : {"\xEF\xBF\xBE", "\xEF\xBF\xBF"}) {
-    for (std::size_t at = out.find(forbidden); at != std::string::npos;
-         at = out.find(forbidden, at)) {
-      out[at] = '?';
-      out.erase(at + 1, forbidden.size() - 1);
-    }
-  }
-  return out;
-}
 
 struct Case {
   enum class Result { kPassed, kFailed, kError, kSkipped };
@@ -272,7 +233,7 @@ double seconds_since(const Moment& start, const std::optional<Moment>& end, cons
 std::vector<Case> cases_of(const Story& story) {
   std::vector<Case> cases;
   for (const CheckStory& check : story.checks) {
-    Case one{.class_name = "squall.checks", .name = check.name, .seconds = story.latest.elapsed};
+    Case one{.class_name = "squall.checks", .name = check.name, .seconds = story.end().elapsed};
     if (check.asked == 0) {
       one.result = Case::Result::kSkipped;
       one.message = "never asked";
@@ -295,6 +256,8 @@ std::vector<Case> cases_of(const Story& story) {
                     (expectation.worst.empty() ? "not judged" : expectation.worst) + "\n";
     }
     one.output += fmt::format("{} asked, {} answered\n", check.asked, check.answered);
+    if (const LoadStory* load = check.is_load ? story.load(check.check) : nullptr)
+      one.output += load->told.words() + "\n";
     cases.push_back(std::move(one));
   }
   for (const FaultStory& fault : story.faults) {
@@ -303,7 +266,7 @@ std::vector<Case> cases_of(const Story& story) {
                  .output = fault.evidence_words};
     applied.seconds = fault.apply_took_ms > 0
                           ? fault.apply_took_ms / 1000
-                          : seconds_since(fault.injecting, fault.applied, story.latest);
+                          : seconds_since(fault.injecting, fault.applied, story.end());
     if (const std::string problem = apply_problem(fault); !problem.empty()) {
       applied.result = Case::Result::kError;
       applied.message = problem;
@@ -325,6 +288,35 @@ std::vector<Case> cases_of(const Story& story) {
     }
     cases.push_back(std::move(reverted));
   }
+  // A load of which nothing was expected is no check, but what it came to is told.
+  for (const LoadStory& load : story.loads) {
+    if (std::ranges::any_of(story.checks,
+                            [&](const CheckStory& one) { return one.check == load.told.load(); }))
+      continue;
+    Case one{.class_name = "squall.loads",
+             .name = load.told.load(),
+             .seconds = story.end().elapsed,
+             .output = load.told.words()};
+    if (load.told.has_exit() && load.told.exit() != 0) {
+      one.result = Case::Result::kFailed;
+      one.message = fmt::format("exited with {}", load.told.exit());
+      one.type = "load";
+    }
+    cases.push_back(std::move(one));
+  }
+  const v1::RunEnded ended = story.ended.value_or(v1::RunEnded());
+  for (const v1::RunExpectation& expected : ended.expect()) {
+    Case one{.class_name = "squall.run",
+             .name = expected.expectation(),
+             .seconds = story.end().elapsed,
+             .output = expected.observed()};
+    if (!expected.holds()) {
+      one.result = Case::Result::kFailed;
+      one.message = expected.observed() + ", expected " + expected.expectation();
+      one.type = "breached";
+    }
+    cases.push_back(std::move(one));
+  }
   // A pipeline that reads only this file must never see green where the exit code is not 0.
   const bool told = std::ranges::any_of(cases, [](const Case& one) {
     return one.result == Case::Result::kFailed || one.result == Case::Result::kError;
@@ -333,7 +325,7 @@ std::vector<Case> cases_of(const Story& story) {
   if (!held && !told) {
     cases.push_back({.class_name = "squall.run",
                      .name = story.run.plan(),
-                     .seconds = story.latest.elapsed,
+                     .seconds = story.end().elapsed,
                      .result = Case::Result::kError,
                      .message = story.ended ? verdict_text(story.ended->verdict()) + ": " +
                                                   story.ended->sentence()
@@ -345,8 +337,7 @@ std::vector<Case> cases_of(const Story& story) {
 
 }  // namespace
 
-std::string json_report(std::span<const v1::Event> events) {
-  const Story story(events);
+std::string json_report(const Story& story) {
   const bool breached = std::ranges::any_of(story.checks, &CheckStory::broke);
 
   Json hypothesis_probes = Json::array();
@@ -378,12 +369,30 @@ std::string json_report(std::span<const v1::Event> events) {
   for (const CheckStory& check : story.checks) checks.push_back(check_json(check));
   Json nodes = Json::array();
   for (const NodeStory& node : story.nodes) nodes.push_back(node_json(node));
+  Json expect = Json::array();
+  if (story.ended) {
+    for (const v1::RunExpectation& one : story.ended->expect()) expect.push_back(to_json(one));
+  }
+  Json loads = Json::array();
+  for (const LoadStory& load : story.loads) {
+    loads.push_back(to_json(load.told));
+    loads.back()["at"] = load.moment.at;
+  }
   Json notes = Json::array();
   for (const NoteStory& note : story.notes) notes.push_back(note_json(note));
+  Json questions = Json::array();
+  for (const QuestionStory& one : story.questions) {
+    questions.push_back({{"at", one.asked.at},
+                         {"question", one.question},
+                         {"answered", one.answered ? Json(one.answered->at) : Json(nullptr)},
+                         {"yes", one.yes},
+                         {"by", one.by}});
+  }
   Json tags = Json::array();
   for (const std::string& tag : story.run.tags()) tags.push_back(tag);
 
   Json json{
+      {"sentence", story.sentence()},
       {"experiment",
        {{"title", story.run.plan()},
         {"description", story.run.hypothesis()},
@@ -394,8 +403,8 @@ std::string json_report(std::span<const v1::Event> events) {
       {"status", toolkit_status(story)},
       {"deviated", breached || (story.ended && story.ended->verdict() == v1::BREACHED)},
       {"start", story.started ? story.started->at : ""},
-      {"end", story.latest.at},
-      {"duration", story.latest.elapsed},
+      {"end", story.end().at},
+      {"duration", story.end().elapsed},
       {"steady_states",
        {{"before", steady_state(story, v1::STEADY)},
         {"after", steady_state(story, v1::RECOVERY)},
@@ -414,28 +423,31 @@ std::string json_report(std::span<const v1::Event> events) {
       {"seed", story.run.seed()},
       {"lease_ms", story.run.lease_ms()},
       // A run without its last event is told as lost, never as completed.
-      {"verdict", ended ? Json(verdict_text(story.ended->verdict())) : Json("lost")},
+      {"verdict", story.verdict()},
       {"exit_code", ended ? Json(story.ended->exit_code()) : Json(nullptr)},
-      {"sentence", ended ? story.ended->sentence() : "the log ends without a verdict"},
+      {"sentence", story.sentence()},
       {"abort", abort_json(story)},
       {"recovered_after_ms", number_or_null(story.recovered_after_ms)},
+      {"times", times_json(story.times())},
+      {"expect", std::move(expect)},
       {"checks", std::move(checks)},
       {"faults", std::move(faults)},
+      {"loads", std::move(loads)},
       {"nodes", std::move(nodes)},
+      {"questions", std::move(questions)},
       {"notes", std::move(notes)},
   };
   return dump_indented(json);
 }
 
-std::string junit_report(std::span<const v1::Event> events) {
-  const Story story(events);
+std::string junit_report(const Story& story) {
   const std::vector<Case> cases = cases_of(story);
   const auto count = [&](Case::Result result) {
     return std::ranges::count(cases, result, &Case::result);
   };
   const std::string counts = fmt::format("tests=\"{}\" failures=\"{}\" errors=\"{}\"", cases.size(),
                                          count(Case::Result::kFailed), count(Case::Result::kError));
-  const std::string time = fmt::format("{:.3f}", story.latest.elapsed);
+  const std::string time = fmt::format("{:.3f}", story.end().elapsed);
   // Its readers know seconds without a zone: 2026-11-22T07:15:49.
   const std::string stamp = story.started ? story.started->at.substr(0, 19) : "";
 
@@ -446,14 +458,11 @@ std::string junit_report(std::span<const v1::Event> events) {
       xml(story.run.plan()), counts, count(Case::Result::kSkipped), time, xml(stamp),
       xml(story.run.run()));
   out += "    <properties>\n";
-  const std::string verdict = story.ended ? verdict_text(story.ended->verdict()) : "lost";
   const std::string exit_code = story.ended ? std::to_string(story.ended->exit_code()) : "";
   const std::pair<const char*, std::string> properties[] = {
-      {"verdict", verdict},
-      {"exit_code", exit_code},
-      {"seed", std::to_string(story.run.seed())},
-      {"file", story.run.file()},
-      {"version", story.run.version()}};
+      {"sentence", story.sentence()}, {"verdict", story.verdict()},
+      {"exit_code", exit_code},       {"seed", std::to_string(story.run.seed())},
+      {"file", story.run.file()},     {"version", story.run.version()}};
   for (const auto& [name, value] : properties) {
     out += fmt::format("      <property name=\"{}\" value=\"{}\"/>\n", name, xml(value));
   }

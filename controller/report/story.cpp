@@ -7,6 +7,7 @@
 #include <charconv>
 #include <cmath>
 
+#include "controller/report/event_log.h"
 #include "experiments/base/units.h"
 
 namespace squall::report {
@@ -33,11 +34,6 @@ Words words_of(const std::string& expectation) {
   return words;
 }
 
-bool is_time(const std::string& metric) {
-  return metric == "latency" || (metric.size() > 1 && metric[0] == 'p' &&
-                                 std::isdigit(static_cast<unsigned char>(metric[1])));
-}
-
 std::optional<double> bound_of(const Words& words) {
   if (const auto time = parse_duration(words.bound); time.ok())
     return static_cast<double>(time->count()) / 1e6;
@@ -57,7 +53,7 @@ std::vector<std::string> list_of(const google::protobuf::RepeatedPtrField<std::s
 bool is_worse(const ExpectationStory& kept, const v1::CheckAsked::Finding& next) {
   if (kept.worst.empty()) return true;
   if (kept.ever_false != !next.holds()) return !next.holds();
-  const char op = words_of(kept.text).op.empty() ? '=' : words_of(kept.text).op[0];
+  const char op = kept.op.empty() ? '=' : kept.op[0];
   if (op != '<' && op != '>')
     return next.holds();  // of those that hold the latest, else the first that did not
   if (!kept.worst_number) return false;  // unanswered: nothing is worse
@@ -67,22 +63,31 @@ bool is_worse(const ExpectationStory& kept, const v1::CheckAsked::Finding& next)
 
 }  // namespace
 
+ExpectationStory::ExpectationStory(std::string as_planned) : text(std::move(as_planned)) {
+  Words words = words_of(text);
+  // A multiple of the baseline is no bound until the baseline is known, which the log does not
+  // tell.
+  if (text.find("baseline") == std::string::npos) bound = bound_of(words);
+  metric = std::move(words.metric);
+  op = std::move(words.op);
+}
+
+bool ExpectationStory::is_time() const {
+  return metric == "latency" || (metric.size() > 1 && metric[0] == 'p' &&
+                                 std::isdigit(static_cast<unsigned char>(metric[1])));
+}
+
 const ExpectationStory* CheckStory::watched() const {
   const ExpectationStory* first = nullptr;
   for (const ExpectationStory& one : expect) {
-    if (is_time(words_of(one.text).metric)) return &one;
+    if (one.is_time()) return &one;
     if (first == nullptr && one.latest_number) first = &one;
   }
   return first;
 }
 
 std::optional<double> CheckStory::latency_percentile_ms(double percent) const {
-  if (latencies_ms.empty()) return std::nullopt;
-  std::vector<double> sorted = latencies_ms;
-  const double rank = std::ceil(percent / 100 * static_cast<double>(sorted.size()) - 1e-9);
-  const auto nth = sorted.begin() + static_cast<std::ptrdiff_t>(std::max(rank, 1.0)) - 1;
-  std::nth_element(sorted.begin(), nth, sorted.end());
-  return *nth;
+  return latencies_ms.at(percent);
 }
 
 std::optional<double> FaultStory::ending_ms() const {
@@ -95,6 +100,10 @@ std::optional<double> FaultStory::reverting_ms() const {
   if (!effect_ended) return std::nullopt;
   // As exact as the log's times are.
   return std::round((reverted->elapsed - effect_ended->elapsed) * 1e6) / 1e3;
+}
+
+std::string placed_name(const std::string& check, const std::string& from) {
+  return from.empty() ? check : fmt::format("{} from {}", check, from);
 }
 
 bool CheckStory::broke() const {
@@ -119,10 +128,63 @@ bool Story::kept_from_steady(const ExpectationStory& one) const {
   return !reached(v1::METHOD) && !one.latest.empty() && !one.holds;
 }
 
-CheckStory& Story::check(const std::string& name) {
-  const auto [found, is_new] = check_index_.try_emplace(name, checks.size());
-  if (is_new) checks.emplace_back().name = name;
+std::string Story::sentence() const {
+  if (!ended) return "the log ends without a verdict";
+  return ended->sentence();
+}
+
+std::string Story::verdict() const { return ended ? verdict_text(ended->verdict()) : "lost"; }
+
+v1::RunTimes Story::times() const {
+  v1::RunTimes times = ended ? ended->times() : v1::RunTimes();
+  if (!times.has_to_recover_ms() && recovered_after_ms)
+    times.set_to_recover_ms(*recovered_after_ms);
+  const bool timed = ended && ended->has_abort() && ended->abort().effect_ended_ms() > 0 && abort &&
+                     abort->cause() == "breach";
+  if (!times.has_to_abort_ms() && timed) times.set_to_abort_ms(ended->abort().effect_ended_ms());
+  if (times.has_to_detect_ms()) return times;
+  std::optional<double> acting;
+  for (const FaultStory& one : faults) {
+    if (one.applied && (!acting || one.applied->elapsed < *acting)) acting = one.applied->elapsed;
+  }
+  std::optional<double> breached;
+  for (const CheckStory& one : checks) {
+    for (const BreachStory& breach : one.breaches) {
+      const double at = breach.moment.elapsed;
+      if (acting && at >= *acting && (!breached || at < *breached)) breached = at;
+    }
+  }
+  // As exact as the log's times are.
+  if (breached) times.set_to_detect_ms(std::round((*breached - *acting) * 1e6) / 1e3);
+  return times;
+}
+
+const LoadStory* Story::load(const std::string& name) const {
+  const auto found =
+      std::ranges::find_if(loads, [&](const LoadStory& one) { return one.told.load() == name; });
+  return found == loads.end() ? nullptr : &*found;
+}
+
+CheckStory& Story::check(const std::string& name, const std::string& from) {
+  // No name has a zero in it.
+  key_.assign(name).append(1, '\0').append(from);
+  const auto [found, is_new] = check_index_.try_emplace(key_, checks.size());
+  if (is_new) {
+    checks.emplace_back().name = placed_name(name, from);
+    checks.back().check = name;
+    checks.back().from = from;
+  }
   return checks[found->second];
+}
+
+/// From wherever it is asked; at least one.
+std::vector<CheckStory*> Story::asked_as(const std::string& name) {
+  std::vector<CheckStory*> all;
+  for (CheckStory& one : checks) {
+    if (one.check == name) all.push_back(&one);
+  }
+  if (all.empty()) all.push_back(&check(name, ""));
+  return all;
 }
 
 FaultStory& Story::fault(const std::string& id, const std::string& node_name) {
@@ -141,12 +203,12 @@ NodeStory& Story::node(const std::string& name) {
   return nodes[found->second];
 }
 
-void Story::take_asked(const v1::CheckAsked& asked) {
-  CheckStory& story = check(asked.check());
+void Story::take_asked(const v1::CheckAsked& asked, double elapsed) {
+  CheckStory& story = check(asked.check(), asked.from());
   ++story.asked;
   if (asked.answered()) {
     ++story.answered;
-    story.latencies_ms.push_back(asked.latency_ms());
+    story.latencies_ms.add(asked.latency_ms());
   }
   story.changed = story.asked == 1 || story.holds != asked.holds();
   story.holds = asked.holds();
@@ -181,6 +243,7 @@ void Story::take_asked(const v1::CheckAsked& asked) {
   }
   story.recent.push_back(point);
   if (story.recent.size() > kRecent) story.recent.pop_front();
+  story.curve.add(elapsed, point.number, point.holds);
 }
 
 void Story::take_attempted(const v1::Attempted& attempted) {
@@ -209,8 +272,9 @@ void Story::take_fault(const v1::Event& event, const Moment& moment) {
     story.effect_seen = story.effect_seen || told.evidence().effect();
     // Who is parted from the one that would speak first never has anything to lose.
     const bool shared = story.kind == "partition" && story.acted();
-    for (FaultStory& other : faults) {
-      if (shared && other.step == story.step && !other.reverted) other.acted_elsewhere = true;
+    for (std::size_t n = 0; shared && n < faults.size(); ++n) {
+      FaultStory& other = faults[n];
+      if (other.step == story.step && !other.reverted) other.acted_elsewhere = true;
     }
     if (!told.words().empty()) {
       story.evidence_words = told.words();
@@ -268,29 +332,54 @@ void Story::take_fault(const v1::Event& event, const Moment& moment) {
   }
 }
 
+void Story::take_started(const v1::RunStarted& told) {
+  run = told;
+  for (const auto& line : run.checks()) {
+    std::vector<std::string> from = list_of(line.from());
+    if (from.empty()) from.emplace_back();
+    for (const std::string& node_name : from) {
+      CheckStory& story = check(line.name(), node_name);
+      story.kind = line.kind();
+      story.is_load = line.load();
+      story.every_ms = line.every_ms();
+      for (const std::string& text : line.expect()) story.expect.emplace_back(text);
+    }
+  }
+  for (const std::string& name : run.nodes()) node(name);
+}
+
+/// Of several vantage points it is the breach of those that were against it.
+void Story::take_breached(const v1::CheckBreached& told, const Moment& moment) {
+  std::vector<CheckStory*> stories = asked_as(told.check());
+  const bool several = stories.size() > 1;
+  if (several && std::ranges::any_of(stories, [](const auto* one) { return !one->holds; })) {
+    std::erase_if(stories, [](const auto* one) { return one->holds; });
+  }
+  for (CheckStory* const story : stories) {
+    story->breaches.push_back(
+        {moment, told.expectation(), told.observed(), told.aborts(), told.since_ms(), {}});
+    for (ExpectationStory& one : story->expect) {
+      if (one.text != told.expectation() || one.breached) continue;
+      one.breached = true;
+      one.ever_false = true;
+      if (several && !one.worst.empty()) continue;  // what is told may be of another
+      one.worst = told.observed();
+      one.worst_number = one.latest == one.worst ? one.latest_number : std::nullopt;
+    }
+  }
+}
+
 void Story::take(const v1::Event& event) {
-  const Moment moment{event.at(), event.elapsed()};
   // What a person adds when all is over makes no run longer.
-  if (!ended || !event.has_noted()) latest = moment;
+  const bool is_late = ended && event.has_noted();
+  Moment late;
+  Moment& moment = is_late ? late : latest;
+  moment.at = event.at();
+  moment.elapsed = event.elapsed();
   if (!started) started = moment;
   switch (event.event_case()) {
     case v1::Event::kRunStarted:
-      run = event.run_started();
-      for (const auto& line : run.checks()) {
-        CheckStory& story = check(line.name());
-        story.kind = line.kind();
-        story.every_ms = line.every_ms();
-        for (const std::string& text : line.expect()) {
-          ExpectationStory one;
-          one.text = text;
-          // A multiple of the baseline is no bound until the baseline is known, which the log does
-          // not tell.
-          const bool is_multiple = text.find("baseline") != std::string::npos;
-          if (!is_multiple) one.bound = bound_of(words_of(text));
-          story.expect.push_back(std::move(one));
-        }
-      }
-      for (const std::string& name : run.nodes()) node(name);
+      take_started(event.run_started());
       break;
     case v1::Event::kPhaseStarted:
       // The method is judged by itself; a run that never reached it is judged by what was proven.
@@ -327,49 +416,55 @@ void Story::take(const v1::Event& event) {
       break;
     }
     case v1::Event::kCheckAsked:
-      take_asked(event.check_asked());
+      take_asked(event.check_asked(), moment.elapsed);
       break;
-    case v1::Event::kCheckBreached: {
-      const v1::CheckBreached& told = event.check_breached();
-      CheckStory& story = check(told.check());
-      story.breaches.push_back(
-          {moment, told.expectation(), told.observed(), told.aborts(), told.since_ms(), {}});
-      for (ExpectationStory& one : story.expect) {
-        if (one.text != told.expectation() || one.breached) continue;
-        one.breached = true;
-        one.ever_false = true;
-        one.worst = told.observed();
-        one.worst_number.reset();
-      }
+    case v1::Event::kCheckBreached:
+      take_breached(event.check_breached(), moment);
       break;
-    }
     case v1::Event::kCheckHeldAgain:
-      for (BreachStory& breach : check(event.check_held_again().check()).breaches) {
-        if (!breach.held_again) breach.held_again = moment;
+      for (CheckStory* const story : asked_as(event.check_held_again().check())) {
+        for (BreachStory& breach : story->breaches) {
+          if (!breach.held_again) breach.held_again = moment;
+        }
       }
+      break;
+    case v1::Event::kLoadEnded:
+      loads.push_back({moment, event.load_ended()});
+      break;
+    case v1::Event::kNoted:
+      take_note({moment, event.noted().by(), event.noted().kind(), event.noted().text()});
       break;
     case v1::Event::kStepStarted: {
       const v1::StepStarted& told = event.step_started();
       steps.push_back(
           {told.step(), told.place(), told.lasts_ms(), list_of(told.nodes()), moment, {}});
+      open_steps_.push_back(steps.size() - 1);
       break;
     }
     case v1::Event::kStepEnded:
-      for (StepStory& step : steps) {
-        if (step.place == event.step_ended().place() && !step.ended) step.ended = moment;
-      }
+      std::erase_if(open_steps_, [&](std::size_t index) {
+        const bool is_it = steps[index].place == event.step_ended().place();
+        if (is_it) steps[index].ended = moment;
+        return is_it;
+      });
       break;
     case v1::Event::kAsked:
       question = event.asked();
+      questions.push_back({moment, question->question(), {}, false, ""});
       break;
     case v1::Event::kAnswered:
       question.reset();
+      if (questions.empty()) break;
+      questions.back().answered = moment;
+      questions.back().yes = event.answered().yes();
+      questions.back().by = event.answered().by();
       break;
     case v1::Event::kAttempted:
       take_attempted(event.attempted());
       break;
     case v1::Event::kFound:
       answer = event.found();
+      answer_at = moment;
       break;
     case v1::Event::kFaultInjecting:
     case v1::Event::kFaultApplied:
@@ -378,9 +473,6 @@ void Story::take(const v1::Event& event) {
     case v1::Event::kFaultReverted:
     case v1::Event::kFaultFailed:
       take_fault(event, moment);
-      break;
-    case v1::Event::kNoted:
-      take_note({moment, event.noted().by(), event.noted().kind(), event.noted().text()});
       break;
     case v1::Event::kHostChanged:
       break;
@@ -406,14 +498,22 @@ void Story::take(const v1::Event& event) {
       break;
     case v1::Event::kRecovered:
       recovered_after_ms = event.recovered().after_ms();
+      recovered_at = moment;
       break;
     case v1::Event::kRunEnded:
       ended = event.run_ended();
+      ended_at = moment;
       break;
-    case v1::Event::kLoadEnded:
     case v1::Event::EVENT_NOT_SET:
       break;
   }
+}
+
+StatusOr<Story> read_story(const std::filesystem::path& log) {
+  Story story;
+  Status read = read_events(log, [&](const v1::Event& event) { story.take(event); });
+  if (!read.ok()) return read;
+  return story;
 }
 
 std::string evidence_text(const v1::Evidence& evidence) {

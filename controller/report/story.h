@@ -1,18 +1,24 @@
 /// \file
 /// What the events of a run add up to so far: per check, fault and node, what is known of it. The
 /// one reading of the events, shared by every screen and report, so that no two of them can tell a
-/// run differently.
+/// run differently. However long a run lasts, what is kept of it is bounded by what its plan names
+/// and by what happened to it, and not by how often a check was asked.
 #pragma once
 
 #include <cstdint>
 #include <deque>
+#include <filesystem>
 #include <map>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_map>
+#include <utility>
 #include <vector>
 
+#include "controller/report/figures.h"
+#include "experiments/base/status.h"
 #include "squall/v1/events.pb.h"
 
 namespace squall::report {
@@ -26,7 +32,11 @@ struct Moment {
 /// One expectation of a check. What is kept is of the time in which it counted: the method, or the
 /// proving of the steady state in a run that came no further.
 struct ExpectationStory {
-  std::string text;             ///< As the plan has it.
+  explicit ExpectationStory(std::string as_planned);
+
+  std::string text;    ///< As the plan has it.
+  std::string metric;  ///< Its first word, and its second.
+  std::string op;
   std::optional<double> bound;  ///< Of `metric < bound`: milliseconds, percent or plain.
   std::string worst;            ///< The worst seen, in words: p99 148ms. Empty: never judged.
   std::optional<double> worst_number;
@@ -35,6 +45,9 @@ struct ExpectationStory {
   std::string latest;     ///< In any phase.
   std::optional<double> latest_number;
   bool holds = true;  ///< The latest.
+
+  /// Whether its metric is a latency or a percentile of them.
+  bool is_time() const;
 };
 
 struct BreachStory {
@@ -46,16 +59,21 @@ struct BreachStory {
   std::optional<Moment> held_again;
 };
 
+/// A check as asked from one place: where several nodes ask it, each has a story of its own. Or a
+/// load, whose numbers are told as a check's.
 struct CheckStory {
-  std::string name;
+  std::string name;   ///< As reports call it: shop answers from web-1.
+  std::string check;  ///< As the plan does: shop answers.
+  std::string from;   ///< The node that asks; empty: squall does.
   std::string kind;
+  bool is_load = false;
   double every_ms = 0;
   std::vector<ExpectationStory> expect;
   std::uint64_t asked = 0;
   std::uint64_t answered = 0;
-  std::vector<double> latencies_ms;  ///< Of the answered, in order of asking.
-  bool holds = false;                ///< The latest answer.
-  bool changed = false;  ///< It differs in that from the one before; true for the first.
+  Percentiles latencies_ms;  ///< Of the answered.
+  bool holds = false;        ///< The latest answer.
+  bool changed = false;      ///< It differs in that from the one before; true for the first.
   std::string observed;
   std::string error;
   std::map<v1::Phase, bool> held_at_end_of;  ///< Of a phase: the latest answer in it.
@@ -67,6 +85,7 @@ struct CheckStory {
     bool holds = false;
   };
   std::deque<Point> recent;
+  Curve curve;  ///< The watched metric over the whole run.
 
   /// Whether a breach counted against the run: one that is only noted does not.
   bool broke() const;
@@ -115,6 +134,32 @@ struct FaultStory {
   std::optional<double> reverting_ms() const;
 };
 
+/// The whole of a load, as it was told at its end.
+struct LoadStory {
+  Moment moment;
+  v1::LoadEnded told;
+};
+
+/// A person's observation.
+struct NoteStory {
+  Moment moment;
+  std::string by;    ///< user@host
+  std::string kind;  ///< detected, mitigated, recovered; empty: free words.
+  std::string text;  ///< May be empty where `kind` says it.
+};
+
+/// What a note says, in one line: detected: customers are calling.
+std::string note_text(const NoteStory& note);
+
+/// What a step asked a person.
+struct QuestionStory {
+  Moment asked;
+  std::string question;
+  std::optional<Moment> answered;
+  bool yes = false;
+  std::string by;
+};
+
 struct NodeStory {
   std::string name, address, kernel;
   bool netem = false;
@@ -135,16 +180,8 @@ struct StepStory {
   std::optional<Moment> ended;
 };
 
-/// A person's observation.
-struct NoteStory {
-  Moment moment;
-  std::string by;    ///< user@host
-  std::string kind;  ///< detected, mitigated, recovered; empty: free words.
-  std::string text;  ///< May be empty where `kind` says it.
-};
-
-/// What a note says, in one line: detected: customers are calling.
-std::string note_text(const NoteStory& note);
+/// A check as asked from a node, empty: by squall, in words: shop answers from web-1.
+std::string placed_name(const std::string& check, const std::string& from);
 
 class Story {
  public:
@@ -163,18 +200,39 @@ class Story {
   std::vector<FaultStory> faults;
   std::vector<NodeStory> nodes;
   std::vector<StepStory> steps;
+  std::vector<LoadStory> loads;
+  std::vector<NoteStory> notes;  ///< In the order of their times.
+  std::vector<QuestionStory> questions;
   std::optional<v1::Asked> question;    ///< That waits for its answer.
   std::vector<v1::Attempted> attempts;  ///< Of the search, in their order.
   std::optional<v1::Found> answer;      ///< What it came to.
-  std::vector<NoteStory> notes;         ///< In the order of their times.
+  Moment answer_at;
   std::optional<v1::AbortDecided> abort;
   Moment abort_at;
   std::size_t acting_at_abort = 0;  ///< Faults whose effect had not ended by then.
   std::optional<double> recovered_after_ms;
+  std::optional<Moment> recovered_at;
   std::optional<v1::RunEnded> ended;
+  std::optional<Moment> ended_at;
 
   v1::Phase phase() const { return phases.empty() ? v1::PREFLIGHT : phases.back().first; }
   bool reached(v1::Phase phase) const;
+
+  /// When the run ended, as far as the log tells: notes may be taken after it.
+  const Moment& end() const { return ended_at ? *ended_at : latest; }
+
+  /// What the run came to, in one sentence: cause, check, observed, expected, node, time.
+  std::string sentence() const;
+
+  /// held, breached; lost where the log ends without a verdict.
+  std::string verdict() const;
+
+  /// How long it took to detect, to abort and to recover: as the run's end tells, and what it does
+  /// not tell, as the events do.
+  v1::RunTimes times() const;
+
+  /// What a load came to, once it has ended.
+  const LoadStory* load(const std::string& name) const;
 
   /// Whether a check ended as it should: never broken, and true when the steady state was proven or
   /// had to be again.
@@ -184,16 +242,25 @@ class Story {
   bool kept_from_steady(const ExpectationStory& one) const;
 
  private:
-  CheckStory& check(const std::string& name);
+  CheckStory& check(const std::string& name, const std::string& from);
+  std::vector<CheckStory*> asked_as(const std::string& check);
+  void take_started(const v1::RunStarted& told);
+  void take_breached(const v1::CheckBreached& told, const Moment& moment);
   FaultStory& fault(const std::string& id, const std::string& node);
   NodeStory& node(const std::string& name);
-  void take_asked(const v1::CheckAsked& asked);
+  void take_asked(const v1::CheckAsked& asked, double elapsed);
   void take_attempted(const v1::Attempted& attempted);
   void take_note(NoteStory note);
   void take_fault(const v1::Event& event, const Moment& moment);
 
-  std::map<std::string, std::size_t> check_index_, fault_index_, node_index_;
+  std::unordered_map<std::string, std::size_t> check_index_, fault_index_, node_index_;
+  std::vector<std::size_t> open_steps_;
+  std::string key_;  ///< Of check_index_, used again and again.
 };
+
+/// Reads a log as the story that it tells, without ever holding more of it than that. Errors: as
+/// read_events.
+StatusOr<Story> read_story(const std::filesystem::path& log);
 
 /// What a fault did, from its evidence: 412 packets matched. Empty where there is none.
 std::string evidence_text(const v1::Evidence& evidence);

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "controller/report/chronicle.h"
 #include "controller/report/reports.h"
 #include "controller/report/story.h"
 #include "controller/report/text.h"
@@ -20,6 +21,7 @@ class Summary {
 
   std::string text(const std::vector<std::pair<std::string, std::filesystem::path>>& files) {
     leader_ = leader_column(files);
+    verdict(true);
     head();
     checks();
     faults();
@@ -27,8 +29,10 @@ class Summary {
     search();
     abort();
     recovery();
+    run_as_a_whole();
     notes();
-    verdict();
+    line({});
+    verdict(false);
     if (!files.empty()) line({});
     for (const auto& [what, path] : files) {
       Line one;
@@ -62,13 +66,9 @@ class Summary {
       }
     }
     for (const FaultStory& fault : story_.faults) {
-      longest = std::max(longest, columns_of(safe(fault_name(fault))) + 6);
+      longest = std::max(longest, columns_of(safe(fault_title(fault))) + 6);
     }
     return std::clamp(longest + 4, 30, std::max(30, style_.width * 3 / 5));
-  }
-
-  static std::string fault_name(const FaultStory& fault) {
-    return (fault.words.empty() ? fault.kind : fault.words) + " on " + fault.node;
   }
 
   Line marked(int indent, Paint paint, std::string_view mark) const {
@@ -112,7 +112,7 @@ class Summary {
   }
 
   double duration_ms() const {
-    return story_.ended ? story_.ended->duration_ms() : story_.latest.elapsed * 1000;
+    return story_.ended ? story_.ended->duration_ms() : story_.end().elapsed * 1000;
   }
 
   void search() {
@@ -153,7 +153,9 @@ class Summary {
       head.add(unanswered == 0 ? "all answered" : fmt::format("{} unanswered", unanswered),
                unanswered == 0 ? Paint::kPlain : Paint::kWarn);
       line(head);
-      if (const auto middle = check.latency_percentile_ms(50)) {
+      if (const LoadStory* load = check.is_load ? story_.load(check.check) : nullptr) {
+        more(6, safe(load->told.words()));
+      } else if (const auto middle = check.latency_percentile_ms(50)) {
         const std::string dot = fmt::format(" {} ", marks_.dot);
         more(6, "med " + ms_text(*middle) + dot + "p99 " +
                     ms_text(*check.latency_percentile_ms(99)) + dot + "max " +
@@ -189,7 +191,7 @@ class Summary {
     for (const FaultStory& fault : story_.faults) {
       const bool fine = fault.applied && !fault.failed && fault.clean() && !fault.without_effect();
       Line head = fine ? good(2) : bad(2);
-      head.add(safe(fault_name(fault)));
+      head.add(safe(fault_title(fault)));
       dots(head);
       if (fault.failed) {
         head.add("failed", Paint::kBad);
@@ -288,6 +290,30 @@ class Summary {
     }
   }
 
+  /// What the plan expects of the run itself, and how long what matters took.
+  void run_as_a_whole() {
+    const v1::RunTimes times = story_.times();
+    const bool told = story_.ended && story_.ended->expect_size() > 0;
+    if (!told && !times.has_to_detect_ms()) return;
+    title("times");
+    const auto time = [&](std::string_view what, bool is_known, double ms) {
+      if (!is_known) return;
+      Line row;
+      row.add("    ").add(what);
+      line(dots(row).add(ms_text(ms)));
+    };
+    time("to detect", times.has_to_detect_ms(), times.to_detect_ms());
+    time("to abort", times.has_to_abort_ms(), times.to_abort_ms());
+    time("to recover", times.has_to_recover_ms(), times.to_recover_ms());
+    if (!told) return;
+    for (const v1::RunExpectation& one : story_.ended->expect()) {
+      Line row = one.holds() ? good(2) : bad(2);
+      row.add(safe(one.expectation()));
+      line(dots(row).add(safe(without_metric(one.observed(), one.expectation())),
+                         one.holds() ? Paint::kPlain : Paint::kBad));
+    }
+  }
+
   void notes() {
     if (story_.notes.empty()) return;
     title("notes");
@@ -298,18 +324,13 @@ class Summary {
     }
   }
 
-  void verdict() {
-    line({});
+  /// First, with the sentence that says it all; and last, where a terminal is looked at.
+  void verdict(bool in_full) {
     const bool held = story_.ended && story_.ended->verdict() == v1::HELD;
-    const std::string word = story_.ended ? verdict_text(story_.ended->verdict()) : "lost";
     Line row = held ? good(2) : bad(2);
-    row.add(word, held ? Paint::kGood : Paint::kBad);
-    const std::string sentence =
-        story_.ended ? story_.ended->sentence() : "the log ends without a verdict";
-    const std::string code =
-        story_.ended ? fmt::format(" (exit {})", story_.ended->exit_code()) : "";
-    row.add(code, Paint::kDim);
-    if (!sentence.empty()) row.add(": ").add(safe(sentence));
+    row.add(story_.verdict(), held ? Paint::kGood : Paint::kBad);
+    if (story_.ended) row.add(fmt::format(" (exit {})", story_.ended->exit_code()), Paint::kDim);
+    if (in_full && !story_.sentence().empty()) row.add(": ").add(safe(story_.sentence()));
     line(row, 4);
   }
 
@@ -322,9 +343,8 @@ class Summary {
 
 }  // namespace
 
-std::string text_report(std::span<const v1::Event> events, const Style& style,
+std::string text_report(const Story& story, const Style& style,
                         const std::vector<std::pair<std::string, std::filesystem::path>>& files) {
-  const Story story(events);
   return Summary(story, style).text(files);
 }
 

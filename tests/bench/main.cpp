@@ -29,6 +29,7 @@ constexpr Section kSections[] = {
     {"validate", squall::bench::measure_validate}, {"run", squall::bench::measure_run},
     {"abort", squall::bench::measure_abort},       {"idle", squall::bench::measure_idle},
     {"load", squall::bench::measure_load},         {"checks", squall::bench::measure_checks},
+    {"report", squall::bench::measure_report},
 };
 
 constexpr std::string_view kLabCase = "netem";

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <spawn.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -82,6 +83,20 @@ Duration timed(const std::vector<std::string>& argv, int code) {
   const Duration took = monotonic_now() - start;
   if (got != code) throw std::runtime_error(joined(argv) + " exited with " + std::to_string(got));
   return took;
+}
+
+Usage usage_of(const std::vector<std::string>& argv) {
+  const MonotonicTime start = monotonic_now();
+  const pid_t pid = spawn(argv, false);
+  int status = 0;
+  rusage used{};
+  while (::wait4(pid, &status, 0, &used) < 0) {
+    if (errno != EINTR) fail("wait4");
+  }
+  const Duration took = monotonic_now() - start;
+  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+    throw std::runtime_error(joined(argv) + " failed");
+  return {took, static_cast<std::size_t>(used.ru_maxrss) * 1024};  // in KiB: getrusage(2)
 }
 
 void must(const std::vector<std::string>& argv) {

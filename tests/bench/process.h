@@ -35,6 +35,14 @@ class Process {
 /// Starts it and waits: posix_spawn to the end of waitpid. Throws unless it exits with `code`.
 Duration timed(const std::vector<std::string>& argv, int code = 0);
 
+struct Usage {
+  Duration took;
+  std::size_t peak_bytes = 0;  ///< Resident at the most.
+};
+
+/// The same, with the memory that it took; throws unless it exits with 0.
+Usage usage_of(const std::vector<std::string>& argv);
+
 /// Runs it; throws unless it exits with 0.
 void must(const std::vector<std::string>& argv);
 

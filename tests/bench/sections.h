@@ -36,6 +36,9 @@ void measure_validate(Bench& bench);
 void measure_run(Bench& bench);
 void measure_abort(Bench& bench);
 
+/// Reports of a log of a million events, and what telling the log an event costs.
+void measure_report(Bench& bench);
+
 /// The way to netem beside tc's, in the lab, for which the bench starts itself there.
 void measure_netem(Bench& bench);
 void measure_netem_in_lab(Bench& bench);

@@ -16,8 +16,8 @@ int main(int argc, char** argv) {
   using namespace squall;
   const auto events = report::testing::run_named(argc > 1 ? argv[1] : "");
   if (events.empty()) {
-    std::cerr
-        << "usage: report_replay held|breached|residue|not_steady|refused|nasty [SPEED [UNTIL]]\n";
+    std::cerr << "usage: report_replay held|breached|residue|not_steady|refused|gameday|nasty "
+                 "[SPEED [UNTIL]]\n";
     return 2;
   }
   const double speed = argc > 2 ? std::atof(argv[2]) : 1;
@@ -38,7 +38,7 @@ int main(int argc, char** argv) {
   screen->tick(monotonic_now());
   screen->finish();
   if (until < 1e9) return 0;
-  std::cout << report::text_report(events, report::style_of(STDOUT_FILENO),
+  std::cout << report::text_report(report::Story(events), report::style_of(STDOUT_FILENO),
                                    {{"log", "runs/20261122-071549-k3x9/events.jsonl"},
                                     {"json", "runs/20261122-071549-k3x9/report.json"},
                                     {"junit", "runs/20261122-071549-k3x9/junit.xml"}});

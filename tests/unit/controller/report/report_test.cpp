@@ -1,17 +1,28 @@
 #include <doctest/doctest.h>
 #include <fcntl.h>
+#include <fmt/format.h>
+#include <signal.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <limits>
 #include <nlohmann/json.hpp>
+#include <random>
 #include <sstream>
 
+#include "controller/report/compare.h"
 #include "controller/report/event_log.h"
+#include "controller/report/event_reader.h"
+#include "controller/report/figures.h"
+#include "controller/report/github.h"
+#include "controller/report/markup.h"
 #include "controller/report/picture.h"
 #include "controller/report/reports.h"
 #include "controller/report/screen.h"
@@ -25,7 +36,8 @@ namespace {
 using namespace testing;
 namespace fs = std::filesystem;
 
-constexpr std::array kRuns = {"held", "breached", "residue", "not_steady", "refused", "nasty"};
+constexpr std::array kRuns = {"held",    "breached", "residue", "not_steady",
+                              "refused", "gameday",  "nasty"};
 constexpr Style kPlainStyle{.utf8 = true, .width = 100};
 
 /// A folder of its own, gone with the test.
@@ -93,7 +105,7 @@ std::string xml_fault(const std::string& xml) {
     at = end + 1;
     if (tag.find('<') != std::string::npos) return "< in a tag";
     if (std::ranges::count(tag, '"') % 2 != 0) return "open quote in " + tag;
-    if (tag.starts_with("?")) continue;
+    if (tag.starts_with("?") || tag.starts_with("!DOCTYPE")) continue;
     const std::string name = tag.substr(
         tag.starts_with("/") ? 1 : 0, tag.find_first_of(" /", 1) - (tag.starts_with("/") ? 1 : 0));
     if (tag.starts_with("/")) {
@@ -116,10 +128,13 @@ TEST_CASE("the reports of a run are what they were") {
   for (const std::string name : kRuns) {
     const auto events = run_named(name);
     check_golden(name + ".txt",
-                 text_report(events, kPlainStyle,
+                 text_report(Story(events), kPlainStyle,
                              {{"log", "runs/1/events.jsonl"}, {"json", "runs/1/report.json"}}));
-    check_golden(name + ".json", json_report(events));
-    check_golden(name + ".xml", junit_report(events));
+    check_golden(name + ".json", json_report(Story(events)));
+    check_golden(name + ".xml", junit_report(Story(events)));
+    check_golden(name + ".html", html_report(Story(events)));
+    check_golden(name + ".md", markdown_report(Story(events)));
+    check_golden(name + ".github", github_report(Story(events)));
   }
 }
 
@@ -130,7 +145,7 @@ TEST_CASE("an event log keeps every event, and reads back the same") {
     REQUIRE(log.ok());
     const auto events = run_named(name);
     for (const v1::Event& event : events) (*log)->write(event);
-    CHECK((*log)->status().ok());
+    CHECK((*log)->flush().ok());
     const auto read = read_events((*log)->path());
     REQUIRE(read.ok());
     REQUIRE(read->size() == events.size());
@@ -150,6 +165,7 @@ TEST_CASE("an event is stamped with the time of day and the time since the first
   REQUIRE(log.ok());
   (*log)->write({});
   (*log)->write({});
+  REQUIRE((*log)->flush().ok());
   const auto events = read_events((*log)->path());
   REQUIRE(events.ok());
   REQUIRE(events->size() == 2);
@@ -223,7 +239,7 @@ TEST_CASE("a log that cannot be written stops no sink, and says so") {
   REQUIRE(log.ok());
   (*log)->tell(counter);
   (*log)->write({});
-  CHECK((*log)->status().ok());
+  CHECK((*log)->flush().ok());
   // The log's own descriptor becomes one that takes nothing, as on a full disk.
   for (const auto& entry : fs::directory_iterator("/proc/self/fd")) {
     std::error_code failed;
@@ -235,12 +251,12 @@ TEST_CASE("a log that cannot be written stops no sink, and says so") {
     break;
   }
   (*log)->write({});
-  CHECK((*log)->status().code() == StatusCode::kResourceExhausted);
+  CHECK((*log)->flush().code() == StatusCode::kResourceExhausted);
   CHECK(counter.events == 2);
 }
 
 TEST_CASE("the JSON report names the four times of an abort, and has Chaos Toolkit's keys") {
-  const auto json = nlohmann::json::parse(json_report(breached_run()));
+  const auto json = nlohmann::json::parse(json_report(Story(breached_run())));
   for (const char* key : {"experiment", "status", "deviated", "start", "end", "duration",
                           "steady_states", "run", "rollbacks", "squall"}) {
     CHECK(json.contains(key));
@@ -261,22 +277,22 @@ TEST_CASE("the JSON report names the four times of an abort, and has Chaos Toolk
 }
 
 TEST_CASE("a time that was never reached is null, not zero") {
-  const auto json = nlohmann::json::parse(json_report(residue_run()));
+  const auto json = nlohmann::json::parse(json_report(Story(residue_run())));
   CHECK(json["squall"]["abort"]["verified_clean_ms"].is_null());
-  CHECK(text_report(residue_run(), kPlainStyle).find("verified clean unproven") !=
+  CHECK(text_report(Story(residue_run()), kPlainStyle).find("verified clean unproven") !=
         std::string::npos);
 }
 
 TEST_CASE("a run whose log ends without a verdict is told as lost, and never as completed") {
   auto events = held_run();
   events.pop_back();
-  const auto json = nlohmann::json::parse(json_report(events));
+  const auto json = nlohmann::json::parse(json_report(Story(events)));
   CHECK(json["status"] == "aborted");
   CHECK(json["squall"]["verdict"] == "lost");
   CHECK(json["squall"]["exit_code"].is_null());
-  CHECK(text_report(events, kPlainStyle).find("✗ lost: the log ends without a verdict") !=
+  CHECK(text_report(Story(events), kPlainStyle).find("✗ lost: the log ends without a verdict") !=
         std::string::npos);
-  CHECK(occurrences(junit_report(events), "<error ") == 1);
+  CHECK(occurrences(junit_report(Story(events)), "<error ") == 1);
 }
 
 TEST_CASE("no report needs the whole of a log") {
@@ -284,21 +300,430 @@ TEST_CASE("no report needs the whole of a log") {
     auto events = run_named(name);
     while (!events.empty()) {
       events.pop_back();
-      CHECK(nlohmann::json::accept(json_report(events)));
-      CHECK(xml_fault(junit_report(events)) == "");
-      CHECK_FALSE(text_report(events, kPlainStyle).empty());
+      CHECK(nlohmann::json::accept(json_report(Story(events))));
+      CHECK(xml_fault(junit_report(Story(events))) == "");
+      CHECK(xml_fault(html_report(Story(events))) == "");
+      CHECK_FALSE(markdown_report(Story(events)).empty());
+      CHECK_FALSE(github_report(Story(events)).empty());
+      CHECK_FALSE(text_report(Story(events), kPlainStyle).empty());
       CHECK_FALSE(picture(Story(events), 1, kPlainStyle).empty());
     }
     // Nor its beginning.
     events = run_named(name);
     events.erase(events.begin());
-    CHECK(nlohmann::json::accept(json_report(events)));
-    CHECK(xml_fault(junit_report(events)) == "");
+    CHECK(nlohmann::json::accept(json_report(Story(events))));
+    CHECK(xml_fault(junit_report(Story(events))) == "");
+    CHECK(xml_fault(html_report(Story(events))) == "");
   }
 }
 
+TEST_CASE("the first line of every report is the sentence that says what the run came to") {
+  const Story story(breached_run());
+  const std::string sentence = story.sentence();
+  const auto first_line = [](const std::string& text) { return text.substr(0, text.find('\n')); };
+  CHECK(first_line(text_report(story, {.utf8 = true, .width = 400})) ==
+        "  ✗ breached (exit 1): " + sentence);
+  CHECK(first_line(markdown_report(story)) == "**✗ breached (exit 1):** " + markdown(sentence));
+  CHECK(first_line(github_report(story)).ends_with("::" + sentence));
+  CHECK(json_report(story).starts_with("{\n  \"sentence\": \"" + sentence));
+  const std::string html = html_report(story);
+  CHECK(html.substr(html.find("<main>\n") + 7).starts_with("<p class=\"verdict bad\">"));
+  const std::string junit = junit_report(story);
+  CHECK(junit.substr(junit.find("<property "))
+            .starts_with("<property name=\"sentence\" value=\"" + xml(sentence)));
+}
+
+TEST_CASE("the page of a run is well-formed, and fetches nothing from anywhere") {
+  for (const std::string name : kRuns) {
+    const std::string html = html_report(Story(run_named(name)));
+    INFO(name);
+    CHECK(xml_fault(html) == "");
+    for (const char* outside : {"http:", "https:", "src=", "url(", "@import", "<script", "<iframe"})
+      CHECK(html.find(outside) == std::string::npos);
+    CHECK(occurrences(html, "href=") == 1);
+    CHECK(html.find("<link rel=\"icon\" href=\"data:,\"/>") != std::string::npos);
+    CHECK(html.find("content=\"default-src 'none';") != std::string::npos);
+  }
+}
+
+TEST_CASE("the page of a run that is long and wide stays small, and shows what broke first") {
+  Story story;
+  v1::Event event;
+  v1::RunStarted& run = *event.mutable_run_started();
+  constexpr int kChecks = 1000;
+  for (int n = 0; n < kChecks; ++n) {
+    auto& line = *run.add_checks();
+    line.set_name(fmt::format("check {}", n));
+    line.add_expect("p99 < 300ms over 10s");
+  }
+  story.take(event);
+  event.mutable_phase_started()->set_phase(v1::METHOD);
+  story.take(event);
+  for (int n = 0; n < 3000; ++n) {
+    event.set_elapsed(n);
+    v1::FaultInjecting& injecting = *event.mutable_fault_injecting();
+    injecting.set_fault(fmt::format("fault {}", n));
+    injecting.set_node(fmt::format("node {}", n % 100));
+    injecting.set_words("network delay 300ms egress");
+    injecting.set_lasts_ms(1000);
+    story.take(event);
+    event.mutable_fault_applied()->set_fault(fmt::format("fault {}", n));
+    story.take(event);
+  }
+  for (int round = 0; round < 200; ++round) {
+    event.set_elapsed(3000 + round);
+    for (int n = 0; n < kChecks; ++n) {
+      v1::CheckAsked& asked = *event.mutable_check_asked();
+      asked.set_check(fmt::format("check {}", n));
+      asked.set_answered(true);
+      asked.set_holds(true);
+      asked.set_latency_ms(round);
+      asked.clear_findings();
+      v1::CheckAsked::Finding& finding = *asked.add_findings();
+      finding.set_observed("p99 3ms");
+      finding.set_holds(true);
+      finding.set_number(round % 7);
+      story.take(event);
+    }
+  }
+  event.mutable_check_breached()->set_check("check 999");
+  event.mutable_check_breached()->set_aborts(true);
+  story.take(event);
+  const std::string html = html_report(story);
+  CHECK(html.size() < 1024 * 1024);
+  CHECK(markdown_report(story).size() < 256 * 1024);
+  CHECK(html.find("<td><strong>check 999</strong>") != std::string::npos);
+  CHECK(html.find("750 more checks are in the JSON report.") != std::string::npos);
+}
+
+TEST_CASE("percentiles are exact at first, then to within a hundredth") {
+  Percentiles few;
+  CHECK_FALSE(few.at(50).has_value());
+  for (const double number : {5.0, 1.0, 4.0, 2.0, 3.0}) few.add(number);
+  CHECK(few.at(50) == 3);
+  CHECK(few.at(0) == 1);
+  CHECK(few.at(100) == 5);
+  few.add(std::numeric_limits<double>::quiet_NaN());
+  CHECK(few.count() == 5);
+
+  Percentiles many;
+  std::vector<double> all;
+  // From a microsecond to minutes, unevenly.
+  for (int n = 0; n < 20000; ++n) {
+    const double number = std::exp2((n * 7919 % 20000) / 740.0) / 1000;
+    all.push_back(number);
+    many.add(number);
+  }
+  std::ranges::sort(all);
+  for (const double percent : {0.1, 1.0, 50.0, 90.0, 99.0, 99.9}) {
+    const double exact = all[static_cast<std::size_t>(std::ceil(percent / 100 * 20000)) - 1];
+    CHECK(many.at(percent).value() == doctest::Approx(exact).epsilon(0.01));
+  }
+  CHECK(many.at(100) == all.back());
+}
+
+TEST_CASE("a curve keeps every peak, however long a run lasts") {
+  Curve curve;
+  constexpr int kAskings = 100000;
+  for (int n = 0; n < kAskings; ++n) {
+    const double number = n == 12345 ? 900 : n == 77777 ? -3 : 10;
+    curve.add(n * 0.25, n == 500 ? std::nullopt : std::optional(number), n != 12345);
+  }
+  CHECK(curve.stretches().size() <= Curve::kStretches);
+  CHECK(curve.stretches().size() > Curve::kStretches / 4);
+  double most = 0;
+  double least = 0;
+  std::size_t gaps = 0;
+  std::size_t broken = 0;
+  for (const Curve::Stretch& one : curve.stretches()) {
+    most = std::max(most, one.most->number);
+    least = std::min(least, one.least->number);
+    gaps += one.gap ? 1 : 0;
+    broken += one.holds ? 0 : 1;
+    CHECK(one.from <= one.to);
+  }
+  CHECK(most == 900);
+  CHECK(least == -3);
+  CHECK(gaps == 1);
+  CHECK(broken == 1);
+  // A clock that jumps is a mistake of the log, and no reason to end.
+  curve.add(1e300, 1, true);
+  curve.add(std::numeric_limits<double>::infinity(), 1, true);
+  curve.add(-5, 1, true);
+  CHECK(curve.stretches().size() <= Curve::kStretches);
+}
+
+TEST_CASE("what is no line of a log is told as none") {
+  for (const char* line : {"",
+                           "{",
+                           "[]",
+                           "null",
+                           "{}x",
+                           "{\"at\":1}",
+                           "{\"elapsed\":\"1\"}",
+                           "{\"elapsed\":inf}",
+                           "{\"elapsed\":-inf}",
+                           "{\"elapsed\":1,}",
+                           "{\"elapsed\":01}",
+                           "{\"elapsed\":1.}",
+                           "{\"elapsed\":1.e5}",
+                           "{\"elapsed\":.5}",
+                           "{\"elapsed\":+1}",
+                           "{\"elapsed\":1e}",
+                           "{\"at\":\"\x01\"}",
+                           "{\"at\":\"\\ud800\"}",
+                           "{\"at\":\"\\u12\"}",
+                           "{\"at\":\"\\x\"}",
+                           "{\"at\":\"\xff\"}",
+                           "{\"moon\":}",
+                           "{\"run_started\":{\"seed\":-1}}",
+                           "{\"run_started\":{\"nodes\":\"a\"}}",
+                           "{\"run_ended\":{\"verdict\":HELD}}"}) {
+    INFO(line);
+    CHECK_FALSE(from_json_line(line).ok());
+  }
+  CHECK_FALSE(from_json_line("{\"moon\":" + std::string(100000, '[')).ok());
+}
+
+TEST_CASE("a line that is damaged at random is read as JSON has it, or not at all") {
+  std::mt19937 random(7);
+  const auto below = [&](std::size_t bound) { return random() % bound; };
+  EventReader reader;
+  v1::Event event;
+  std::size_t taken = 0;
+  std::vector<std::string> lines;
+  for (const char* name : {"breached", "gameday", "nasty"}) {
+    for (const v1::Event& one : run_named(name)) lines.push_back(to_json_line(one));
+  }
+  constexpr std::string_view kBytes = "\"\\{}[]:,0123456789.eE+-truefalsn u\xc3\xa9\xff\x01";
+  for (int round = 0; round < 20000; ++round) {
+    std::string line = lines[below(lines.size())];
+    for (std::size_t n = below(3) + 1; n > 0; --n) {
+      const std::size_t at = below(line.size());
+      const std::size_t kind = below(4);
+      if (kind == 0) line[at] = kBytes[below(kBytes.size())];
+      if (kind == 1) line.insert(at, 1, kBytes[below(kBytes.size())]);
+      if (kind == 2) line.erase(at, below(4) + 1);
+      if (kind == 3) line.insert(at, line.substr(below(line.size()), below(20)));
+      if (line.empty()) line = "x";
+    }
+    if (!reader.read(line, event)) continue;
+    ++taken;
+    INFO(line);
+    CHECK(nlohmann::json::accept(line));
+  }
+  CHECK(taken > 100);
+}
+
+TEST_CASE("whatever JSON can say the same in, a line of the log is read the same") {
+  const auto event = from_json_line(
+      " { \"run_started\" : { \"moon\" : [ 1 , { \"a\" : [ ] } , \"x\" , null , true ] , \"file\" "
+      ": null ,"
+      " \"params\" : { \"delay\" : \"300ms\" , \"load\":\"\" } , \"seed\" : 18446744073709551615 ,"
+      " \"plan\" : \"\\u00e9\\ud83d\\ude00\\\"\\\\\\/\\b\\f\\n\\r\\t\" } , \"elapsed\" : 1e-3 }\r");
+  REQUIRE(event.ok());
+  CHECK(event->elapsed() == 0.001);
+  const v1::RunStarted& run = event->run_started();
+  CHECK(run.seed() == std::numeric_limits<std::uint64_t>::max());
+  CHECK(run.plan() == "é😀\"\\/\b\f\n\r\t");
+  CHECK(run.params().size() == 2);
+  CHECK(run.params().at("delay") == "300ms");
+  CHECK(run.file().empty());
+  const auto later = from_json_line(R"({"run_ended":{"verdict":"MOON","exit_code":9}})");
+  REQUIRE(later.ok());
+  CHECK(later->run_ended().exit_code() == 9);
+}
+
+TEST_CASE("events are in the log in the order in which they were told, however fast") {
+  const Folder folder;
+  auto log = EventLog::create(folder.path);
+  REQUIRE(log.ok());
+  constexpr int kEvents = 20000;
+  for (int n = 0; n < kEvents; ++n) {
+    v1::Event event;
+    event.mutable_step_ended()->set_place(std::to_string(n));
+    (*log)->write(std::move(event));
+  }
+  CHECK((*log)->flush().ok());
+  int read = 0;
+  bool in_order = true;
+  REQUIRE(read_events((*log)->path(), [&](const v1::Event& event) {
+            in_order = in_order && event.step_ended().place() == std::to_string(read++);
+          }).ok());
+  CHECK(read == kEvents);
+  CHECK(in_order);
+}
+
+TEST_CASE("what was told before a run took a turn outlives a crash") {
+  const Folder folder;
+  // A disk that takes longer than the log waits for it keeps an attempt from proving anything.
+  bool kept = false;
+  for (int attempt = 0; attempt < 20 && !kept; ++attempt) {
+    const fs::path run = folder.path / std::to_string(attempt);
+    const pid_t child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+      const auto log = EventLog::create(run);
+      for (int n = 0; log.ok() && n < 500; ++n) {
+        v1::Event event;
+        event.mutable_step_ended()->set_place(std::to_string(n));
+        (*log)->write(std::move(event));
+      }
+      v1::Event event;
+      event.mutable_abort_decided()->set_cause("breach");
+      if (log.ok()) (*log)->write(std::move(event));
+      kill(getpid(), SIGKILL);
+    }
+    int status = 0;
+    REQUIRE(waitpid(child, &status, 0) == child);
+    REQUIRE(WIFSIGNALED(status));
+    const auto events = read_events(run / "events.jsonl");
+    kept = events.ok() && events->size() == 501 && events->back().has_abort_decided();
+  }
+  CHECK(kept);
+}
+
+TEST_CASE("where several nodes ask a check, each is told by itself, and a breach where it is") {
+  const Story story(gameday_run());
+  REQUIRE(story.checks.size() == 3);
+  CHECK(story.checks[0].name == "dashboard answers from web-1");
+  CHECK(story.checks[0].breaches.empty());
+  CHECK(story.checks[1].name == "dashboard answers from web-2");
+  REQUIRE(story.checks[1].breaches.size() == 1);
+  CHECK(story.checks[1].breaches[0].held_again.has_value());
+  CHECK(story.checks[2].is_load);
+  REQUIRE(story.load("users") != nullptr);
+  CHECK(story.load("users")->told.failed() == 14);
+  // The breach, and what was expected of the run.
+  CHECK(occurrences(junit_report(story), "<failure ") == 2);
+}
+
+TEST_CASE("a note that is taken after a run does not make the run longer") {
+  const Story story(gameday_run());
+  REQUIRE(story.notes.size() == 2);
+  CHECK(story.notes[1].moment.elapsed > story.end().elapsed + 90);
+  const auto json = nlohmann::json::parse(json_report(story));
+  CHECK(json["duration"] == story.end().elapsed);
+  CHECK(json["squall"]["notes"][0]["kind"] == "detected");
+  CHECK(json["squall"]["times"]["to_detect_ms"] == 2404);
+  CHECK(json["squall"]["expect"][0]["holds"] == false);
+  CHECK(json["squall"]["loads"][0]["p99_ms"] == 212);
+}
+
+TEST_CASE("a workflow command keeps its properties and its message apart from what they say") {
+  CHECK(workflow_command("error", {{"file", "a,b:c%.yaml"}, {"line", ""}, {"col", "7"}},
+                         "50% of\nall: x, y") ==
+        "::error file=a%2Cb%3Ac%25.yaml,col=7::50%25 of%0Aall: x, y\n");
+  CHECK(workflow_command("notice", {}, "::error::\r\x1b[2J") ==
+        "::notice::::error::\\x0d\\x1b[2J\n");
+}
+
+TEST_CASE("an annotation names the line of the plan on which its check stands") {
+  const std::string plan =
+      "plan: x\nsteady_state:\n  - name: shop answers twice\n  - {name: \"shop answers\", every: "
+      "1s}\n";
+  const std::string told = github_annotations(Story(breached_run()), "plan.yaml", plan);
+  CHECK(occurrences(told, "::error file=plan.yaml,line=4,title=") == 2);
+  CHECK(occurrences(github_annotations(Story(held_run()), "plan.yaml", plan), "::notice ") == 1);
+  CHECK(occurrences(github_annotations(Story(breached_run()), "plan.yaml"), "line=") == 0);
+}
+
+TEST_CASE("nothing from a plan or a node becomes Markdown") {
+  CHECK(markdown("a|b *c* <img> [x](y) `z` @ada #1 1_000 $x$") ==
+        "a\\|b \\*c\\* \\<img\\> \\[x\\](y) \\`z\\` &#64;ada \\#1 1\\_000 \\$x\\$");
+  // A row has as many cells as its table's head.
+  const std::string report = markdown_report(Story(nasty_run()));
+  CHECK(report.find("\x1b") == std::string::npos);
+}
+
+/// A run whose only check took these milliseconds.
+Story measured(const std::vector<double>& latencies, double worst) {
+  Story story;
+  v1::Event event;
+  v1::RunStarted& run = *event.mutable_run_started();
+  run.set_plan("shop");
+  auto& line = *run.add_checks();
+  line.set_name("shop answers");
+  line.add_expect("p99 < 300ms over 10s");
+  line.set_every_ms(200);
+  story.take(event);
+  event.mutable_phase_started()->set_phase(v1::METHOD);
+  story.take(event);
+  for (const double latency : latencies) {
+    v1::CheckAsked& asked = *event.mutable_check_asked();
+    asked.set_check("shop answers");
+    asked.set_answered(true);
+    asked.set_holds(true);
+    asked.set_latency_ms(latency);
+    asked.clear_findings();
+    v1::CheckAsked::Finding& finding = *asked.add_findings();
+    finding.set_holds(true);
+    finding.set_observed("p99");
+    finding.set_number(worst);
+    story.take(event);
+  }
+  event.mutable_run_ended()->set_verdict(v1::HELD);
+  story.take(event);
+  return story;
+}
+
+const Figure* figure_of(const Comparison& comparison, const std::string& what) {
+  const auto found = std::ranges::find(comparison.figures, what, &Figure::what);
+  return found == comparison.figures.end() ? nullptr : &*found;
+}
+
+TEST_CASE("a run beside itself is no worse") {
+  for (const std::string name : kRuns) {
+    const Story story(run_named(name));
+    const Comparison comparison = compare(story, story, {});
+    INFO(name);
+    CHECK(comparison.not_comparable.empty());
+    CHECK(comparison.regressions() == 0);
+    CHECK(nlohmann::json::accept(comparison_json(comparison)));
+  }
+}
+
+TEST_CASE("what got worse by more than the tolerance is a regression, and noise is none") {
+  using Judgement = Figure::Judgement;
+  const std::vector<double> fast(200, 1.0);
+  const std::vector<double> hardly_slower(200, 1.2);
+  const std::vector<double> slow(200, 120);
+  const Tolerance tolerance{.percent = 10, .floor_ms = 10};
+  CHECK(compare(measured(fast, 30), measured(hardly_slower, 31), tolerance).regressions() == 0);
+  // Unless that is what was asked for.
+  CHECK(compare(measured(fast, 30), measured(hardly_slower, 31), {.percent = 10, .floor_ms = 0})
+            .regressions() == 2);
+  const Comparison worse = compare(measured(fast, 30), measured(slow, 130), tolerance);
+  CHECK(worse.regressions() == 3);
+  CHECK(figure_of(worse, "shop answers: p50")->judgement == Judgement::kWorse);
+  CHECK(figure_of(worse, "shop answers: p99")->samples_after == 200);
+  const Comparison better = compare(measured(slow, 130), measured(fast, 30), tolerance);
+  CHECK(better.regressions() == 0);
+  CHECK(figure_of(better, "shop answers: p99")->judgement == Judgement::kBetter);
+  // A p99 of fifty answers is its greatest one.
+  const Comparison few =
+      compare(measured(std::vector(50, 1.0), 1), measured(std::vector(50, 99.0), 1), tolerance);
+  CHECK(figure_of(few, "shop answers: p99")->judgement == Judgement::kTooFew);
+  CHECK(figure_of(few, "shop answers: p50")->judgement == Judgement::kWorse);
+}
+
+TEST_CASE("runs of different plans are compared only where that is asked for") {
+  const Story held(held_run());
+  const Story breached(breached_run());
+  const Comparison refused = compare(held, breached, {});
+  CHECK(refused.not_comparable ==
+        "they are runs of different plans: \"checkout survives the loss of a replica\" and "
+        "\"checkout survives a slow network\"");
+  const Comparison forced = compare(held, breached, {.force = true});
+  CHECK(forced.not_comparable.empty());
+  CHECK(forced.verdict == Figure::Judgement::kWorse);
+  CHECK(forced.regressions() > 0);
+  check_golden("compare.txt", comparison_text(forced, kPlainStyle));
+  check_golden("compare.json", comparison_json(forced));
+}
+
 TEST_CASE("JUnit has one testcase per check, per fault applied and per fault reverted") {
-  const std::string xml = junit_report(breached_run());
+  const std::string xml = junit_report(Story(breached_run()));
   CHECK(occurrences(xml, "<testcase ") == 2 + 2 + 2);
   CHECK(occurrences(xml, "classname=\"squall.checks\"") == 2);
   CHECK(occurrences(xml, "classname=\"squall.faults.applied\"") == 2);
@@ -308,7 +733,7 @@ TEST_CASE("JUnit has one testcase per check, per fault applied and per fault rev
 
 TEST_CASE("JUnit is never green where the exit code is not 0") {
   for (const std::string name : kRuns) {
-    const std::string xml = junit_report(run_named(name));
+    const std::string xml = junit_report(Story(run_named(name)));
     INFO(name);
     CHECK((occurrences(xml, "<failure ") + occurrences(xml, "<error ") == 0) == (name == "held"));
     CHECK(xml_fault(xml) == "");
@@ -318,7 +743,7 @@ TEST_CASE("JUnit is never green where the exit code is not 0") {
 TEST_CASE("nothing from a plan or a node reaches the terminal as a control") {
   const auto events = nasty_run();
   std::string all =
-      text_report(events, kPlainStyle) + lines_of(picture(Story(events), 1, kPlainStyle));
+      text_report(Story(events), kPlainStyle) + lines_of(picture(Story(events), 1, kPlainStyle));
   Story story;
   for (const v1::Event& event : events) {
     story.take(event);
@@ -334,7 +759,8 @@ TEST_CASE("where the locale has no more, everything is ASCII") {
   ascii.utf8 = false;
   for (const std::string name : kRuns) {
     const auto events = run_named(name);
-    std::string all = text_report(events, ascii) + lines_of(picture(Story(events), 2, ascii));
+    std::string all =
+        text_report(Story(events), ascii) + lines_of(picture(Story(events), 2, ascii));
     Story story;
     for (const v1::Event& event : events) {
       story.take(event);
@@ -349,7 +775,8 @@ TEST_CASE("colour only paints: without it the words are the same") {
   colour.colour = true;
   for (const std::string name : kRuns) {
     const auto events = run_named(name);
-    std::string painted = text_report(events, colour) + lines_of(picture(Story(events), 2, colour));
+    std::string painted =
+        text_report(Story(events), colour) + lines_of(picture(Story(events), 2, colour));
     CHECK(painted.find("\x1b[") != std::string::npos);
     std::string bare;
     for (std::size_t at = 0; at < painted.size(); ++at) {
@@ -359,8 +786,8 @@ TEST_CASE("colour only paints: without it the words are the same") {
         bare += painted[at];
       }
     }
-    CHECK(bare ==
-          text_report(events, kPlainStyle) + lines_of(picture(Story(events), 2, kPlainStyle)));
+    CHECK(bare == text_report(Story(events), kPlainStyle) +
+                      lines_of(picture(Story(events), 2, kPlainStyle)));
   }
 }
 
@@ -405,9 +832,9 @@ TEST_CASE("on a small terminal a breach reads as one, and its words have room be
 TEST_CASE("what a summary says is never cut, however narrow the paper") {
   const Style narrow{.utf8 = true, .width = 50};
   check_golden("breached_narrow.txt",
-               text_report(breached_run(), narrow, {{"log", "runs/1/events.jsonl"}}));
+               text_report(Story(breached_run()), narrow, {{"log", "runs/1/events.jsonl"}}));
   for (const std::string name : kRuns) {
-    CHECK(text_report(run_named(name), narrow).find("…") == std::string::npos);
+    CHECK(text_report(Story(run_named(name)), narrow).find("…") == std::string::npos);
   }
 }
 
@@ -436,12 +863,12 @@ TEST_CASE("a fault that an abort left no time to act is neither a success nor a 
       acted->mutable_evidence()->mutable_network()->set_matched_packets(0);
     }
   }
-  const auto json = nlohmann::json::parse(json_report(events));
+  const auto json = nlohmann::json::parse(json_report(Story(events)));
   CHECK(json["run"][0]["status"] == "succeeded");
   CHECK(json["run"][1]["status"] == "no effect yet when aborted");
   CHECK(json["rollbacks"][1]["status"] == "succeeded");
   CHECK(json["squall"]["abort"]["acting"] == 2);
-  const std::string xml = junit_report(events);
+  const std::string xml = junit_report(Story(events));
   CHECK(occurrences(xml,
                     "<skipped type=\"no effect yet when aborted\" message=\"no effect yet when "
                     "aborted\"/>") == 1);
@@ -495,13 +922,13 @@ TEST_CASE("a time that no node told is measured here, and null where it cannot b
     if (event.has_fault_effect_ended()) event.mutable_fault_effect_ended()->set_took_ms(0);
     if (event.has_fault_reverted()) event.mutable_fault_reverted()->set_took_ms(0);
   }
-  const auto json = nlohmann::json::parse(json_report(events));
+  const auto json = nlohmann::json::parse(json_report(Story(events)));
   const auto& fault = json["squall"]["faults"][0];
   CHECK(fault["end_took_ms"].is_null());
   CHECK(fault["revert_took_ms"] == 13);
   CHECK(json["rollbacks"][0]["duration"] == 0.013);
   std::erase_if(events, [](const v1::Event& event) { return event.has_fault_effect_ended(); });
-  const auto blind = nlohmann::json::parse(json_report(events));
+  const auto blind = nlohmann::json::parse(json_report(Story(events)));
   CHECK(blind["squall"]["faults"][0]["revert_took_ms"].is_null());
   CHECK(blind["rollbacks"][0]["duration"].is_null());
 }
@@ -514,10 +941,10 @@ TEST_CASE("an abort under which nothing was acting says so") {
   });
   events.back().mutable_run_ended()->mutable_abort()->set_effect_ended_ms(0);
   CHECK(
-      text_report(events, kPlainStyle)
+      text_report(Story(events), kPlainStyle)
           .find("    breach seen → decided 1.20ms → nothing was acting → verified clean 340ms\n") !=
       std::string::npos);
-  const auto abort = nlohmann::json::parse(json_report(events))["squall"]["abort"];
+  const auto abort = nlohmann::json::parse(json_report(Story(events)))["squall"]["abort"];
   CHECK(abort["acting"] == 0);
   CHECK(abort["effect_ended_ms"].is_null());
   CHECK(abort["verified_clean_ms"] == 340);

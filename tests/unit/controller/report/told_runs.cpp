@@ -48,6 +48,24 @@ class Teller {
     line.set_every_ms(200);
   }
 
+  /// Which nodes ask a check.
+  void vantage(const std::string& name, const std::vector<std::string>& nodes) {
+    for (auto& line : *events_.front().mutable_run_started()->mutable_checks()) {
+      for (const std::string& node : nodes) {
+        if (line.name() == name) line.add_from(node);
+      }
+    }
+  }
+
+  void load(const std::string& name) {
+    for (auto& line : *events_.front().mutable_run_started()->mutable_checks()) {
+      if (line.name() == name) line.set_load(true);
+    }
+  }
+
+  /// Who asked, of the asking that was told last.
+  void from(const std::string& node) { events_.back().mutable_check_asked()->set_from(node); }
+
   void phase(v1::Phase phase) { after(0.001).mutable_phase_started()->set_phase(phase); }
 
   void connected(const std::string& node, const std::string& address) {
@@ -350,6 +368,109 @@ std::vector<v1::Event> refused_run() {
   return teller.events();
 }
 
+std::vector<v1::Event> gameday_run() {
+  Teller teller;
+  teller.start("the dashboard survives the loss of its replica",
+               "people see numbers that are a minute old, and no error", {"db-1", "web-1", "web-2"},
+               20000);
+  teller.check("dashboard answers", "http", {"status == 200", "p95 < 250ms over 5s"});
+  teller.vantage("dashboard answers", {"web-1", "web-2"});
+  teller.check("users", "load", {"error_rate < 1% over 5s", "p99 < 500ms over 5s"});
+  teller.load("users");
+  teller.phase(v1::PREFLIGHT);
+  teller.connected("db-1", "10.77.0.11:7411");
+  teller.connected("web-1", "10.77.0.21:7411");
+  teller.connected("web-2", "10.77.0.22:7411");
+  teller.phase(v1::STEADY);
+  const auto ask = [&](double p95, double web_2, double errors, double p99) {
+    for (const char* from : {"web-1", "web-2"}) {
+      const double seen = from == std::string("web-1") ? p95 : web_2;
+      teller.asked(
+          "dashboard answers", seen, fmt::format("200 in {:.1f}ms", seen),
+          {{"status 200", true, 200}, {fmt::format("p95 {:.1f}ms", seen), seen < 250, seen}});
+      teller.from(from);
+    }
+    teller.asked("users", p99, fmt::format("1000/s, p99 {:.0f}ms", p99),
+                 {{fmt::format("error_rate {:.1f}%", errors), errors < 1, errors},
+                  {fmt::format("p99 {:.0f}ms", p99), p99 < 500, p99}});
+  };
+  for (int round = 0; round < 5; ++round) ask(31 + round, 30 + 2 * round, 0, 42);
+  teller.phase(v1::METHOD);
+  v1::Asked& question = *teller.after(0.1).mutable_asked();
+  question.set_place("method[0]");
+  question.set_question("is everybody watching the dashboard?");
+  v1::Answered& answer = *teller.after(1.5).mutable_answered();
+  answer.set_place("method[0]");
+  answer.set_yes(true);
+  answer.set_by("a person at the terminal");
+  teller.step("the replica is gone", "method[1]", 20000, {"db-1"});
+  teller.injecting("cccccccccccc", "db-1", "network", "network loss 100% to 5432", 20000);
+  v1::FaultActed& acted = *teller.after(0.002).mutable_fault_applied();
+  teller.network(acted, "cccccccccccc", "db-1", 3);
+  acted.set_took_ms(2.4);
+  for (int round = 0; round < 6; ++round)
+    ask(40 + 12 * round, 45 + 40 * round, 0.1 * round, 60 + 30 * round);
+  v1::Noted& seen = *teller.after(0.3).mutable_noted();
+  seen.set_by("ada@ops");
+  seen.set_kind("detected");
+  seen.set_text("the numbers are old, and the page says so");
+  ask(90, 310, 0.7, 410);
+  v1::CheckBreached& breached = *teller.after(0).mutable_check_breached();
+  breached.set_check("dashboard answers");
+  breached.set_expectation("p95 < 250ms over 5s");
+  breached.set_observed("p95 310.0ms");
+  breached.set_aborts(true);
+  v1::AbortDecided& abort = *teller.after(0.0009).mutable_abort_decided();
+  abort.set_cause("breach");
+  abort.set_words("dashboard answers from web-2: p95 310.0ms, expected p95 < 250ms over 5s");
+  teller.phase(v1::REVERT);
+  v1::FaultActed& over = *teller.after(0.003).mutable_fault_effect_ended();
+  teller.network(over, "cccccccccccc", "db-1", 1873);
+  over.set_took_ms(0.71);
+  over.set_reason("reverted");
+  teller.reverted("cccccccccccc", "db-1", 28.3);
+  for (const char* node : {"db-1", "web-1", "web-2"}) teller.settled(node);
+  teller.phase(v1::RECOVERY);
+  for (int round = 0; round < 3; ++round) ask(38, 60, 0, 50);
+  teller.after(0).mutable_check_held_again()->set_check("dashboard answers");
+  teller.after(0.001).mutable_recovered()->set_after_ms(1240);
+  v1::LoadEnded& load = *teller.after(0.01).mutable_load_ended();
+  load.set_load("users");
+  load.set_sent(6012);
+  load.set_answered(5998);
+  load.set_failed(14);
+  load.set_wanted_per_second(1000);
+  load.set_rate(998.2);
+  load.set_p50_ms(11.2);
+  load.set_p90_ms(38.4);
+  load.set_p99_ms(212);
+  load.set_p999_ms(391);
+  load.set_max_ms(420);
+  load.set_words("6,012 requests, 998.2/s, p99 212ms, 14 failed");
+  teller.phase(v1::VERDICT);
+  v1::RunEnded& ended = teller.ended(
+      v1::BREACHED, 1,
+      "dashboard answers from web-2 was breached: p95 310.0ms, expected p95 < 250ms over 5s, "
+      "under network loss 100% to 5432 on db-1, 5.7s into the run");
+  ended.mutable_abort()->set_decided_ms(0.9);
+  ended.mutable_abort()->set_effect_ended_ms(4.6);
+  ended.mutable_abort()->set_verified_clean_ms(33);
+  ended.mutable_times()->set_to_detect_ms(2404);
+  ended.mutable_times()->set_to_abort_ms(4.6);
+  ended.mutable_times()->set_to_recover_ms(1240);
+  v1::RunExpectation& soon = *ended.add_expect();
+  soon.set_expectation("time_to_detect < 2s");
+  soon.set_observed("time_to_detect 2.40s");
+  v1::RunExpectation& again = *ended.add_expect();
+  again.set_expectation("time_to_recover < 20s");
+  again.set_observed("time_to_recover 1.24s");
+  again.set_holds(true);
+  v1::Noted& after = *teller.after(95).mutable_noted();
+  after.set_by("ada@ops");
+  after.set_text("the cache's size was the bottleneck; ticket opened");
+  return teller.events();
+}
+
 std::vector<v1::Event> nasty_run() {
   Teller teller;
   const std::string evil = "<b>&\"'\x1b[2J\x07]]>\x80\xff é 漢字 \xEF\xBF\xBF \n-->";
@@ -370,7 +491,15 @@ std::vector<v1::Event> nasty_run() {
   v1::AbortDecided& abort = *teller.after(0.001).mutable_abort_decided();
   abort.set_cause(evil);
   abort.set_words(evil);
-  teller.ended(v1::RESIDUE, 5, evil);
+  v1::Noted& note = *teller.after(0.001).mutable_noted();
+  note.set_by(evil);
+  note.set_kind(evil);
+  note.set_text(evil);
+  v1::LoadEnded& load = *teller.after(0.001).mutable_load_ended();
+  load.set_load(evil);
+  load.set_words(evil);
+  v1::RunEnded& ended = teller.ended(v1::RESIDUE, 5, evil);
+  ended.add_expect()->set_expectation(evil);
   return teller.events();
 }
 
@@ -380,6 +509,7 @@ std::vector<v1::Event> run_named(const std::string& name) {
   if (name == "residue") return residue_run();
   if (name == "not_steady") return not_steady_run();
   if (name == "refused") return refused_run();
+  if (name == "gameday") return gameday_run();
   if (name == "nasty") return nasty_run();
   return {};
 }

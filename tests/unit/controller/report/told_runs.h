@@ -25,6 +25,10 @@ std::vector<v1::Event> not_steady_run();
 /// One node refuses at preflight; exit 4.
 std::vector<v1::Event> refused_run();
 
+/// A GameDay: a load, a check from two nodes of which one breaks, a question, people's notes, and
+/// expectations of the run itself; exit 1.
+std::vector<v1::Event> gameday_run();
+
 /// Names and answers full of what neither a terminal nor XML can carry.
 std::vector<v1::Event> nasty_run();
 
