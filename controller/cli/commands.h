@@ -42,6 +42,21 @@ struct Invocation {
   std::string tolerance = "10%";  ///< compare: by how much a figure may be worse,
   std::string floor = "10ms";     ///< and how small a difference of times is nothing.
   bool force = false;             ///< compare: runs of different plans as well.
+  std::vector<std::string>
+      webhooks;  ///< run: who is told beside the terminal. URLs may be secrets.
+  std::string slack;
+  std::string grafana;
+  std::string metrics;  ///< run: where its metrics are served; empty: nowhere.
+  /// runs: which, and how they are told.
+  struct Runs {
+    std::string plan;
+    std::string verdict;
+    std::string since;
+    std::vector<std::string> tags;
+    std::size_t limit = 50;
+    std::string by;
+    bool rebuild = false;
+  } runs;
   std::string no_input;  ///< What an `ask` comes to where nobody is to be asked: skip or fail.
 };
 
@@ -61,6 +76,7 @@ int inject(const Invocation& said);
 int note(const Invocation& said);
 int report(const Invocation& said);
 int compare(const Invocation& said);
+int runs(const Invocation& said);
 
 /// Exit codes that more than one command has.
 inline constexpr int kSuccess = 0;
@@ -76,8 +92,8 @@ std::string runs_folder(const Invocation& said);
 /// How the run that began last is named.
 inline constexpr const char* kLastRun = "last";
 
-/// Of a run that is named by its id, or the last one; any other name is a path already. Empty:
-/// there is no last one.
+/// Of a run that is named by its id, by the beginning of one that no other has, or the last one;
+/// any other name is a path already. Empty: there is no last one.
 std::filesystem::path run_folder(const Invocation& said, const std::string& named);
 
 /// Says what is wrong with the plan; none if it cannot be walked.

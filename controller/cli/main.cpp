@@ -63,6 +63,32 @@ void add_seed(CLI::App& app, Invocation& said) {
       ->type_name("NUMBER");
 }
 
+void declare_telling(CLI::App& app, Invocation& said) {
+  const auto add_url = [&](const char* flag, auto& into, const char* help, const char* name) {
+    return app.add_option(flag, into, help)
+        ->envname(name)
+        ->type_name("URL")
+        ->allow_extra_args(false)
+        ->group("Telling others");
+  };
+  add_url(
+      "--webhook", said.webhooks,
+      "told in JSON when the run begins, is breached, aborted, noted upon and ends; signed with "
+      "$SQUALL_WEBHOOK_SECRET; once for each",
+      "SQUALL_WEBHOOK");
+  add_url("--slack", said.slack, "an incoming webhook of Slack's, told the same in words",
+          "SQUALL_SLACK");
+  add_url("--grafana", said.grafana,
+          "a Grafana that gets annotations, with the token in $SQUALL_GRAFANA_TOKEN",
+          "SQUALL_GRAFANA");
+  app.add_option("--metrics", said.metrics,
+                 "where Prometheus may ask for /metrics while the run goes on: 127.0.0.1:9464, "
+                 "unix:/path, or another host:port with --tls-dir")
+      ->envname("SQUALL_METRICS")
+      ->type_name("ADDRESS")
+      ->group("Telling others");
+}
+
 void declare_run(CLI::App& app, Invocation& said) {
   CLI::Option* const plan = add_plan(app, said);
   CLI::Option* const replay =
@@ -83,6 +109,7 @@ void declare_run(CLI::App& app, Invocation& said) {
       ->check(CLI::IsMember({"skip", "fail"}))
       ->envname("SQUALL_NO_INPUT")
       ->type_name("skip|fail");
+  declare_telling(app, said);
 }
 
 void declare_plan(CLI::App& app, Invocation& said) {
@@ -237,7 +264,7 @@ void declare_nodes(CLI::App& app, Invocation& said) {
 }
 
 void declare_report(CLI::App& app, Invocation& said) {
-  app.add_option("run", said.run, "a run's id, its folder or its log, or `last`")
+  app.add_option("run", said.run, "a run's id or its beginning, last, its folder or its log")
       ->required()
       ->type_name("RUN");
   app.add_option("-o,--output,--format", said.format,
@@ -260,6 +287,30 @@ void declare_compare(CLI::App& app, Invocation& said) {
                  "a difference of times that is nothing, whatever its share (default: 10ms)")
       ->type_name("DURATION");
   app.add_flag("--force", said.force, "compare runs of different plans as well");
+  add_output(app, said);
+  add_runs(app, said);
+}
+
+void declare_runs(CLI::App& app, Invocation& said) {
+  app.add_option("--plan", said.runs.plan, "found in the plan's title or its file, in any case")
+      ->type_name("TEXT");
+  app.add_option("--verdict", said.runs.verdict,
+                 "held, breached, refused, not-steady, not-injected, residue, internal, "
+                 "interrupted, lost (ended without a word) or running")
+      ->type_name("VERDICT");
+  app.add_option("--since", said.runs.since, "24h, 7d, or a day or time in UTC: 2026-11-22T07:15")
+      ->type_name("WHEN");
+  app.add_option("--tag", said.runs.tags, "a tag of the plan; once for each that it must have")
+      ->type_name("TAG")
+      ->allow_extra_args(false);
+  app.add_option("--limit", said.runs.limit, "so many of the latest (default: 50; 0: all)")
+      ->type_name("NUMBER");
+  app.add_option("--by", said.runs.by,
+                 "plan: one line per plan, with its verdicts and whether it "
+                 "is flaky")
+      ->check(CLI::IsMember({"plan"}))
+      ->type_name("plan");
+  app.add_flag("--rebuild", said.runs.rebuild, "read every log again");
   add_output(app, said);
   add_runs(app, said);
 }
@@ -311,7 +362,7 @@ struct Command {
   int (*call)(const Invocation&);
 };
 
-constexpr std::array<Command, 15> kCommands = {{
+constexpr std::array<Command, 16> kCommands = {{
     {"run", "walk a plan: prove the steady state, inject, watch, revert, prove recovery",
      "  squall run examples/quickstart.yaml\n"
      "  squall run plan.yaml --tls-dir ~/.squall/tls --seed 42\n"
@@ -385,6 +436,11 @@ constexpr std::array<Command, 15> kCommands = {{
      "Exit codes: 0 nothing got worse; 1 something did, by more than the tolerance; 2 a run cannot "
      "be read, or they\nare runs of different plans.\n",
      declare_compare, compare},
+    {"runs", "list the runs that were, and how often each plan held",
+     "  squall runs --since 7d --verdict breached\n"
+     "  squall runs --by plan\n"
+     "  squall runs --tag nightly -o json\n",
+     "", declare_runs, runs},
 }};
 
 constexpr const char* kExamples =

@@ -30,9 +30,11 @@
 #include "controller/cli/outline.h"
 #include "controller/cli/resolved.h"
 #include "controller/cli/run_socket.h"
+#include "controller/cli/telling.h"
 #include "controller/fleet/fleet.h"
 #include "controller/fleet/local_node.h"
 #include "controller/fleet/wake.h"
+#include "controller/history/history.h"
 #include "controller/load/load.h"
 #include "controller/report/event_log.h"
 #include "controller/report/reports.h"
@@ -358,6 +360,11 @@ int walk(const Invocation& said, const Chosen& chosen) {
     complain(message_of(prepared) + "; nothing was started");
     return kRefused;
   }
+  auto telling = Telling::make(said);
+  if (!telling.ok()) {
+    complain(message_of(telling.status()) + "; nothing was started");
+    return kRefused;
+  }
   if (!is_as_it_was(session, chosen)) return kRefused;
   const std::string id = new_run_id();
   const fs::path folder = fs::path(runs_folder(said)) / id;
@@ -375,6 +382,7 @@ int walk(const Invocation& said, const Chosen& chosen) {
   (*log)->tell(*screen);
   AsTold as_told;
   (*log)->tell(as_told);
+  telling->listen(**log);
 
   run::Parts parts;
   parts.plan = plan;
@@ -469,6 +477,11 @@ int walk(const Invocation& said, const Chosen& chosen) {
     std::fflush(nullptr);
     std::_Exit(code);
   }
+  // All is told here and on disk: the run is over, whoever else has still to be told of it.
+  if (socket.ok()) socket->reset();
+  // What fails here, the next who asks for the history reads from the log.
+  static_cast<void>(history::remember(folder));
+  telling->finish();
   return code;
 }
 

@@ -108,6 +108,23 @@ fs::path last_run(const fs::path& runs) {
   return last;
 }
 
+/// The one whose id this is, or begins; of several, none, which is told.
+fs::path whole_id(const fs::path& runs, const std::string& beginning) {
+  std::error_code failed;
+  if (fs::exists(runs / beginning, failed)) return runs / beginning;
+  std::vector<fs::path> meant;
+  for (const auto& entry : fs::directory_iterator(runs, failed)) {
+    const std::string name = entry.path().filename().string();
+    if (is_run_id(name) && name.starts_with(beginning)) meant.push_back(entry.path());
+  }
+  if (meant.size() == 1) return meant.front();
+  if (meant.size() > 1) {
+    complain(fmt::format("{} begins the ids of {} runs; `squall runs` lists them", beginning,
+                         meant.size()));
+  }
+  return runs / beginning;
+}
+
 }  // namespace
 
 std::string runs_folder(const Invocation& said) {
@@ -118,7 +135,7 @@ fs::path run_folder(const Invocation& said, const std::string& named) {
   std::error_code failed;
   if (named == kLastRun && !fs::exists(named, failed)) return last_run(runs_folder(said));
   if (!is_run_id(named) || fs::exists(named, failed)) return named;
-  return fs::path(runs_folder(said)) / named;
+  return whole_id(runs_folder(said), named);
 }
 
 fs::path log_of(const Invocation& said, const std::string& named) {
@@ -233,7 +250,7 @@ int import_experiment(const Invocation& said) {
 }
 
 int report(const Invocation& said) {
-  if (run_folder(said, said.run).empty()) {
+  if (said.run == kLastRun && run_folder(said, said.run).empty()) {
     complain("there is no run yet in " + runs_folder(said));
     return kRefused;
   }

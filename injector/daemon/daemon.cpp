@@ -15,9 +15,11 @@
 #include <utility>
 
 #include "experiments/base/units.h"
+#include "experiments/metrics/endpoint.h"
 #include "injector/daemon/guardrails.h"
 #include "injector/daemon/journal.h"
 #include "injector/daemon/log.h"
+#include "injector/daemon/metrics.h"
 #include "injector/daemon/node.h"
 #include "injector/daemon/server.h"
 #include "injector/daemon/spawn.h"
@@ -140,6 +142,11 @@ Status serve(const Options& options) {
     return error(StatusCode::kInvalidArgument, "port 0: faults must know the port to spare");
   }
 
+  if (!options.metrics.empty()) {
+    const Status fits = metrics::check_address(options.metrics, options.tls_dir);
+    if (!fits.ok()) return in_context("--metrics", fits);
+  }
+
   load_modules();
   Loop loop;
   Supervisor supervisor(loop);  // before any holder is started
@@ -194,7 +201,8 @@ Status serve(const Options& options) {
   holders.keep_spare();
 
   Journal journal(loop, *std::move(ledger));
-  Node node(loop, holders, journal, std::move(facts));
+  Metrics metrics(options.version, known_kinds());
+  Node node(loop, holders, journal, metrics, std::move(facts));
   StatusOr<std::unique_ptr<Server>> server = Server::start(loop, node, listen, [&] {
     description.clear_held();
     for (v1::HeldFault& fault : node.held()) *description.add_held() = std::move(fault);
@@ -204,6 +212,13 @@ Status serve(const Options& options) {
     return description;
   });
   if (!server.ok()) return server.status();
+  std::unique_ptr<metrics::Endpoint> endpoint;
+  if (!options.metrics.empty()) {
+    auto listening = metrics::Endpoint::start(options.metrics, options.tls_dir, metrics.registry());
+    if (!listening.ok()) return in_context("--metrics", listening.status());
+    endpoint = *std::move(listening);
+    log(LogLevel::kInfo, "event=metrics listen=" + quoted(endpoint->address()));
+  }
   log(LogLevel::kInfo, "event=serving pid=" + std::to_string(::getpid()) +
                            " version=" + options.version + " listen=" + quoted(listen.address) +
                            " state_dir=" + quoted(state->path()) + " state_id=" + state->id() +

@@ -19,6 +19,7 @@ struct Options {
   std::string hold;  ///< The holder's program.
   std::string environment;
   std::string version;
+  std::string metrics;     ///< Where they are served; empty: nowhere.
   std::string guardrails;  ///< Empty: those in /etc/squall, if there are any.
 };
 

@@ -100,6 +100,9 @@ int run(int argc, char** argv) {
   app.add_option("--tls-dir", options.tls_dir,
                  "with ca.pem, cert.pem and key.pem; needed for host:port")
       ->envname("SQUALL_TLS_DIR");
+  app.add_option("--metrics", options.metrics,
+                 "where Prometheus may ask for /metrics: 127.0.0.1:9465, unix:/path, or another "
+                 "host:port with --tls-dir (default: nowhere)");
   app.add_option("--hold", options.hold,
                  "the holder's program (default: squall-hold beside this one)");
   app.add_option("--log-level", level, "debug, info, warn or error")->envname("SQUALL_LOG_LEVEL");

@@ -47,6 +47,11 @@ bool bears(const std::string& line, const std::string& id) {
   return line.find(digits) != std::string::npos;
 }
 
+std::string kind_name(const v1::Fault& fault) {
+  const auto* kind = kind_of(fault);
+  return kind == nullptr ? "" : kind->name();
+}
+
 v1::ToHolder release() {
   v1::ToHolder message;
   message.mutable_release();
@@ -181,12 +186,15 @@ struct Node::Lease {
   }
 };
 
-Node::Node(Loop& loop, Holders& holders, Journal& journal, NodeFacts facts)
+Node::Node(Loop& loop, Holders& holders, Journal& journal, Metrics& metrics, NodeFacts facts)
     : loop_(loop),
       holders_(holders),
       journal_(journal),
+      metrics_(metrics),
       resolver_(loop),
-      facts_(std::move(facts)) {}
+      facts_(std::move(facts)) {
+  metrics_.halted(facts_.halted.has_value());
+}
 
 Node::~Node() = default;
 
@@ -241,6 +249,7 @@ void Node::open(LeaseStream& stream, const v1::Open& open, MonotonicTime arrived
                                    lease->epoch, format_duration(lease->length)));
   const auto others = leases_;
   leases_.push_back(lease);
+  metrics_.lease_opened();
   arm(lease);
   bool waits = false;
   for (const auto& other : others) {
@@ -292,6 +301,7 @@ void Node::handle(const std::shared_ptr<Lease>& lease, const v1::LeaseRequest& r
                   MonotonicTime arrived) {
   // The clock before the message: what queued up while this process was frozen revives nothing.
   if (!lease->over && monotonic_now() >= lease->end) {
+    metrics_.lease_lapsed();
     end_lease(lease, error(StatusCode::kFailedPrecondition,
                            "the lease lapsed: no renewal for " + format_duration(lease->length)));
   }
@@ -338,6 +348,7 @@ void Node::arm(const std::shared_ptr<Lease>& lease) {
     if (!lapsed || lapsed->over) return;
     log(LogLevel::kWarn,
         fmt::format("event=lease_lapsed run={} epoch={}", lapsed->run, lapsed->epoch));
+    metrics_.lease_lapsed();
     end_lease(lapsed, error(StatusCode::kFailedPrecondition,
                             "the lease lapsed: no renewal for " + format_duration(lapsed->length)));
   });
@@ -487,6 +498,7 @@ void Node::forget(const std::shared_ptr<Lease>& lease) {
   const auto place = std::find(leases_.begin(), leases_.end(), lease);
   if (place == leases_.end()) return;
   leases_.erase(place);
+  metrics_.lease_forgotten();
   lease->lapse.cancel();
   if (LeaseStream* stream = std::exchange(lease->stream, nullptr)) stream->finish(lease->last_word);
   const auto same_run = [&](const auto& other) { return other->run == lease->run; };
@@ -508,6 +520,7 @@ void Node::tell(Lease& lease, v1::LeaseEvent event) {
 void Node::refuse(Lease& lease, const std::string& id, const Status& why) {
   log(LogLevel::kWarn, fmt::format("event=refused run={} fault={} why={}", lease.run, quoted(id),
                                    quoted(message_of(why))));
+  metrics_.fault_refused();
   v1::LeaseEvent event;
   event.set_fault(id);
   event.mutable_failed()->set_code(static_cast<int>(why.code()));
@@ -549,6 +562,7 @@ void Node::halt(const v1::HaltRequest& request,
                     .at = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(wall_now())),
                     .reason = escape_controls(request.reason())};
   facts_.halted = halted;
+  metrics_.halted(true);
   // What cannot be kept still holds as long as this process does.
   const Status kept = facts_.keep_halted ? facts_.keep_halted(facts_.halted) : ok();
   log(LogLevel::kWarn, fmt::format("event=halted by={} reason={} leases={}", quoted(halted.by),
@@ -645,6 +659,7 @@ StatusOr<v1::ResumeReply> Node::resume(const v1::ResumeRequest& request) {
   const Status forgotten = facts_.keep_halted ? facts_.keep_halted(std::nullopt) : ok();
   if (!forgotten.ok()) return forgotten;
   *reply.mutable_was() = to_message(*std::exchange(facts_.halted, std::nullopt));
+  metrics_.halted(false);
   log(LogLevel::kInfo,
       fmt::format("event=resumed by={} reason={}", quoted(request.by()), quoted(request.reason())));
   return reply;
@@ -756,8 +771,7 @@ void Node::heard(const std::shared_ptr<HeldFault>& fault, const v1::FromHolder& 
       v1::LedgerOpened record;
       record.set_fault(fault->id);
       record.set_run(lease->run);
-      const auto* kind = kind_of(fault->fault);
-      record.set_kind(kind == nullptr ? "" : kind->name());
+      record.set_kind(kind_name(fault->fault));
       record.set_boot_id(facts_.boot_id);
       record.set_holder_pid(static_cast<std::uint32_t>(fault->holder->pid()));
       record.set_holder_start_time(fault->holder->start_time());
@@ -775,6 +789,7 @@ void Node::heard(const std::shared_ptr<HeldFault>& fault, const v1::FromHolder& 
       event.mutable_applied()->set_took((now - fault->arrived).count());
       fault->answers.push_back(event);
       tell(*lease, std::move(event));
+      metrics_.fault_applied(kind_name(fault->fault), now - fault->arrived);
       log(LogLevel::kInfo,
           fmt::format("event=applied run={} fault={} pid={} took_ms={:.3f}", lease->run, fault->id,
                       fault->holder->pid(), to_ms(now - fault->arrived)));
@@ -810,6 +825,9 @@ void Node::heard(const std::shared_ptr<HeldFault>& fault, const v1::FromHolder& 
           fmt::format("event=effect_ended run={} fault={} reason={} took_ms={:.3f}", lease->run,
                       fault->id, v1::EndReason_Name(over.reason()), to_ms(Duration(over.took())));
       tell(*lease, std::move(event));
+      if (fault->revert_asked) {
+        metrics_.fault_ended(kind_name(fault->fault), now - *fault->revert_asked);
+      }
       return log(LogLevel::kInfo, words);
     }
     case v1::FromHolder::kReleased:
@@ -945,6 +963,8 @@ void Node::close(const std::shared_ptr<HeldFault>& fault) {
   if (const auto lease = fault->lease.lock(); lease && !fault->residue.empty()) {
     left_behind_[lease->run][fault->id] = fault->residue;
   }
+  const bool failed = fault->failure && !(fault->applied && fault->revert_asked);
+  metrics_.fault_gone(kind_name(fault->fault), fault->applied, failed, fault->residue.size());
   fault->undos.Clear();
   fault->fault.Clear();
 
@@ -957,7 +977,7 @@ void Node::close(const std::shared_ptr<HeldFault>& fault) {
   const auto took = [&] { return fault->revert_asked ? (now - *fault->revert_asked).count() : 0; };
   v1::LeaseEvent event;
   event.set_fault(fault->id);
-  if (fault->failure && !(fault->applied && fault->revert_asked)) {
+  if (failed) {
     event.mutable_failed()->set_code(static_cast<int>(fault->failure->code()));
     event.mutable_failed()->set_message(message_of(*fault->failure));
     event.mutable_failed()->mutable_residue()->Assign(fault->residue.begin(), fault->residue.end());

@@ -17,6 +17,7 @@
 #include "injector/daemon/holders.h"
 #include "injector/daemon/journal.h"
 #include "injector/daemon/loop.h"
+#include "injector/daemon/metrics.h"
 #include "injector/daemon/resolver.h"
 #include "squall/v1/node.pb.h"
 
@@ -57,7 +58,7 @@ v1::Halted to_message(const Halt& halt);
 
 class Node {
  public:
-  Node(Loop& loop, Holders& holders, Journal& journal, NodeFacts facts);
+  Node(Loop& loop, Holders& holders, Journal& journal, Metrics& metrics, NodeFacts facts);
   Node(const Node&) = delete;
   Node& operator=(const Node&) = delete;
   ~Node();
@@ -134,6 +135,7 @@ class Node {
   Loop& loop_;
   Holders& holders_;
   Journal& journal_;
+  Metrics& metrics_;
   Resolver resolver_;
   NodeFacts facts_;
   Duration wall_offset_{};  ///< Of the wall clock from the monotonic one, while no fault moves it.
