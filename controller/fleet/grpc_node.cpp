@@ -14,6 +14,8 @@
 #include "controller/fleet/wake.h"
 #include "experiments/base/file.h"
 #include "experiments/base/units.h"
+#include "experiments/checks/kind.h"
+#include "experiments/checks/wire.h"
 #include "experiments/wire/poller.h"
 #include "squall/v1/node.grpc.pb.h"
 
@@ -129,31 +131,33 @@ struct Call : std::enable_shared_from_this<Call<Reply>> {
   }
 };
 
-/// The lease's stream. All on the loop; every operation on its way keeps it alive.
-class Stream : public std::enable_shared_from_this<Stream> {
+/// A stream both ways. All on the loop; every operation on its way keeps it alive.
+template <typename Request, typename Event>
+class Stream : public std::enable_shared_from_this<Stream<Request, Event>> {
  public:
-  Stream(std::shared_ptr<Mailbox> mailbox, std::function<void(const v1::LeaseEvent&)> event,
+  using Wire = grpc::ClientAsyncReaderWriter<Request, Event>;
+  using Prepare = std::unique_ptr<Wire> (v1::Injector::Stub::*)(grpc::ClientContext*,
+                                                                grpc::CompletionQueue*);
+
+  Stream(std::shared_ptr<Mailbox> mailbox, std::function<void(const Event&)> event,
          std::function<void(const grpc::Status&)> ended)
       : mailbox_(std::move(mailbox)), event_(std::move(event)), ended_(std::move(ended)) {}
 
-  void start(v1::Injector::Stub& stub, grpc::CompletionQueue& queue) {
-    wire_ = stub.PrepareAsyncLease(&context_, &queue);
+  void start(v1::Injector::Stub& stub, Prepare prepare, grpc::CompletionQueue& queue) {
+    wire_ = (stub.*prepare)(&context_, &queue);
     wire_->StartCall(then(&Stream::started));
   }
 
-  void send(v1::LeaseRequest request) {
+  void send(Request request) {
     if (closing_ || dead_) return;
     queue_.push_back(std::move(request));
     write_next();
   }
 
-  /// Renewals that queue up behind a stuck connection say nothing more than one does.
-  void renew() {
-    const auto waiting = [](const v1::LeaseRequest& queued) { return queued.has_renew(); };
-    if (std::any_of(queue_.begin(), queue_.end(), waiting)) return;
-    v1::LeaseRequest request;
-    request.mutable_renew();
-    send(std::move(request));
+  /// Whether such a request still waits to be sent.
+  template <typename Predicate>
+  bool waits(Predicate predicate) const {
+    return std::any_of(queue_.begin(), queue_.end(), predicate);
   }
 
   /// Nothing more will be said; the node ends the stream.
@@ -179,7 +183,7 @@ class Stream : public std::enable_shared_from_this<Stream> {
 
  private:
   Poller::Tag* then(void (Stream::*handler)(bool)) {
-    return new Poller::Tag{mailbox_, [self = shared_from_this(), handler](bool done) {
+    return new Poller::Tag{mailbox_, [self = this->shared_from_this(), handler](bool done) {
                              (self.get()->*handler)(done);
                            }};
   }
@@ -231,12 +235,12 @@ class Stream : public std::enable_shared_from_this<Stream> {
 
   std::shared_ptr<Mailbox> mailbox_;
   grpc::ClientContext context_;
-  std::unique_ptr<grpc::ClientAsyncReaderWriter<v1::LeaseRequest, v1::LeaseEvent>> wire_;
-  v1::LeaseEvent read_;
+  std::unique_ptr<Wire> wire_;
+  Event read_;
   grpc::Status status_;
-  std::function<void(const v1::LeaseEvent&)> event_;
+  std::function<void(const Event&)> event_;
   std::function<void(const grpc::Status&)> ended_;
-  std::deque<v1::LeaseRequest> queue_;  ///< The first of them is being written.
+  std::deque<Request> queue_;  ///< The first of them is being written.
   Wake wake_;
   bool ready_ = false;  ///< The call has begun.
   bool writing_ = false;
@@ -313,12 +317,16 @@ class GrpcNode final : public Node, public Latch {
     co_return reply;
   }
 
+  std::unique_ptr<RemoteCheck> check(const v1::Check& wanted) override {
+    return std::make_unique<AskedThere>(*this, wanted);
+  }
+
   asio::awaitable<StatusOr<v1::Opened>> open(v1::Open wanted, Listener listener) override {
     co_await asio::this_coro::throw_if_cancelled(false);
     if (stream_) stream_->cancel();
     listener_ = std::move(listener);
     const auto opening = std::make_shared<Opening>();
-    stream_ = std::make_shared<Stream>(
+    stream_ = std::make_shared<Lease>(
         mailbox_,
         [this, opening](const v1::LeaseEvent& event) {
           if (!event.has_opened()) {
@@ -345,7 +353,7 @@ class GrpcNode final : public Node, public Latch {
             lost(why);
           }
         });
-    stream_->start(*stub_, poller_->queue());
+    stream_->start(*stub_, &Stub::PrepareAsyncLease, poller_->queue());
     lease_ = Duration(wanted.lease());
     v1::LeaseRequest request;
     *request.mutable_open() = std::move(wanted);
@@ -411,6 +419,118 @@ class GrpcNode final : public Node, public Latch {
   };
 
   using Stub = v1::Injector::Stub;
+  using Lease = Stream<v1::LeaseRequest, v1::LeaseEvent>;
+
+  /// One question at a time on a stream of its own, which is made anew when it broke, when an
+  /// answer was given up and when the node was reached again.
+  class AskedThere final : public RemoteCheck {
+   public:
+    AskedThere(const GrpcNode& node, const v1::Check& wanted) : node_(node), wanted_(wanted) {
+      // They are the controller's to heed.
+      wanted_.clear_from();
+      wanted_.clear_of();
+    }
+    ~AskedThere() override { drop(); }
+
+    asio::awaitable<checks::Sample> ask() override {
+      co_await asio::this_coro::throw_if_cancelled(false);
+      const MonotonicTime asked = monotonic_now();
+      if (!node_.stub_) co_return failed(asked, "is not connected");
+      if (stream_ && (stub_ != node_.stub_ || answer_->ended)) drop();
+      v1::AskRequest request;
+      if (!stream_) {
+        begin();
+        *request.mutable_check() = wanted_;
+      }
+      stream_->send(std::move(request));
+      const Duration within = checks::timeout_of(wanted_) + kAnswerGrace;
+      const auto answer = answer_;
+      while (!answer->sample && !answer->ended) {
+        const bool going = co_await answer->changed.wait(asked + within);
+        if (answer->sample || answer->ended) break;
+        if (going && monotonic_now() < asked + within) continue;
+        drop();
+        checks::Sample sample = failed(asked, "was not waited for");
+        if (going) {
+          sample.error =
+              fmt::format("no answer from {} within {}", node_.name_, format_duration(within));
+        }
+        co_return sample;
+      }
+      if (answer->sample) {
+        refused_ = ok();
+        checks::Sample sample = checks::from_message(*std::move(answer->sample), asked);
+        answer->sample.reset();
+        answer->heard = true;
+        co_return sample;
+      }
+      drop();
+      const grpc::Status& status = *answer->ended;
+      const Status said = from_grpc(status);
+      const bool is_final = said.code() == StatusCode::kUnimplemented ||
+                            said.code() == StatusCode::kPermissionDenied ||
+                            said.code() == StatusCode::kInvalidArgument;
+      refused_ = is_final ? said : ok();
+      const bool is_word = !status.ok() && status.error_code() != grpc::StatusCode::UNAVAILABLE;
+      const bool was_reached = answer->heard || status.ok();
+      const std::string why =
+          message_of(is_word       ? said
+                     : was_reached ? explain_loss(status)
+                                   : explain(node_.address_, node_.tls(), status));
+      co_return failed(asked, "does not ask: " + (why.empty() ? "its squalld cannot" : why));
+    }
+
+    Status refused() const override { return refused_; }
+
+   private:
+    using Wire = Stream<v1::AskRequest, v1::AskReply>;
+
+    /// Shared with the stream, which may end later than this.
+    struct Answer {
+      std::optional<v1::Sample> sample;
+      std::optional<grpc::Status> ended;
+      bool heard = false;  ///< It has answered before.
+      Wake changed;
+    };
+
+    void begin() {
+      stub_ = node_.stub_;
+      answer_ = std::make_shared<Answer>();
+      stream_ = std::make_shared<Wire>(
+          node_.mailbox_,
+          [answer = answer_](const v1::AskReply& reply) {
+            answer->sample = reply.sample();
+            answer->changed.notify();
+          },
+          [answer = answer_](const grpc::Status& status) {
+            answer->ended = status;
+            answer->changed.notify();
+          });
+      stream_->start(*stub_, &Stub::PrepareAsyncAsk, node_.poller_->queue());
+    }
+
+    /// The node gives up what it asks as soon as it sees the stream broken.
+    void drop() {
+      if (stream_) stream_->cancel();
+      stream_.reset();
+    }
+
+    checks::Sample failed(MonotonicTime asked, const std::string& words) const {
+      checks::Sample sample;
+      sample.asked = asked;
+      sample.latency = monotonic_now() - asked;
+      sample.error = fmt::format("{} {}", node_.name_, words);
+      return sample;
+    }
+
+    const GrpcNode& node_;
+    v1::Check wanted_;
+    Status refused_;
+    std::shared_ptr<Stub> stub_;
+    std::shared_ptr<Wire> stream_;
+    std::shared_ptr<Answer> answer_;
+  };
+
   template <typename Request, typename Reply>
   using Prepare = std::unique_ptr<grpc::ClientAsyncResponseReader<Reply>> (Stub::*)(
       grpc::ClientContext*, const Request&, grpc::CompletionQueue*);
@@ -465,9 +585,18 @@ class GrpcNode final : public Node, public Latch {
       const MonotonicTime now = monotonic_now();
       // The lapse is the node's to tell; until then a late word is better than none.
       if (now - renewed_at_ <= lease_) renewed_at_ = now;
-      if (stream_) stream_->renew();
+      renew();
       renew_at(alive, std::max(due + interval, monotonic_now()), interval);
     });
+  }
+
+  /// Renewals that queue up behind a stuck connection say nothing more than one does.
+  void renew() {
+    const auto is_renewal = [](const v1::LeaseRequest& queued) { return queued.has_renew(); };
+    if (!stream_ || stream_->waits(is_renewal)) return;
+    v1::LeaseRequest request;
+    request.mutable_renew();
+    stream_->send(std::move(request));
   }
 
   void send(v1::LeaseRequest request) {
@@ -479,8 +608,8 @@ class GrpcNode final : public Node, public Latch {
   std::optional<Credentials> credentials_;
   std::shared_ptr<Poller> poller_ = Poller::shared();
   std::shared_ptr<Mailbox> mailbox_;
-  std::unique_ptr<v1::Injector::Stub> stub_;
-  std::shared_ptr<Stream> stream_;
+  std::shared_ptr<v1::Injector::Stub> stub_;
+  std::shared_ptr<Lease> stream_;
   std::shared_ptr<asio::steady_timer> renewal_;
   Listener listener_;
   Duration lease_{};

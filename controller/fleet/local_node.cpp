@@ -228,6 +228,37 @@ class PrivateDaemon {
   Child child_;
 };
 
+/// Asked through whichever daemon the node has at that time.
+class LocalCheck final : public RemoteCheck {
+ public:
+  /// `inner`: the node's own, as it stands at each question; null while there is none.
+  LocalCheck(const std::shared_ptr<Node>& inner, const std::string& name, const v1::Check& wanted)
+      : inner_(inner), name_(name), wanted_(wanted) {}
+
+  asio::awaitable<checks::Sample> ask() override {
+    if (!inner_) {
+      checks::Sample sample;
+      sample.asked = monotonic_now();
+      sample.error = fmt::format("{} is not connected", name_);
+      co_return sample;
+    }
+    if (!check_ || asked_of_ != inner_) {
+      check_ = inner_->check(wanted_);
+      asked_of_ = inner_;
+    }
+    co_return co_await check_->ask();
+  }
+
+  Status refused() const override { return check_ ? check_->refused() : ok(); }
+
+ private:
+  const std::shared_ptr<Node>& inner_;
+  std::string name_;
+  v1::Check wanted_;
+  std::shared_ptr<Node> asked_of_;  // outlives the check below
+  std::unique_ptr<RemoteCheck> check_;
+};
+
 class LocalNode final : public Node {
  public:
   LocalNode(std::string name, LocalOptions options)
@@ -261,6 +292,10 @@ class LocalNode final : public Node {
 
   asio::awaitable<StatusOr<v1::PreflightReply>> preflight(v1::PreflightRequest request) override {
     co_return co_await inner_->preflight(std::move(request));
+  }
+
+  std::unique_ptr<RemoteCheck> check(const v1::Check& wanted) override {
+    return std::make_unique<LocalCheck>(inner_, name_, wanted);
   }
 
   asio::awaitable<StatusOr<v1::Opened>> open(v1::Open wanted, Listener listener) override {
@@ -307,7 +342,7 @@ class LocalNode final : public Node {
   std::string name_;
   LocalOptions options_;
   std::unique_ptr<PrivateDaemon> daemon_;
-  std::unique_ptr<Node> inner_;
+  std::shared_ptr<Node> inner_;
 };
 
 }  // namespace

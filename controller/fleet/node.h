@@ -5,11 +5,13 @@
 
 #include <boost/asio/awaitable.hpp>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "experiments/base/clock.h"
 #include "experiments/base/status.h"
+#include "experiments/checks/check.h"
 #include "squall/v1/node.pb.h"
 
 namespace squall::fleet {
@@ -22,6 +24,19 @@ struct Listener {
   /// for each open(), and not after close().
   std::function<void(const Status&)> lost;
 };
+
+/// A check that a node asks. What keeps the node from answering, its silence included, is in the
+/// sample's error. Does not outlive its node.
+class RemoteCheck : public checks::Check {
+ public:
+  /// Why the node does not ask it, however often it is told to, as of the latest ask():
+  /// kUnimplemented for a squalld that cannot, kPermissionDenied with the rule of its guardrails,
+  /// kInvalidArgument. Else ok.
+  virtual Status refused() const = 0;
+};
+
+/// How much later than the check's timeout a node's answer may be: it says itself what was late.
+inline constexpr Duration kAnswerGrace = std::chrono::milliseconds(250);
 
 /// For the loop's thread alone. Coroutines honour cancellation at once: they then return
 /// kCancelled.
@@ -44,6 +59,10 @@ class Node {
   /// What the faults would do there, one answer each in their order. Errors: as the node says.
   virtual boost::asio::awaitable<StatusOr<v1::PreflightReply>> preflight(
       v1::PreflightRequest request) = 0;
+
+  /// The check, to be asked from there. May be made before connect(); needs no lease, and works
+  /// again once a node that was lost is reached again.
+  virtual std::unique_ptr<RemoteCheck> check(const v1::Check& wanted) = 0;
 
   /// Opens the lease that `wanted` describes and keeps renewing it, every third of it, until
   /// close(). Its epoch grows with every call of a run. Errors: kFailedPrecondition for an epoch

@@ -21,6 +21,8 @@ constexpr int kGoodSpark = 8;
 constexpr std::size_t kMostNotes = 3;
 /// Of checks that hold, and of faults that act, where there is no room for all.
 constexpr std::size_t kMostKept = 5;
+/// Of a check, before where it is asked from is cut as well.
+constexpr int kShortestName = 6;
 
 std::string fault_name(const FaultStory& fault) {
   return fault.words.empty() ? fault.kind : fault.words;
@@ -213,8 +215,7 @@ class Picture {
       }
       row.pad_to(1 + columns_of(marks_.yes) + 1);
       const int begin = row.columns();
-      row.add(Line().add(safe(check.name)).text({.utf8 = style_.utf8}, names))
-          .pad_to(begin + names + between);
+      row.add(fitted_name(check, names)).pad_to(begin + names + between);
       const ExpectationStory* watched = check.watched();
       const int middle = row.columns();
       if (watched != nullptr) {
@@ -236,6 +237,19 @@ class Picture {
         put(Line().add("     ").add(safe(one.text), Paint::kBad).add(": " + safe(one.latest)));
       }
     }
+  }
+
+  /// Where it is too long for its column, the node that asks is still told.
+  std::string fitted_name(const CheckStory& check, int width) const {
+    const Style style{.utf8 = style_.utf8};
+    const std::string whole = safe(check.name);
+    const std::string place = check.from.empty() ? "" : safe(placed_name("", check.from));
+    const int room = width - columns_of(place);
+    if (place.empty() || columns_of(whole) <= width || room < kShortestName) {
+      return Line().add(whole).text(style, width);
+    }
+    const std::string name = whole.substr(0, whole.size() - place.size());
+    return Line().add(name).text(style, room) + place;
   }
 
   static std::string last_answer(const CheckStory& check) {

@@ -117,6 +117,7 @@ struct Site {
   Status why_lost;
   MonotonicTime lost_at;
   std::size_t injected = 0;
+  bool acts = false;  ///< It is a target of the method.
   fleet::Wake changed;
 };
 
@@ -161,6 +162,7 @@ class Engine::Run {
     }
     for (const Step* step : acting_steps(parts_.schedule)) {
       for (const Target& target : step->targets) {
+        sites_[target.node]->acts = true;
         longest_queue_ = std::max(longest_queue_, Duration(target.fault.network().delay() +
                                                            target.fault.network().jitter()));
       }
@@ -262,6 +264,14 @@ class Engine::Run {
     *connected.mutable_recovered() = opened->recovered();
     parts_.tell(std::move(event));
 
+    const auto not_asked = co_await watch_.try_from(*site.node);
+    for (const auto& [check, why] : not_asked) {
+      if (why.code() == StatusCode::kUnimplemented && why.message().empty()) {
+        unfit(fmt::format("its squalld {} cannot ask", described->version()));
+        break;
+      }
+      unfit(fmt::format("it does not ask \"{}\": {}", check, message_of(why)));
+    }
     for (const Question& question : wanted) {
       if (knows(*described, *question.fault)) continue;
       unfit(fmt::format("its squalld {} does not know the fault {}", described->version(),
@@ -295,7 +305,10 @@ class Engine::Run {
     }
     auto opened = co_await site.node->open(std::move(wanted), std::move(listener));
     site.open = opened.ok();
-    if (site.open) site.lost = false;
+    if (site.open) {
+      site.lost = false;
+      watch_.reached(*site.node);
+    }
     co_return opened;
   }
 
@@ -916,6 +929,7 @@ class Engine::Run {
     site.open = false;
     site.lost = true;
     site.changed.notify();
+    watch_.lost(*site.node);
     // A node whose end is proven has nothing more to say, nor has one that a new lease is tried on.
     if (site.settled || site.epoch > 1) return;
     site.why_lost = why;
@@ -924,7 +938,8 @@ class Engine::Run {
     told.mutable_node_lost()->set_node(site.node->name());
     told.mutable_node_lost()->set_reason(message_of(why));
     parts_.tell(std::move(told));
-    if (decision_) return;
+    // Of one that only asks, the checks say what its silence means.
+    if (decision_ || (!site.acts && watch_.asks_from(*site.node))) return;
     const std::string sentence = fmt::format("node {} ({}) was lost: {}", site.node->name(),
                                              site.node->address(), message_of(why));
     findings_.not_injected.push_back(sentence);
@@ -985,6 +1000,13 @@ class Engine::Run {
   WatchParts watch_parts() {
     WatchParts wanted;
     wanted.make_check = parts_.make_check;
+    wanted.vantage_points = [this](const v1::Check& check) {
+      std::vector<fleet::Node*> nodes;
+      for (const std::size_t n : vantage_points(parts_.plan, check)) {
+        nodes.push_back(parts_.nodes[n]);
+      }
+      return nodes;
+    };
     wanted.tell = parts_.tell;
     wanted.on_breach = [this](const Breached& breached, std::vector<v1::Event> first) {
       on_breach(breached, std::move(first));

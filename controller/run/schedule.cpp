@@ -28,6 +28,18 @@ constexpr std::uint64_t kOfFaults = 0x9e3779b97f4a7c15;
 /// A double holds each of them, and so does a report.
 constexpr std::uint64_t kMostSeeds = std::uint64_t{1} << 53;
 
+bool matches(const v1::Plan& plan, const v1::Selector& on, const std::string& name) {
+  if (on.all()) return true;
+  if (!on.node().empty()) return on.node() == name;
+  // Where there is one node only, there is nothing to select.
+  if (on.labels().empty()) return plan.nodes_size() == 1;
+  const auto& labels = plan.nodes().at(name).labels();
+  return std::all_of(on.labels().begin(), on.labels().end(), [&labels](const auto& wanted) {
+    const auto found = labels.find(wanted.first);
+    return found != labels.end() && found->second == wanted.second;
+  });
+}
+
 class Scheduler {
  public:
   Scheduler(const v1::Plan& plan, std::uint64_t seed)
@@ -275,15 +287,7 @@ class Scheduler {
   }
 
   bool matches(const v1::Selector& on, const std::string& name) const {
-    if (on.all()) return true;
-    if (!on.node().empty()) return on.node() == name;
-    // Where there is one node only, there is nothing to select.
-    if (on.labels().empty()) return names_.size() == 1;
-    const auto& labels = plan_.nodes().at(name).labels();
-    return std::all_of(on.labels().begin(), on.labels().end(), [&labels](const auto& wanted) {
-      const auto found = labels.find(wanted.first);
-      return found != labels.end() && found->second == wanted.second;
-    });
+    return run::matches(plan_, on, name);
   }
 
   const v1::Plan& plan_;
@@ -392,6 +396,16 @@ std::vector<std::string> node_names(const v1::Plan& plan) {
   for (const auto& [name, node] : plan.nodes()) names.push_back(name);
   std::sort(names.begin(), names.end());
   return names;
+}
+
+std::vector<std::size_t> vantage_points(const v1::Plan& plan, const v1::Check& check) {
+  std::vector<std::size_t> asking;
+  if (!check.has_from()) return asking;
+  const std::vector<std::string> names = node_names(plan);
+  for (std::size_t n = 0; n < names.size(); ++n) {
+    if (matches(plan, check.from(), names[n])) asking.push_back(n);
+  }
+  return asking;
 }
 
 StatusOr<std::vector<Step>> make_schedule(const v1::Plan& plan, std::uint64_t seed) {

@@ -61,6 +61,10 @@ struct Step {
 /// The plan's nodes, sorted.
 std::vector<std::string> node_names(const v1::Plan& plan);
 
+/// The nodes that ask a check, by their indices; none where squall itself does, or where `from`
+/// matches no node.
+std::vector<std::size_t> vantage_points(const v1::Plan& plan, const v1::Check& check);
+
 /// The same for a seed but for the faults' ids, which no two runs share. Errors: kInvalidArgument,
 /// naming the step, for one that selects no node.
 StatusOr<std::vector<Step>> make_schedule(const v1::Plan& plan, std::uint64_t seed);

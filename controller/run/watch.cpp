@@ -23,27 +23,102 @@ constexpr Duration kEverySecond = std::chrono::seconds(1);
 constexpr std::size_t kTogether = 10;
 constexpr Duration kApart = std::chrono::milliseconds(10);
 
+/// A check as asked by one node, or by squall itself.
+struct Watch::Vantage {
+  explicit Vantage(const v1::Check& wanted) : judge(wanted) {}
+
+  const fleet::Node* node = nullptr;     ///< Null: squall itself.
+  fleet::RemoteCheck* remote = nullptr;  ///< The check below, where a node asks it.
+  std::unique_ptr<checks::Check> check;
+  checks::Judge judge;
+  fleet::Wake ask_now;
+  bool lost = false;
+
+  // By its latest news.
+  bool holds = false;
+  std::optional<checks::Breach> breach;
+
+  bool stands(MonotonicTime now) const { return judge.ready(now) && judge.holds(now); }
+
+  /// What is said of it, and by whom: p99 412ms from web-1
+  std::string placed(const std::string& words) const {
+    return node == nullptr ? words : fmt::format("{} from {}", words, node->name());
+  }
+};
+
 struct Watch::Watched {
   explicit Watched(const v1::Check& wanted)
       : declared(wanted),
-        judge(wanted),
         every(std::max(Duration(wanted.every()), Duration(1))),
         timeout(wanted.timeout()),
         held_again_after(wanted.held_again_after()) {}
 
   v1::Check declared;
-  std::string kind;      ///< http, tcp, exec.
-  bool is_load = false;  ///< Its numbers.
-  std::unique_ptr<checks::Check> check;
-  checks::Judge judge;
+  std::string kind;                                ///< http, tcp, exec.
+  bool is_load = false;                            ///< Its numbers.
+  std::vector<std::unique_ptr<Vantage>> vantages;  ///< One at least.
   Duration every;
   Duration timeout;
   Duration held_again_after;
   Duration begins_after{};  ///< When it is asked for the first time, after the others began.
-  fleet::Wake ask_now;
-  MonotonicTime since;                         ///< What was asked before is not judged.
+  MonotonicTime since;      ///< What was asked before is not judged.
   std::optional<MonotonicTime> holding_since;  ///< On end, by its answers.
   bool breached = false;                       ///< And told so.
+
+  Vantage& ask_from(std::unique_ptr<checks::Check> check) {
+    Vantage& vantage = *vantages.emplace_back(std::make_unique<Vantage>(declared));
+    vantage.check = std::move(check);
+    return vantage;
+  }
+
+  /// From how many of its vantage points it must hold.
+  std::size_t needed() const {
+    const v1::Quorum& of = declared.of();
+    if (of.has_count()) return std::min<std::size_t>(of.count(), vantages.size());
+    return of.has_majority() && of.majority() ? vantages.size() / 2 + 1 : vantages.size();
+  }
+
+  template <typename Predicate>
+  std::size_t count(Predicate predicate) const {
+    return static_cast<std::size_t>(
+        std::count_if(vantages.begin(), vantages.end(),
+                      [&](const auto& vantage) { return predicate(*vantage); }));
+  }
+
+  /// From how many of them it holds, by answers enough to say so.
+  std::size_t standing(MonotonicTime now) const {
+    return count([now](const Vantage& vantage) { return vantage.stands(now); });
+  }
+
+  /// Whether each of them has answers enough to say how it stands.
+  bool is_ready(MonotonicTime now) const {
+    return count([now](const Vantage& vantage) { return vantage.judge.ready(now); }) ==
+           vantages.size();
+  }
+
+  /// (2 of 3 must hold, 1 does). Empty where one alone asks.
+  std::string tally(std::size_t hold) const {
+    if (vantages.size() == 1) return "";
+    return fmt::format(" ({} of {} must hold, {})", needed(), vantages.size(),
+                       hold == 0   ? "none does"
+                       : hold == 1 ? "1 does"
+                                   : fmt::format("{} do", hold));
+  }
+
+  /// In the words of whose news it is, where that is against it.
+  std::optional<checks::Breach> breach(const Vantage& news) const {
+    const auto unbreached = count([](const Vantage& one) { return !one.breach; });
+    if (unbreached >= needed()) return std::nullopt;
+    const Vantage* told = &news;
+    if (!news.breach) {
+      told = std::find_if(vantages.begin(), vantages.end(), [](const auto& one) {
+               return one->breach.has_value();
+             })->get();
+    }
+    checks::Breach breach = *told->breach;
+    breach.observed = told->placed(breach.observed) + tally(unbreached);
+    return breach;
+  }
 
   /// Whether it has held for long enough to be believed.
   bool settled(MonotonicTime now) const {
@@ -52,6 +127,12 @@ struct Watch::Watched {
 };
 
 namespace {
+
+/// In a coroutine of its own: how a check meets its cancellation is its own affair.
+asio::awaitable<checks::Sample> once(checks::Check& check) {
+  co_return co_await asio::co_spawn(co_await asio::this_coro::executor, check.ask(),
+                                    asio::use_awaitable);
+}
 
 std::string kind_of(const v1::Check& check) {
   const auto* kind = check.GetReflection()->GetOneofFieldDescriptor(
@@ -87,23 +168,30 @@ v1::Event breach_event(const v1::Check& check, const checks::Breach& breach) {
 
 Watch::Watch(const v1::Plan& plan, WatchParts parts) : parts_(std::move(parts)) {
   for (const v1::Check& check : plan.steady_state()) {
-    watched_.push_back(std::make_unique<Watched>(check));
-    watched_.back()->kind = kind_of(check);
-    watched_.back()->check = parts_.make_check(check);
+    Watched& watched = *watched_.emplace_back(std::make_unique<Watched>(check));
+    watched.kind = kind_of(check);
     const auto group = static_cast<std::int64_t>((watched_.size() - 1) / kTogether);
-    watched_.back()->begins_after = (group * kApart) % watched_.back()->every;
+    watched.begins_after = (group * kApart) % watched.every;
+    for (fleet::Node* node : parts_.vantage_points(check)) {
+      auto remote = node->check(check);
+      fleet::RemoteCheck* asked = remote.get();
+      Vantage& vantage = watched.ask_from(std::move(remote));
+      vantage.node = node;
+      vantage.remote = asked;
+    }
+    if (watched.vantages.empty()) watched.ask_from(parts_.make_check(check));
   }
 }
 
 Watch::~Watch() = default;
 
 void Watch::add(const v1::Load& load, std::unique_ptr<checks::Check> numbers) {
-  watched_.push_back(std::make_unique<Watched>(check_of(load)));
-  watched_.back()->kind = "http";
-  watched_.back()->is_load = true;
+  Watched& watched = *watched_.emplace_back(std::make_unique<Watched>(check_of(load)));
+  watched.kind = "http";
+  watched.is_load = true;
   // It has nothing to tell before it has gone on for a while.
-  watched_.back()->begins_after = watched_.back()->every;
-  watched_.back()->check = std::move(numbers);
+  watched.begins_after = watched.every;
+  watched.ask_from(std::move(numbers));
 }
 
 void Watch::describe(v1::RunStarted& start) const {
@@ -114,36 +202,82 @@ void Watch::describe(v1::RunStarted& start) const {
     line.set_load(watched->is_load);
     for (const auto& expectation : watched->declared.expect()) line.add_expect(expectation.text());
     line.set_every_ms(to_ms(watched->every));
+    for (const auto& vantage : watched->vantages) {
+      if (vantage->node != nullptr) line.add_from(vantage->node->name());
+    }
+  }
+}
+
+bool Watch::asks_from(const fleet::Node& node) const {
+  return std::any_of(watched_.begin(), watched_.end(), [&](const auto& watched) {
+    return std::any_of(watched->vantages.begin(), watched->vantages.end(),
+                       [&](const auto& vantage) { return vantage->node == &node; });
+  });
+}
+
+asio::awaitable<std::vector<std::pair<std::string, Status>>> Watch::try_from(
+    const fleet::Node& node) {
+  co_await asio::this_coro::throw_if_cancelled(false);
+  std::vector<std::pair<std::string, fleet::RemoteCheck*>> asked;
+  for (const auto& watched : watched_) {
+    for (const auto& vantage : watched->vantages) {
+      if (vantage->node == &node) asked.emplace_back(watched->declared.name(), vantage->remote);
+    }
+  }
+  co_await for_each(0, asked.size(), [&asked](std::size_t n) -> asio::awaitable<void> {
+    co_await once(*asked[n].second);
+  });
+  std::vector<std::pair<std::string, Status>> refused;
+  for (const auto& [name, check] : asked) {
+    if (Status why = check->refused(); !why.ok()) refused.emplace_back(name, std::move(why));
+  }
+  co_return refused;
+}
+
+void Watch::set_lost(const fleet::Node& node, bool lost) {
+  for (const auto& watched : watched_) {
+    for (const auto& vantage : watched->vantages) {
+      if (vantage->node == &node) vantage->lost = lost;
+    }
   }
 }
 
 asio::awaitable<void> Watch::ask_all() {
   co_await asio::this_coro::throw_if_cancelled(false);
-  co_await for_each(0, watched_.size(), [this](std::size_t n) { return ask(*watched_[n]); });
+  std::vector<std::pair<Watched*, Vantage*>> all;
+  for (const auto& watched : watched_) {
+    for (const auto& vantage : watched->vantages) all.emplace_back(watched.get(), vantage.get());
+  }
+  co_await for_each(0, all.size(),
+                    [this, &all](std::size_t n) { return ask(*all[n].first, *all[n].second); });
   // Where there is nothing to ask, or nothing can ask any more, the phases still go on.
   fleet::Wake never;
   bool going = true;
   while (going) going = co_await never.wait();
 }
 
-asio::awaitable<void> Watch::ask(Watched& watched) {
+asio::awaitable<void> Watch::ask(Watched& watched, Vantage& vantage) {
   co_await asio::this_coro::throw_if_cancelled(false);
   std::string thrown;
   try {
     MonotonicTime due = monotonic_now() + watched.begins_after;
     for (;;) {
-      const bool going = co_await watched.ask_now.wait(due);
+      const bool going = co_await vantage.ask_now.wait(due);
       if (!going) co_return;
       // Its turns stay where they are, however late one of them is, and whatever is asked between
       // two.
       const MonotonicTime now = monotonic_now();
       if (now >= due) due += (1 + (now - due) / watched.every) * watched.every;
-      // In a coroutine of its own: how a check meets its cancellation is its own affair.
-      const checks::Sample sample = co_await asio::co_spawn(
-          co_await asio::this_coro::executor, watched.check->ask(), asio::use_awaitable);
+      if (vantage.lost) {
+        // Its silence counts as well, and no answer brings it up.
+        look(watched, vantage, now, now, now, {});
+        continue;
+      }
+      const checks::Sample sample = co_await once(*vantage.check);
       const bool cancelled = co_await fleet::is_cancelled();
       if (cancelled) co_return;
-      judge(watched, sample, monotonic_now());
+      // Cut off with the node, it says nothing of what was asked about.
+      if (!vantage.lost) judge(watched, vantage, sample, monotonic_now());
     }
   } catch (const std::exception& failed) {
     thrown = failed.what();
@@ -153,41 +287,51 @@ asio::awaitable<void> Watch::ask(Watched& watched) {
   parts_.on_internal(fmt::format("check \"{}\": {}", watched.declared.name(), thrown));
 }
 
-void Watch::judge(Watched& watched, const checks::Sample& sample, MonotonicTime seen) {
+void Watch::judge(Watched& watched, Vantage& vantage, const checks::Sample& sample,
+                  MonotonicTime seen) {
   // Asked before the method began, or before the last revert: it speaks of neither.
   if (sample.asked < watched.since) return;
-  watched.judge.add(sample);
+  vantage.judge.add(sample);
   v1::Event event;
   auto& asked = *event.mutable_check_asked();
   asked.set_check(watched.declared.name());
+  if (vantage.node != nullptr) asked.set_from(vantage.node->name());
   asked.set_answered(sample.error.empty());
-  asked.set_holds(watched.judge.holds(seen));
+  asked.set_holds(vantage.judge.holds(seen));
   asked.set_latency_ms(to_ms(sample.latency));
-  asked.set_observed(watched.judge.observed());
+  asked.set_observed(vantage.judge.observed());
   asked.set_error(sample.error);
-  for (const checks::Finding& finding : watched.judge.findings(seen)) {
+  for (const checks::Finding& finding : vantage.judge.findings(seen)) {
     auto& line = *asked.add_findings();
     line.set_observed(finding.observed);
     line.set_holds(finding.holds);
     if (finding.number) line.set_number(*finding.number);
   }
-  if (!asked.holds()) {
+  std::vector<v1::Event> told;
+  told.push_back(std::move(event));
+  // Counted from here an abort has no time that nobody sees.
+  const MonotonicTime there = std::min(checks::arrival(sample), seen);
+  look(watched, vantage, sample.asked, there, seen, std::move(told));
+}
+
+/// How the check stands as a whole, now that there is news, or none, from one of its vantage
+/// points.
+void Watch::look(Watched& watched, Vantage& vantage, MonotonicTime asked, MonotonicTime there,
+                 MonotonicTime seen, std::vector<v1::Event> told) {
+  vantage.holds = vantage.judge.holds(seen);
+  vantage.breach = looking_ ? vantage.judge.breached(seen) : std::nullopt;
+  if (watched.count([](const Vantage& one) { return one.holds; }) < watched.needed()) {
     watched.holding_since.reset();
   } else if (!watched.holding_since) {
     watched.holding_since = seen;
   }
-  // Counted from here an abort has no time that nobody sees.
-  const MonotonicTime there = std::min(checks::arrival(sample), seen);
-  std::optional<checks::Breach> breach;
-  if (looking_) breach = watched.judge.breached(seen);
-  std::vector<v1::Event> told;
-  told.push_back(std::move(event));
+  const std::optional<checks::Breach> breach = watched.breach(vantage);
   if (parts_.is_searched_for(watched.declared)) {
-    if (breach) parts_.on_searched({watched.declared, *breach, sample.asked, there});
+    if (breach) parts_.on_searched({watched.declared, *breach, asked, there});
   } else if (breach && !watched.breached) {
     watched.breached = true;
     told.push_back(breach_event(watched.declared, *breach));
-    parts_.on_breach({watched.declared, *breach, sample.asked, there}, std::exchange(told, {}));
+    parts_.on_breach({watched.declared, *breach, asked, there}, std::exchange(told, {}));
   } else if (watched.breached && !breach && watched.settled(seen) &&
              (phase_ == v1::METHOD || phase_ == v1::RECOVERY)) {
     watched.breached = false;
@@ -202,23 +346,32 @@ void Watch::enter(v1::Phase phase, MonotonicTime now) {
   looking_ = phase == v1::METHOD;
   if (phase != v1::METHOD) return;
   for (const auto& watched : watched_) {
-    watched->judge.start_watching(now);
+    for (const auto& vantage : watched->vantages) {
+      vantage->judge.start_watching(now);
+      vantage->check->forget(now);
+      vantage->breach.reset();
+    }
     watched->since = now;
-    watched->check->forget(now);
   }
 }
 
 void Watch::judge_from(MonotonicTime time) {
   for (const auto& watched : watched_) {
-    watched->judge.restart(time);
+    for (const auto& vantage : watched->vantages) {
+      vantage->judge.restart(time);
+      vantage->check->forget(time);
+      vantage->holds = false;
+      vantage->breach.reset();
+    }
     watched->since = time;
-    watched->check->forget(time);
     watched->holding_since.reset();
   }
 }
 
 void Watch::ask_now() {
-  for (const auto& watched : watched_) watched->ask_now.notify();
+  for (const auto& watched : watched_) {
+    for (const auto& vantage : watched->vantages) vantage->ask_now.notify();
+  }
 }
 
 Duration Watch::time_to_prove() const {
@@ -234,7 +387,7 @@ Duration Watch::time_to_prove() const {
 /// Before the method there is nothing that it could hold again after.
 bool Watch::stands(const Watched& watched, MonotonicTime now) const {
   const bool again = phase_ == v1::METHOD || phase_ == v1::RECOVERY;
-  return watched.judge.ready(now) && watched.judge.holds(now) && (!again || watched.settled(now));
+  return watched.standing(now) >= watched.needed() && (!again || watched.settled(now));
 }
 
 asio::awaitable<bool> Watch::proven(MonotonicTime deadline, std::function<bool()> stop) {
@@ -243,8 +396,12 @@ asio::awaitable<bool> Watch::proven(MonotonicTime deadline, std::function<bool()
     const MonotonicTime now = monotonic_now();
     const bool all = std::all_of(watched_.begin(), watched_.end(),
                                  [&](const auto& watched) { return stands(*watched, now); });
-    if (all) co_return true;
-    if (now >= deadline) co_return false;
+    // Baselines are learnt until then, and each vantage point has its own.
+    const bool learning = phase_ == v1::STEADY &&
+                          !std::all_of(watched_.begin(), watched_.end(),
+                                       [&](const auto& watched) { return watched->is_ready(now); });
+    if (all && !learning) co_return true;
+    if (now >= deadline) co_return all;
     const bool going = co_await judged_.wait(deadline);
     if (!going) co_return false;
   }
@@ -253,25 +410,34 @@ asio::awaitable<bool> Watch::proven(MonotonicTime deadline, std::function<bool()
 std::vector<Watch::Shortfall> Watch::shortfalls(MonotonicTime now) const {
   std::vector<Shortfall> all;
   for (const auto& watched : watched_) {
-    if (stands(*watched, now)) continue;
-    const std::string& name = watched->declared.name();
-    const auto findings = watched->judge.findings(now);
+    if (!stands(*watched, now)) all.push_back({watched->declared.name(), shortfall(*watched, now)});
+  }
+  return all;
+}
+
+std::string Watch::shortfall(const Watched& watched, MonotonicTime now) const {
+  const std::size_t holding = watched.standing(now);
+  if (holding >= watched.needed() && watched.holding_since) {
+    return fmt::format("it has held for {} only, of {} that it must",
+                       format_measured(now - *watched.holding_since),
+                       format_duration(watched.held_again_after));
+  }
+  const Vantage* silent = nullptr;
+  for (const auto& vantage : watched.vantages) {
+    if (vantage->stands(now)) continue;
+    const auto findings = vantage->judge.findings(now);
     const auto against = std::find_if(findings.begin(), findings.end(),
                                       [](const auto& finding) { return !finding.holds; });
     if (against != findings.end()) {
-      const auto& expected = watched->declared.expect(static_cast<int>(against - findings.begin()));
-      all.push_back(
-          {name, fmt::format("observed {}, expected {}", against->observed, expected.text())});
-    } else if (watched->judge.ready(now) && watched->holding_since) {
-      all.push_back({name, fmt::format("it has held for {} only, of {} that it must",
-                                       format_measured(now - *watched->holding_since),
-                                       format_duration(watched->held_again_after))});
-    } else {
-      all.push_back(
-          {name, fmt::format("too few answers to say, the last: {}", watched->judge.observed())});
+      const auto& expected = watched.declared.expect(static_cast<int>(against - findings.begin()));
+      return fmt::format("observed {}{}, expected {}", vantage->placed(against->observed),
+                         watched.tally(holding), expected.text());
     }
+    if (silent == nullptr) silent = vantage.get();
   }
-  return all;
+  if (silent == nullptr) silent = watched.vantages.front().get();
+  return fmt::format("too few answers to say, the last: {}{}",
+                     silent->placed(silent->judge.observed()), watched.tally(holding));
 }
 
 }  // namespace squall::run

@@ -1,6 +1,7 @@
 /// \file
-/// The steady state under watch: asks every check at its own pace, tells what was answered, and
-/// says when a check is breached and when all of them hold. What a breach leads to is the engine's.
+/// The steady state under watch: asks every check at its own pace, from each of its vantage points,
+/// tells what was answered, and says when a check is breached and when all of them hold. What a
+/// breach leads to is the engine's.
 #pragma once
 
 #include <boost/asio/awaitable.hpp>
@@ -8,8 +9,10 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "controller/fleet/node.h"
 #include "controller/fleet/wake.h"
 #include "experiments/base/clock.h"
 #include "experiments/checks/check.h"
@@ -29,7 +32,11 @@ struct Breached {
 
 /// What the watch needs of the run. Called on the loop.
 struct WatchParts {
+  /// Of a check that squall itself asks.
   std::function<std::unique_ptr<checks::Check>(const v1::Check&)> make_check;
+
+  /// The nodes that ask a check; empty: squall does. They outlive the watch.
+  std::function<std::vector<fleet::Node*>(const v1::Check&)> vantage_points;
   std::function<void(v1::Event)> tell;
 
   /// A check is breached that was not before. `first` is to be told, but need not be before what is
@@ -63,6 +70,19 @@ class Watch {
   /// The checks as RunStarted names them.
   void describe(v1::RunStarted& start) const;
 
+  /// Whether a check is asked from the node.
+  bool asks_from(const fleet::Node& node) const;
+
+  /// Asks once what is asked from the node, whatever the answer. Returns what the node will not
+  /// ask, however often it is told to: each check's name and why.
+  boost::asio::awaitable<std::vector<std::pair<std::string, Status>>> try_from(
+      const fleet::Node& node);
+
+  /// From here on nothing is asked from the node, so that its vantage points have no data, or it is
+  /// again.
+  void lost(const fleet::Node& node) { set_lost(node, true); }
+  void reached(const fleet::Node& node) { set_lost(node, false); }
+
   /// Asks until cancelled. Where there is nothing to ask, waits for that all the same.
   boost::asio::awaitable<void> ask_all();
 
@@ -82,8 +102,9 @@ class Watch {
   /// How long it takes until every check has been answered often enough to say anything.
   Duration time_to_prove() const;
 
-  /// Until every check has enough answers and holds. False: not by the deadline, or `stop` says so,
-  /// which is asked after every answer and every notify().
+  /// Until every check has enough answers and holds; in the STEADY phase also from those vantage
+  /// points that a quorum does without, if they answer by then. False: not by the deadline, or
+  /// `stop` says so, which is asked after every answer and every notify().
   boost::asio::awaitable<bool> proven(MonotonicTime deadline, std::function<bool()> stop);
   void notify() { judged_.notify(); }
 
@@ -95,11 +116,17 @@ class Watch {
   std::vector<Shortfall> shortfalls(MonotonicTime now) const;
 
  private:
+  struct Vantage;
   struct Watched;
 
-  boost::asio::awaitable<void> ask(Watched& watched);
-  void judge(Watched& watched, const checks::Sample& sample, MonotonicTime seen);
+  boost::asio::awaitable<void> ask(Watched& watched, Vantage& vantage);
+  void judge(Watched& watched, Vantage& vantage, const checks::Sample& sample, MonotonicTime seen);
+  /// `there`: when the answer was, as its news is of; `seen`: now.
+  void look(Watched& watched, Vantage& vantage, MonotonicTime asked, MonotonicTime there,
+            MonotonicTime seen, std::vector<v1::Event> told);
   bool stands(const Watched& watched, MonotonicTime now) const;
+  std::string shortfall(const Watched& watched, MonotonicTime now) const;
+  void set_lost(const fleet::Node& node, bool lost);
 
   WatchParts parts_;
   std::vector<std::unique_ptr<Watched>> watched_;

@@ -5,10 +5,15 @@
 /// The program leads a session and process group of its own, held by pidfd. Whatever it started is
 /// ended with it, when it exits as well as when it is late, so that a check asked ten times a
 /// second can leave nothing behind. (What makes itself a session of its own gets away.)
+///
+/// The kernel ends it, though not what it started, where nobody is left to: at once if the thread
+/// that asks dies, and soon after its time is up if that is frozen.
 #include <fcntl.h>
 #include <re2/re2.h>
-#include <spawn.h>
+#include <sched.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -23,7 +28,9 @@
 #include <cerrno>
 #include <cmath>
 #include <csignal>
+#include <cstddef>
 #include <cstdlib>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -38,23 +45,8 @@ using namespace asio::experimental::awaitable_operators;
 using Descriptor = asio::posix::stream_descriptor;
 
 constexpr std::size_t kKept = 64 * 1024;
-
-/// File actions and attributes of posix_spawn(3), freed at the end.
-struct SpawnPlan {
-  SpawnPlan() {
-    posix_spawn_file_actions_init(&actions);
-    posix_spawnattr_init(&attributes);
-  }
-  ~SpawnPlan() {
-    posix_spawn_file_actions_destroy(&actions);
-    posix_spawnattr_destroy(&attributes);
-  }
-  SpawnPlan(const SpawnPlan&) = delete;
-  SpawnPlan& operator=(const SpawnPlan&) = delete;
-
-  posix_spawn_file_actions_t actions;
-  posix_spawnattr_t attributes;
-};
+/// How long after its time a program is left to a loop that is late.
+constexpr Duration kFrozenFor = std::chrono::seconds(1);
 
 /// The first number in a program's output.
 std::optional<double> number_in(const std::string& output) {
@@ -62,6 +54,82 @@ std::optional<double> number_in(const std::string& output) {
   double number = 0;
   if (!RE2::PartialMatch(output, kNumber, &number) || !std::isfinite(number)) return std::nullopt;
   return number;
+}
+
+/// Where execvp(3) would look for it, but that none of them is read by a shell.
+std::vector<std::string> places_of(const std::string& program) {
+  if (program.find('/') != std::string::npos) return {program};
+  const char* path = std::getenv("PATH");
+  const std::string folders = path != nullptr ? path : "/usr/bin:/bin";
+  std::vector<std::string> places;
+  for (std::size_t at = 0; at <= folders.size();) {
+    const std::size_t end = std::min(folders.find(':', at), folders.size());
+    places.push_back(end == at ? program : folders.substr(at, end - at) + '/' + program);
+    at = end + 1;
+  }
+  return places;
+}
+
+/// What a child needs to become the program. It lives in its parent's memory until then, which is
+/// what makes the start of a program as quick in a large process as in a small one; so it allocates
+/// nothing and calls nothing that is not async-signal-safe.
+struct Launch {
+  std::vector<char*> places, argv, environment;
+  int output = -1;
+  pid_t parent = 0;
+  itimerval patience{};
+  int failed = 0;  ///< Its errno, where it could not.
+};
+
+/// Source: clone(2), prctl(2), and execve(2): a parent's death signal and a timer outlive it.
+int become(void* argument) {
+  Launch& launch = *static_cast<Launch*>(argument);
+  setsid();
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() != launch.parent) _exit(127);
+  setitimer(ITIMER_REAL, &launch.patience, nullptr);
+  struct sigaction by_default {};
+  by_default.sa_handler = SIG_DFL;
+  for (int number = 1; number < NSIG; ++number) sigaction(number, &by_default, nullptr);
+  // In this order it is right whichever of the three is closed here.
+  const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+  dup2(null, STDIN_FILENO);
+  dup2(null, STDERR_FILENO);
+  dup2(launch.output, STDOUT_FILENO);
+  for (const int number : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) fcntl(number, F_SETFD, 0);
+  syscall(SYS_close_range, 3U, ~0U, 0U);
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, nullptr);
+  int failed = ENOENT;
+  for (char* place : launch.places) {
+    if (place == nullptr) break;
+    execve(place, launch.argv.data(), launch.environment.data());
+    // As execvp(3): what may not be run here may be elsewhere, and is what is told if it is not.
+    if (errno == EACCES) failed = EACCES;
+    if (errno == ENOENT || errno == ENOTDIR || errno == EACCES) continue;
+    failed = errno;
+    break;
+  }
+  launch.failed = failed;
+  _exit(127);
+}
+
+/// Its pid, or -1 with errno set.
+pid_t start_child(Launch& launch) {
+  constexpr std::size_t kStack = 64 * 1024;
+  const auto stack = std::make_unique<std::byte[]>(kStack);
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  // A handler that ran in the child would do so in our memory.
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  const pid_t pid = clone(become, stack.get() + kStack, CLONE_VM | CLONE_VFORK | SIGCHLD, &launch);
+  const int why = pid < 0 ? errno : launch.failed;
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  if (pid > 0 && why != 0) waitpid(pid, nullptr, 0);
+  errno = why;
+  return why == 0 ? pid : -1;
 }
 
 /// Takes what is in the pipe now. False at its end, or where it would have to be waited for.
@@ -151,25 +219,20 @@ class Exec final : public Check {
     pipe.assign(ends[0]);
     pipe.non_blocking(true);
 
-    SpawnPlan plan;
-    posix_spawn_file_actions_addopen(&plan.actions, 0, "/dev/null", O_RDONLY, 0);
-    posix_spawn_file_actions_adddup2(&plan.actions, ends[1], 1);
-    posix_spawn_file_actions_addopen(&plan.actions, 2, "/dev/null", O_WRONLY, 0);
-    posix_spawn_file_actions_addclosefrom_np(&plan.actions, 3);
-    sigset_t none;
-    sigset_t all;
-    sigemptyset(&none);
-    sigfillset(&all);
-    posix_spawnattr_setsigmask(&plan.attributes, &none);
-    posix_spawnattr_setsigdefault(&plan.attributes, &all);
-    posix_spawnattr_setflags(&plan.attributes,
-                             POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-
-    pid_t pid = 0;
-    const int failed = posix_spawnp(&pid, run_[0].c_str(), &plan.actions, &plan.attributes,
-                                    pointers(run_).data(), pointers(environment_).data());
+    std::vector<std::string> places = places_of(run_[0]);
+    Launch launch;
+    launch.places = pointers(places);
+    launch.argv = pointers(run_);
+    launch.environment = pointers(environment_);
+    launch.output = ends[1];
+    launch.parent = getpid();
+    const auto patience =
+        std::chrono::duration_cast<std::chrono::microseconds>(timeout_ + kFrozenFor).count();
+    launch.patience.it_value = {.tv_sec = patience / 1'000'000, .tv_usec = patience % 1'000'000};
+    const pid_t pid = start_child(launch);
+    const int failed = errno;
     close(ends[1]);
-    if (failed != 0) {
+    if (pid < 0) {
       error = "cannot run " + run_[0] + ": " + errno_words(failed);
       return nullptr;
     }

@@ -1,6 +1,7 @@
 #include "injector/daemon/daemon.h"
 
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
 #include <unistd.h>
@@ -16,6 +17,7 @@
 
 #include "experiments/base/units.h"
 #include "experiments/metrics/endpoint.h"
+#include "injector/daemon/asking.h"
 #include "injector/daemon/guardrails.h"
 #include "injector/daemon/journal.h"
 #include "injector/daemon/log.h"
@@ -125,6 +127,12 @@ Status serve(const Options& options) {
   // A full or limited disk is an error of a write, not the end of the process.
   ::signal(SIGXFSZ, SIG_IGN);
   ::signal(SIGPIPE, SIG_IGN);
+  // Each check that is asked from here may hold a few.
+  rlimit descriptors{};
+  if (::getrlimit(RLIMIT_NOFILE, &descriptors) == 0) {
+    descriptors.rlim_cur = descriptors.rlim_max;
+    ::setrlimit(RLIMIT_NOFILE, &descriptors);
+  }
   // Inherited as ignored, the kernel would reap the holders and nobody could say how one ended.
   ::signal(SIGCHLD, SIG_DFL);
   if (::access(options.hold.c_str(), X_OK) != 0) {
@@ -203,7 +211,8 @@ Status serve(const Options& options) {
   Journal journal(loop, *std::move(ledger));
   Metrics metrics(options.version, known_kinds());
   Node node(loop, holders, journal, metrics, std::move(facts));
-  StatusOr<std::unique_ptr<Server>> server = Server::start(loop, node, listen, [&] {
+  Asking asking(loop, node.guardrails());
+  StatusOr<std::unique_ptr<Server>> server = Server::start(loop, node, asking, listen, [&] {
     description.clear_held();
     for (v1::HeldFault& fault : node.held()) *description.add_held() = std::move(fault);
     description.set_faults(node.faults());
@@ -231,6 +240,7 @@ Status serve(const Options& options) {
     log(LogLevel::kInfo, "event=ending signal=" + std::to_string(number) +
                              " faults=" + std::to_string(node.faults()));
     supervisor.stopping();
+    asking.stop();
     node.stop([&] {
       if (!in_haste) loop.stop();
     });

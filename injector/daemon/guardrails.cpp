@@ -246,11 +246,30 @@ Status Guardrails::allow_kind(const v1::Fault& fault) const {
         "this node takes no script faults; its guardrails can allow programs by `scripts`");
   }
   for (const auto* words : {&fault.script().run(), &fault.script().undo()}) {
-    if (words->empty() || lists(rules_.scripts(), words->Get(0))) continue;
-    return refuse(StatusCode::kPermissionDenied, "scripts",
-                  fmt::format("scripts does not list {}", words->Get(0)));
+    if (words->empty()) continue;
+    if (Status allowed = allow_program(words->Get(0)); !allowed.ok()) return allowed;
   }
   return ok();
+}
+
+Status Guardrails::allow_program(const std::string& program) const {
+  if (lists(rules_.scripts(), program)) return ok();
+  return refuse(StatusCode::kPermissionDenied, "scripts",
+                fmt::format("scripts does not list {}", program));
+}
+
+Status Guardrails::allow(const v1::Check& check) const {
+  if (!check.has_exec()) return ok();
+  if (rules_.scripts().empty()) {
+    return error(StatusCode::kPermissionDenied,
+                 "this node runs no programs for checks; its guardrails can allow them by "
+                 "`scripts`");
+  }
+  if (Status allowed = allow_program(check.exec().run(0)); !allowed.ok()) return allowed;
+  if (check.exec().env().empty()) return ok();
+  // LD_PRELOAD alone would make another program of it.
+  return refuse(StatusCode::kPermissionDenied, "scripts",
+                "scripts lists programs, and no `env` for them");
 }
 
 Status Guardrails::allow_strength(const Message& most, const Message& fault,

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "experiments/base/status.h"
+#include "squall/v1/checks.pb.h"
 #include "squall/v1/guardrails.pb.h"
 #include "squall/v1/hold.pb.h"
 
@@ -35,6 +36,10 @@ class Guardrails {
   /// 10s".
   Status allow(const v1::Fault& fault, std::size_t beside, std::time_t now) const;
 
+  /// Whether a check may be asked from here: one that runs a program, only if script faults may run
+  /// that program as well. Errors: kPermissionDenied with the rule.
+  Status allow(const v1::Check& check) const;
+
   /// Whether allow() asks for the time at all.
   bool has_quiet_hours() const { return rules_.quiet_size() > 0; }
 
@@ -50,6 +55,7 @@ class Guardrails {
   Status refuse(StatusCode code, const std::string& rule, const std::string& why) const;
 
   Status allow_kind(const v1::Fault& fault) const;
+  Status allow_program(const std::string& program) const;
   Status allow_strength(const google::protobuf::Message& most,
                         const google::protobuf::Message& fault, const std::string& path) const;
   Status allow_value(const google::protobuf::Message& most, const google::protobuf::Message& fault,

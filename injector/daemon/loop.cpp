@@ -86,6 +86,8 @@ void Loop::hand_over(std::function<void()> work) {
   });
 }
 
+asio::any_io_executor Loop::executor() { return core_->context.get_executor(); }
+
 void Loop::on_signals(const std::vector<int>& numbers, std::function<void(int)> seen) {
   for (const int number : numbers) core_->signals.add(number);
   // One wait only: a signal completes every wait there is.

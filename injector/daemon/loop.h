@@ -1,9 +1,10 @@
 /// \file
 /// The daemon's one loop: timers, descriptors and work handed over by other threads, all run one
-/// after another while run() is called, by its thread or the one that hands over. The one door to
-/// Boost.Asio; without anything to do it sleeps in the kernel.
+/// after another while run() is called, by its thread or the one that hands over. The door to
+/// Boost.Asio, but for the checks' coroutines; without anything to do it sleeps in the kernel.
 #pragma once
 
+#include <boost/asio/any_io_executor.hpp>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -35,6 +36,10 @@ class Loop {
   /// Calls back on the loop for each of these signals, and those named before, in place of an
   /// earlier callback; while the Loop lives they do nothing else.
   void on_signals(const std::vector<int>& numbers, std::function<void(int)> seen);
+
+  /// For coroutines that are to run here, but not in turn with the loop's work: of a loop that
+  /// nothing is handed over to.
+  boost::asio::any_io_executor executor();
 
   struct Core;  ///< For the classes of this file.
   Core& core() { return *core_; }

@@ -19,24 +19,13 @@
 #include "injector/daemon/loop.h"
 #include "injector/daemon/metrics.h"
 #include "injector/daemon/resolver.h"
+#include "injector/daemon/stream.h"
 #include "squall/v1/node.pb.h"
 
 namespace squall::daemon {
 
-/// One controller's stream, as the node sees it. Owned by the server; the node forgets it after
-/// finish() or ended().
-class LeaseStream {
- public:
-  LeaseStream() = default;
-  LeaseStream(const LeaseStream&) = delete;
-  LeaseStream& operator=(const LeaseStream&) = delete;
-  virtual ~LeaseStream() = default;
-
-  virtual void tell(v1::LeaseEvent event) = 0;
-
-  /// The last word, after what was told. Neither function is called again.
-  virtual void finish(const Status& status) = 0;
-};
+/// One controller's. The node forgets it after finish() or ended().
+using LeaseStream = Stream<v1::LeaseEvent>;
 
 /// What the node knows about itself.
 struct NodeFacts {
@@ -88,6 +77,9 @@ class Node {
   /// Errors: kNotFound where it is not held.
   void revert(const v1::RevertRequest& request,
               std::function<void(StatusOr<v1::RevertReply>)> answer);
+
+  /// As they were given; as long as the node lives.
+  const Guardrails& guardrails() const { return facts_.guardrails; }
 
   /// Faults held now.
   std::uint32_t faults() const;

@@ -24,8 +24,6 @@ constexpr int kLargestMessage = 1 << 20;
 constexpr int kKeepaliveMs = 2000;
 constexpr int kKeepaliveTimeoutMs = 1000;
 constexpr int kShortestPingMs = 500;
-/// A client that renews but never reads is cut off before its events fill the memory.
-constexpr std::size_t kMostUnsent = 10'000;
 
 grpc::Status to_grpc(const Status& status) {
   return grpc::Status(static_cast<grpc::StatusCode>(status.code()), message_of(status));
@@ -58,10 +56,11 @@ class TagOf final : public Tag {
 // The asynchronous rather than the callback interface: the callback interface of gRPC 1.51 polls on
 // threads of its own, which wake every second and then sleep for 100 ms with an abort on the wire.
 struct Server::Calls {
-  Calls(Loop& to, Node& core) : loop(to), node(core) {}
+  Calls(Loop& to, Node& core, Asking& asks) : loop(to), node(core), asking(asks) {}
 
   Loop& loop;
   Node& node;
+  Asking& asking;
   std::function<v1::Description()> describe;
   v1::Injector::AsyncService service;
   std::unique_ptr<grpc::ServerCompletionQueue> queue;
@@ -86,19 +85,62 @@ struct Server::Calls {
 
 namespace {
 
-/// A Lease call from the moment one is waited for. Deletes itself when the last of its operations
-/// has come back.
-class LeaseCall final : public LeaseStream {
+/// What a stream is asked for with, and who answers on it.
+struct LeaseService {
+  using Request = v1::LeaseRequest;
+  using Event = v1::LeaseEvent;
+  /// A client that renews but never reads is cut off before its events fill the memory.
+  static constexpr std::size_t kMostUnsent = 10'000;
+  static constexpr auto kWait = &v1::Injector::AsyncService::RequestLease;
+
+  static void received(Server::Calls& calls, LeaseStream& stream, const Request& request,
+                       MonotonicTime at) {
+    calls.node.received(stream, request, at);
+  }
+  static void ended(Server::Calls& calls, LeaseStream& stream) { calls.node.ended(stream); }
+  static void broken(Server::Calls& calls, LeaseStream& stream) { calls.node.broken(stream); }
+};
+
+struct AskService {
+  using Request = v1::AskRequest;
+  using Event = v1::AskReply;
+  /// Of answers that may be 64 KiB each.
+  static constexpr std::size_t kMostUnsent = 16;
+  static constexpr auto kWait = &v1::Injector::AsyncService::RequestAsk;
+
+  static void received(Server::Calls& calls, AskStream& stream, const Request& request,
+                       MonotonicTime) {
+    calls.asking.received(stream, request);
+  }
+  static void ended(Server::Calls& calls, AskStream& stream) { calls.asking.ended(stream); }
+  static void broken(Server::Calls& calls, AskStream& stream) { calls.asking.broken(stream); }
+};
+
+/// A stream from the moment one is waited for. Deletes itself when the last of its operations has
+/// come back.
+template <typename Service>
+class StreamCall final : public Stream<typename Service::Event> {
  public:
-  explicit LeaseCall(Server::Calls& calls) : calls_(calls), wire_(&context_) {
+  using Request = typename Service::Request;
+  using Event = typename Service::Event;
+
+  explicit StreamCall(Server::Calls& calls) : calls_(calls), wire_(&context_) {
     ++pending_;
-    calls_.service.RequestLease(&context_, &wire_, calls_.queue.get(), calls_.queue.get(),
-                                &accepted_);
+    (calls_.service.*Service::kWait)(&context_, &wire_, calls_.queue.get(), calls_.queue.get(),
+                                     &accepted_);
   }
 
-  void tell(v1::LeaseEvent event) override {
+  std::string client() const override {
+    std::string names;
+    for (const auto& name : context_.auth_context()->GetPeerIdentity()) {
+      names.append(names.empty() ? "" : " ").append(name.data(), name.size());
+    }
+    return names;
+  }
+
+  void tell(Event event) override {
     if (gone_ || finishing_) return;
-    if (unsent_.size() >= kMostUnsent) {
+    if (unsent_.size() >= Service::kMostUnsent) {
       log(LogLevel::kWarn, "event=stream_cut why=\"the client does not read\"");
       gone_ = true;
       return context_.TryCancel();  // the write that is stuck comes back and tells the node
@@ -122,7 +164,7 @@ class LeaseCall final : public LeaseStream {
   void accepted(bool done, MonotonicTime) {
     --pending_;
     if (done && !calls_.ending) {
-      new LeaseCall(calls_);
+      new StreamCall(calls_);
       read();
     } else {
       ended_ = true;
@@ -139,10 +181,10 @@ class LeaseCall final : public LeaseStream {
   void have_read(bool done, MonotonicTime at) {
     --pending_;
     if (done) {
-      if (!forgotten_) calls_.node.received(*this, request_, at);
+      if (!forgotten_) Service::received(calls_, *this, request_, at);
       read();
     } else if (!forgotten_) {
-      calls_.node.ended(*this);
+      Service::ended(calls_, *this);
     }
     leave();
   }
@@ -159,7 +201,7 @@ class LeaseCall final : public LeaseStream {
     if (!done) {
       gone_ = true;
       unsent_.clear();
-      if (!std::exchange(forgotten_, true)) calls_.node.broken(*this);
+      if (!std::exchange(forgotten_, true)) Service::broken(calls_, *this);
       end();
     } else if (!unsent_.empty()) {
       write();
@@ -185,26 +227,26 @@ class LeaseCall final : public LeaseStream {
 
   void leave() {
     if (pending_ > 0 || !(ended_ || calls_.ending)) return;
-    if (!std::exchange(forgotten_, true)) calls_.node.broken(*this);
+    if (!std::exchange(forgotten_, true)) Service::broken(calls_, *this);
     delete this;
   }
 
   Server::Calls& calls_;
   grpc::ServerContext context_;
-  grpc::ServerAsyncReaderWriter<v1::LeaseEvent, v1::LeaseRequest> wire_;
-  v1::LeaseRequest request_;
-  std::deque<v1::LeaseEvent> unsent_;  // the first of them is being written
+  grpc::ServerAsyncReaderWriter<Event, Request> wire_;
+  Request request_;
+  std::deque<Event> unsent_;  // the first of them is being written
   Status last_word_;
   int pending_ = 0;         // operations that have not come back
-  bool forgotten_ = false;  // by the node
+  bool forgotten_ = false;  // by who answers
   bool finishing_ = false;  // the last word is known
   bool speaking_ = false;   // and counted among those that are still being said
   bool gone_ = false;       // nobody listens
   bool ended_ = false;      // the last word is being said
-  TagOf<LeaseCall> accepted_{*this, &LeaseCall::accepted};
-  TagOf<LeaseCall> read_{*this, &LeaseCall::have_read};
-  TagOf<LeaseCall> written_{*this, &LeaseCall::have_written};
-  TagOf<LeaseCall> finished_{*this, &LeaseCall::have_finished};
+  TagOf<StreamCall> accepted_{*this, &StreamCall::accepted};
+  TagOf<StreamCall> read_{*this, &StreamCall::have_read};
+  TagOf<StreamCall> written_{*this, &StreamCall::have_written};
+  TagOf<StreamCall> finished_{*this, &StreamCall::have_finished};
 };
 
 /// A call of one question and one answer.
@@ -309,7 +351,8 @@ StatusOr<std::uint16_t> port_of(const std::string& address) {
   return static_cast<std::uint16_t>(port);
 }
 
-StatusOr<std::unique_ptr<Server>> Server::start(Loop& loop, Node& node, const Listen& listen,
+StatusOr<std::unique_ptr<Server>> Server::start(Loop& loop, Node& node, Asking& asking,
+                                                const Listen& listen,
                                                 std::function<v1::Description()> describe) {
   if (const auto port = port_of(listen.address); !port.ok()) return port.status();
   const auto credentials = credentials_of(listen);
@@ -321,7 +364,7 @@ StatusOr<std::unique_ptr<Server>> Server::start(Loop& loop, Node& node, const Li
   }
 
   std::unique_ptr<Server> server(new Server());
-  server->calls_ = std::make_unique<Calls>(loop, node);
+  server->calls_ = std::make_unique<Calls>(loop, node, asking);
   Calls& calls = *server->calls_;
   calls.describe = std::move(describe);
   calls.socket = socket;
@@ -345,7 +388,8 @@ StatusOr<std::unique_ptr<Server>> Server::start(Loop& loop, Node& node, const Li
   calls.port = socket.empty() ? static_cast<std::uint16_t>(port) : std::uint16_t{0};
   calls.poller = std::thread([&calls] { calls.poll(); });
 
-  new LeaseCall(calls);
+  new StreamCall<LeaseService>(calls);
+  new StreamCall<AskService>(calls);
   using Service = v1::Injector::AsyncService;
   new PlainCall<v1::DescribeRequest, v1::Description>(
       calls, &Service::RequestDescribe,

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "experiments/base/status.h"
+#include "injector/daemon/asking.h"
 #include "injector/daemon/loop.h"
 #include "injector/daemon/node.h"
 
@@ -25,7 +26,8 @@ class Server {
   /// Listens from now on. `describe` is called on the loop.
   /// Errors: kInvalidArgument for an address without the TLS that it needs; kFailedPrecondition for
   /// one that is taken or for TLS material that cannot be read.
-  static StatusOr<std::unique_ptr<Server>> start(Loop& loop, Node& node, const Listen& listen,
+  static StatusOr<std::unique_ptr<Server>> start(Loop& loop, Node& node, Asking& asking,
+                                                 const Listen& listen,
                                                  std::function<v1::Description()> describe);
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;

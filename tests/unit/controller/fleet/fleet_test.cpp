@@ -9,8 +9,11 @@
 
 #include <atomic>
 #include <boost/asio/co_spawn.hpp>
+#include <boost/asio/experimental/awaitable_operators.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/use_awaitable.hpp>
 #include <chrono>
 #include <filesystem>
 #include <functional>
@@ -25,6 +28,7 @@
 #include "controller/fleet/wake.h"
 #include "squall/v1/node.grpc.pb.h"
 #include "tests/support/certificates.h"
+#include "tests/support/eventually.h"
 
 namespace squall::fleet {
 namespace {
@@ -116,8 +120,37 @@ class Daemon final : public v1::Injector::Service {
     return grpc::Status::OK;
   }
 
+  grpc::Status Ask(grpc::ServerContext* context,
+                   grpc::ServerReaderWriter<v1::AskReply, v1::AskRequest>* stream) override {
+    if (cannot_ask) return Service::Ask(context, stream);
+    ++streams;
+    v1::AskRequest request;
+    while (stream->Read(&request)) {
+      {
+        const std::lock_guard lock(mutex);
+        asked.push_back(request);
+      }
+      if (!refuses_check.ok()) return refuses_check;
+      if (hangs) continue;
+      v1::AskReply reply;
+      reply.mutable_sample()->set_latency(Duration(milliseconds(3)).count());
+      reply.mutable_sample()->set_status(200);
+      reply.mutable_sample()->set_output(std::string("caf\xe9", 4));
+      (*reply.mutable_sample()->mutable_numbers())["value"] = 7.5;
+      stream->Write(reply);
+    }
+    ++broken;
+    return grpc::Status::OK;
+  }
+
   int port = 0;
   int events = 0;
+  bool cannot_ask = false;
+  std::atomic<bool> hangs = false;
+  grpc::Status refuses_check;
+  std::vector<v1::AskRequest> asked;
+  std::atomic<int> streams = 0;
+  std::atomic<int> broken = 0;
   grpc::Status refuses;
   std::mutex mutex;
   std::vector<v1::LeaseRequest> told;
@@ -467,6 +500,161 @@ TEST_CASE("nodes come sorted by name, and those over TCP need a --tls-dir") {
   CHECK(
       message_of(make_nodes(plan, options).status()) ==
       "a and d are both without an address, but there is only one node that squall itself runs on");
+}
+
+namespace {
+
+v1::Check http_check() {
+  v1::Check check;
+  check.set_name("shop");
+  check.set_every(Duration(milliseconds(100)).count());
+  check.set_timeout(Duration(milliseconds(100)).count());
+  check.mutable_from()->set_all(true);
+  check.mutable_of()->set_count(1);
+  check.mutable_http()->set_url("http://127.0.0.1/");
+  return check;
+}
+
+checks::Sample ask(asio::io_context& loop, checks::Check& check) {
+  checks::Sample answer;
+  on_loop(loop, [&]() -> asio::awaitable<void> { answer = co_await check.ask(); });
+  return answer;
+}
+
+void connect(asio::io_context& loop, Node& node) {
+  on_loop(loop, [&]() -> asio::awaitable<void> {
+    const auto description = co_await node.connect();
+    CHECK(description.ok());
+  });
+}
+
+}  // namespace
+
+TEST_CASE("a check is asked from a node on one stream, which the first question opens") {
+  const Folder folder;
+  const std::string address = "unix:" + (folder.path / "d.sock").string();
+  Daemon daemon(address, grpc::InsecureServerCredentials());
+  asio::io_context loop;
+  const auto node = make_grpc_node("web-1", address, std::nullopt);
+  auto check = node->check(http_check());
+  CHECK(ask(loop, *check).error == "web-1 is not connected");
+  connect(loop, *node);
+  CHECK(daemon.streams == 0);
+  for (int n = 0; n < 3; ++n) {
+    const MonotonicTime before = monotonic_now();
+    const checks::Sample sample = ask(loop, *check);
+    CHECK(sample.error == "");
+    CHECK(sample.asked >= before);
+    CHECK(sample.latency == milliseconds(3));
+    CHECK(sample.status == 200);
+    CHECK(sample.output == "caf\xe9");
+    CHECK(sample.numbers.at("value") == 7.5);
+  }
+  CHECK(check->refused().ok());
+  CHECK(daemon.streams == 1);
+  {
+    const std::lock_guard lock(daemon.mutex);
+    REQUIRE(daemon.asked.size() == 3);
+    CHECK(daemon.asked[0].check().http().url() == "http://127.0.0.1/");
+    CHECK_FALSE(daemon.asked[0].check().has_from());
+    CHECK_FALSE(daemon.asked[0].check().has_of());
+    CHECK_FALSE(daemon.asked[1].has_check());
+  }
+  check.reset();
+  loop.restart();
+  loop.poll();
+  CHECK(support::eventually([&] { return daemon.broken == 1; }, seconds(10)));
+}
+
+TEST_CASE("a node that hangs is not waited for longer than the check's timeout and a little") {
+  const Folder folder;
+  const std::string address = "unix:" + (folder.path / "d.sock").string();
+  Daemon daemon(address, grpc::InsecureServerCredentials());
+  asio::io_context loop;
+  const auto node = make_grpc_node("web-1", address, std::nullopt);
+  connect(loop, *node);
+  const auto check = node->check(http_check());
+  daemon.hangs = true;
+  const checks::Sample sample = ask(loop, *check);
+  CHECK(sample.error == "no answer from web-1 within 350ms");
+  CHECK(sample.latency >= milliseconds(350));
+  // What it may still say is of the question before.
+  CHECK(support::eventually([&] { return daemon.broken == 1; }, seconds(10)));
+  daemon.hangs = false;
+  CHECK(ask(loop, *check).error == "");
+  CHECK(daemon.streams == 2);
+}
+
+TEST_CASE("what a node refuses to ask is told, and told to be final") {
+  const Folder folder;
+  const std::string address = "unix:" + (folder.path / "d.sock").string();
+  Daemon daemon(address, grpc::InsecureServerCredentials());
+  asio::io_context loop;
+  const auto node = make_grpc_node("web-1", address, std::nullopt);
+  connect(loop, *node);
+  const auto check = node->check(http_check());
+  SUBCASE("by a rule of its guardrails") {
+    daemon.refuses_check = {grpc::StatusCode::PERMISSION_DENIED, "guardrails.yaml:3: not this"};
+    CHECK(ask(loop, *check).error == "web-1 does not ask: guardrails.yaml:3: not this");
+    CHECK(check->refused().code() == StatusCode::kPermissionDenied);
+  }
+  SUBCASE("for it is too old") {
+    daemon.cannot_ask = true;
+    CHECK(ask(loop, *check).error == "web-1 does not ask: its squalld cannot");
+    CHECK(check->refused().code() == StatusCode::kUnimplemented);
+    CHECK(message_of(check->refused()) == "");
+  }
+  SUBCASE("but not for now only") {
+    daemon.refuses_check = {grpc::StatusCode::RESOURCE_EXHAUSTED, "256 checks are asked already"};
+    CHECK(ask(loop, *check).error == "web-1 does not ask: 256 checks are asked already");
+    CHECK(check->refused().ok());
+  }
+}
+
+TEST_CASE("a check is asked again from a node that was lost and is reached again") {
+  const Folder folder;
+  const std::string address = "unix:" + (folder.path / "d.sock").string();
+  std::optional<Daemon> daemon;
+  daemon.emplace(address, grpc::InsecureServerCredentials());
+  asio::io_context loop;
+  const auto node = make_grpc_node("web-1", address, std::nullopt);
+  connect(loop, *node);
+  const auto check = node->check(http_check());
+  CHECK(ask(loop, *check).error == "");
+  daemon.reset();
+  std::string lost;
+  CHECK(support::eventually(
+      [&] {
+        lost = ask(loop, *check).error;
+        return lost.find("cannot be reached") != std::string::npos;
+      },
+      seconds(10)));
+  CHECK(lost.starts_with("web-1 does not ask: " + address + " cannot be reached: "));
+  CHECK(check->refused().ok());
+  daemon.emplace(address, grpc::InsecureServerCredentials());
+  connect(loop, *node);
+  CHECK(ask(loop, *check).error == "");
+}
+
+TEST_CASE("a question that nobody waits for any more is given up") {
+  const Folder folder;
+  const std::string address = "unix:" + (folder.path / "d.sock").string();
+  Daemon daemon(address, grpc::InsecureServerCredentials());
+  daemon.hangs = true;
+  asio::io_context loop;
+  const auto node = make_grpc_node("web-1", address, std::nullopt);
+  connect(loop, *node);
+  v1::Check slow = http_check();
+  slow.set_timeout(Duration(std::chrono::minutes(1)).count());
+  const auto check = node->check(slow);
+  const MonotonicTime before = monotonic_now();
+  on_loop(loop, [&]() -> asio::awaitable<void> {
+    using namespace asio::experimental::awaitable_operators;
+    asio::steady_timer soon(loop, milliseconds(50));
+    co_await (check->ask() || soon.async_wait(asio::use_awaitable));
+  });
+  CHECK(monotonic_now() - before < seconds(5));
+  CHECK(support::eventually([&] { return daemon.broken == 1; }, seconds(10)));
 }
 
 }  // namespace squall::fleet

@@ -1062,6 +1062,84 @@ TEST_CASE("a report to a device is written through it, and never put in its plac
   CHECK(write_report(folder.path / "full", "x").code() == StatusCode::kResourceExhausted);
 }
 
+namespace {
+
+constexpr const char* kSlowShop = "the shop answers within its time";
+
+/// A check that three nodes ask, of which one does not see it hold.
+std::vector<v1::Event> asked_from_nodes() {
+  std::vector<v1::Event> events;
+  v1::RunStarted& run = *events.emplace_back().mutable_run_started();
+  auto& line = *run.add_checks();
+  line.set_name(kSlowShop);
+  line.set_kind("http");
+  line.add_expect("p99 < 300ms over 10s");
+  for (const char* node : {"web-1", "web-2", "web-3"}) line.add_from(node);
+  events.emplace_back().mutable_phase_started()->set_phase(v1::METHOD);
+  for (const std::string node : {"web-1", "web-2", "web-3"}) {
+    const bool holds = node != "web-2";
+    v1::CheckAsked& asked = *events.emplace_back().mutable_check_asked();
+    asked.set_check(kSlowShop);
+    asked.set_from(node);
+    asked.set_answered(true);
+    asked.set_holds(holds);
+    asked.set_latency_ms(holds ? 3 : 412);
+    asked.set_observed("200 in " + std::string(holds ? "3.00ms" : "412ms"));
+    auto& finding = *asked.add_findings();
+    finding.set_observed(holds ? "p99 3.00ms" : "p99 412ms");
+    finding.set_holds(holds);
+    finding.set_number(holds ? 3 : 412);
+  }
+  v1::CheckBreached& breached = *events.emplace_back().mutable_check_breached();
+  breached.set_check(kSlowShop);
+  breached.set_expectation("p99 < 300ms over 10s");
+  breached.set_observed("p99 412ms from web-2 (3 of 3 must hold, 2 do)");
+  breached.set_aborts(true);
+  return events;
+}
+
+}  // namespace
+
+TEST_CASE("a check that nodes ask has a story for each of them") {
+  auto events = asked_from_nodes();
+  Story story(events);
+  REQUIRE(story.checks.size() == 3);
+  for (const CheckStory& check : story.checks) {
+    CAPTURE(check.name);
+    const bool against = check.from == "web-2";
+    CHECK(check.name == "the shop answers within its time from " + check.from);
+    CHECK(check.asked == 1);
+    CHECK(check.expect.size() == 1);
+    CHECK(check.breaches.size() == (against ? 1 : 0));
+    CHECK(check.expect[0].breached == against);
+    CHECK(check.expect[0].worst == (against ? "p99 412ms" : "p99 3.00ms"));
+    CHECK(story.stands(check) == !against);
+  }
+  events.emplace_back().mutable_check_held_again()->set_check(kSlowShop);
+  CHECK(Story(events).checks[1].breaches[0].held_again.has_value());
+}
+
+TEST_CASE("the live view says which node asks, also where there is little room") {
+  const auto lines =
+      picture(Story(asked_from_nodes()), 1, {.utf8 = true, .width = 80, .height = 24});
+  for (const std::string node : {"web-1", "web-2", "web-3"}) {
+    CHECK(std::ranges::any_of(lines, [&](const std::string& line) {
+      return line.find("… from " + node) != std::string::npos && columns_of(line) <= 80;
+    }));
+  }
+  Story story;
+  std::string told;
+  for (const v1::Event& event : asked_from_nodes()) {
+    story.take(event);
+    if (!event.has_check_asked()) continue;
+    told += plain_line(story, event, kPlainStyle) + "\n";
+  }
+  CHECK(told ==
+        "✓ check the shop answers within its time from web-1 holds: 200 in 3.00ms\n"
+        "✗ check the shop answers within its time from web-2 does not hold: 200 in 412ms\n"
+        "✓ check the shop answers within its time from web-3 holds: 200 in 3.00ms\n");
+}
+
 TEST_CASE("wide characters and combining ones are counted as a terminal shows them") {
   CHECK(columns_of("shop") == 4);
   CHECK(columns_of("é") == 1);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <boost/asio/post.hpp>
 #include <chrono>
+#include <initializer_list>
+#include <map>
 #include <optional>
 #include <random>
 #include <stdexcept>
@@ -229,13 +231,14 @@ TEST_CASE("the breach that aborted is told first, whatever was noted before it")
 
 TEST_CASE("a fault that ended while the breaching answer was awaited is named as its cause") {
   World world(1);
-  world.add_check("shop");
+  world.add_check("shop").set_no_data(v1::OK);  // a late answer is what it is about
   world.add_fault(milliseconds(100));
   world.add_wait(seconds(5));
   // What is asked while the fault acts is answered when that is over.
   world.answers["shop"] = broken_under_fault(world);
   world.holds_answers = [&world] { return world.nodes[0]->acting() > 0; };
   const v1::RunEnded ended = world.run();
+  INFO(ended.sentence());
   CHECK(ended.exit_code() == 1);
   CHECK(ended.sentence().ends_with(
       "observed status 500, expected status == 200, under network delay 1ms on node-1"));
@@ -909,6 +912,182 @@ TEST_CASE("a system that does not recover from an attempt ends the search") {
   CHECK(
       has(ended.sentence(), "the checks did not hold again within 50ms of the attempt with 20ms"));
   CHECK(world.of(v1::Event::kAttempted).size() == 1);
+}
+
+namespace {
+
+/// Asked from every node.
+v1::Check& add_check_from_all(World& world, const std::string& name) {
+  v1::Check& check = world.add_check(name);
+  check.mutable_from()->set_all(true);
+  return check;
+}
+
+/// From these nodes it is broken while a fault acts anywhere.
+void break_from(World& world, const std::string& check, std::size_t nodes) {
+  for (std::size_t n = 0; n < nodes; ++n) {
+    world.nodes[n]->answers[check] = broken_under_fault(world);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("a check holds while as many vantage points hold as its quorum says") {
+  struct Row {
+    const char* of;
+    std::size_t broken;
+    bool holds;
+  };
+  for (const Row& row : std::initializer_list<Row>{{"", 0, true},
+                                                   {"", 1, false},
+                                                   {"all", 1, false},
+                                                   {"2 of 3", 1, true},
+                                                   {"2 of 3", 2, false},
+                                                   {"1", 2, true},
+                                                   {"1", 3, false},
+                                                   {"majority", 1, true},
+                                                   {"majority", 2, false}}) {
+    CAPTURE(row.of);
+    CAPTURE(row.broken);
+    World world(3);
+    v1::Check& check = add_check_from_all(world, "shop");
+    v1::Quorum& of = *check.mutable_of();
+    const std::string how = row.of;
+    if (how == "all") of.set_all(true);
+    if (how == "majority") of.set_majority(true);
+    if (how == "2 of 3") of.set_count(2);
+    if (how == "1") of.set_count(1);
+    if (how.empty()) check.clear_of();
+    break_from(world, "shop", row.broken);
+    world.add_fault(milliseconds(60), "node-1");
+    const v1::RunEnded ended = world.run();
+    INFO(ended.sentence());
+    CHECK(ended.exit_code() == (row.holds ? 0 : 1));
+    CHECK(world.of(v1::Event::kCheckBreached).size() == (row.holds ? 0 : 1));
+  }
+}
+
+TEST_CASE("each vantage point is told by itself, and a breach says which of them saw what") {
+  World world(3);
+  add_check_from_all(world, "shop").mutable_of()->set_count(3);
+  break_from(world, "shop", 1);
+  world.add_fault(seconds(10), "node-2");
+  const v1::RunEnded ended = world.run();
+  CHECK(has(ended.sentence(),
+            "observed status 500 from node-1 (3 of 3 must hold, 2 do), expected status == 200"));
+  const auto& line = world.events.front().run_started().checks(0);
+  CHECK(line.from_size() == 3);
+  CHECK(line.from(2) == "node-3");
+  std::map<std::string, std::size_t> asked;
+  for (const v1::Event& event : world.of(v1::Event::kCheckAsked)) {
+    ++asked[event.check_asked().from()];
+    if (event.check_asked().from() != "node-1") CHECK(event.check_asked().holds());
+  }
+  CHECK(asked.size() == 3);
+  CHECK(asked.contains("node-1"));
+  CHECK(world.of(v1::Event::kRecovered).size() == 1);
+}
+
+TEST_CASE("a check is asked from the nodes that its labels select, and from no others") {
+  World world(3);
+  (*(*world.plan.mutable_nodes())["node-2"].mutable_labels())["role"] = "web";
+  (*world.add_check("shop").mutable_from()->mutable_labels())["role"] = "web";
+  world.answers["shop"] = [](MonotonicTime) -> std::int64_t { return 500; };  // squall's own view
+  world.add_fault(milliseconds(30), "node-1");
+  const v1::RunEnded ended = world.run();
+  INFO(ended.sentence());
+  CHECK(ended.exit_code() == 0);
+  CHECK(world.nodes[0]->asked == 0);
+  CHECK(world.nodes[1]->asked > 1);
+  CHECK(world.nodes[2]->asked == 0);
+  for (const v1::Event& event : world.of(v1::Event::kCheckAsked)) {
+    CHECK(event.check_asked().from() == "node-2");
+  }
+}
+
+TEST_CASE("a steady state that does not hold from a node names the node") {
+  World world(2);
+  add_check_from_all(world, "shop");
+  world.nodes[1]->answers["shop"] = [](MonotonicTime) -> std::int64_t { return 503; };
+  world.add_fault(milliseconds(30));
+  const v1::RunEnded ended = world.run();
+  CHECK(ended.exit_code() == 3);
+  CHECK(
+      has(ended.sentence(),
+          "check \"shop\" did not hold before the method: observed status 503 from node-2 (2 of 2 "
+          "must hold, 1 does), expected status == 200; nothing was injected"));
+}
+
+TEST_CASE("a vantage point that a quorum does without is waited for, but not for ever") {
+  World world(2);
+  add_check_from_all(world, "shop").mutable_of()->set_count(1);
+  // It answers what is asked of it at preflight, and nothing after that.
+  world.nodes[1]->answers["shop"] = [&](MonotonicTime) -> std::int64_t {
+    return world.nodes[1]->asked == 1 ? 200 : -1;
+  };
+  world.add_fault(milliseconds(20), "node-1");
+  const v1::RunEnded ended = world.run();
+  INFO(ended.sentence());
+  CHECK(ended.exit_code() == 0);
+  // Three times `every` and the timeout are what it is given.
+  CHECK(world.of(v1::Event::kCheckAsked).size() >= 3);
+}
+
+TEST_CASE("a squalld that cannot ask is told before anything is injected") {
+  World world(2);
+  add_check_from_all(world, "shop");
+  world.nodes[1]->version = "0.1.0";
+  world.nodes[1]->refuses_to_ask = error(StatusCode::kUnimplemented, "");
+  world.add_fault(milliseconds(30), "node-1");
+  const v1::RunEnded ended = world.run();
+  CHECK(ended.exit_code() == 4);
+  CHECK(ended.sentence() == "node node-2: its squalld 0.1.0 cannot ask");
+  CHECK(count(world.told(), "inject") == 0);
+}
+
+TEST_CASE("a check that a node's guardrails refuse is told with the rule") {
+  World world(1);
+  add_check_from_all(world, "backlog");
+  world.nodes[0]->refuses_to_ask =
+      error(StatusCode::kPermissionDenied, "guardrails.yaml:3: scripts does not list /bin/true");
+  world.add_fault(milliseconds(30));
+  const v1::RunEnded ended = world.run();
+  CHECK(ended.exit_code() == 4);
+  CHECK(ended.sentence() ==
+        "node node-1: it does not ask \"backlog\": guardrails.yaml:3: scripts does not list "
+        "/bin/true");
+}
+
+TEST_CASE("a node that only asks and is lost has no data from then") {
+  World world(3);
+  v1::Check& check = add_check_from_all(world, "shop");
+  world.add_fault(milliseconds(150), "node-1");
+  world.on_event = [&](const v1::Event& event) {
+    if (event.has_fault_applied()) world.nodes[2]->lose("the connection was closed");
+  };
+  SUBCASE("which is a breach where all must hold") {
+    const v1::RunEnded ended = world.run();
+    CHECK(ended.exit_code() == 1);
+    CHECK(has(ended.sentence(), "check \"shop\" was breached"));
+    CHECK(has(ended.sentence(), "observed no data for "));
+    CHECK(has(ended.sentence(), " from node-3 (3 of 3 must hold, 2 do)"));
+  }
+  SUBCASE("which the others make up for where they are enough") {
+    check.mutable_of()->set_count(2);
+    CHECK(world.run().exit_code() == 0);
+  }
+  CHECK(world.of(v1::Event::kNodeLost).size() == 1);
+}
+
+TEST_CASE("a node that asks and is acted on ends the run when it is lost") {
+  World world(2);
+  add_check_from_all(world, "shop").mutable_of()->set_count(1);
+  world.add_fault(seconds(10), "node-1");
+  world.on_event = [&](const v1::Event& event) {
+    if (event.has_fault_applied()) world.nodes[0]->lose("the connection was closed");
+  };
+  CHECK(world.run().exit_code() != 0);
+  CHECK(world.of(v1::Event::kAbortDecided).size() == 1);
 }
 
 }  // namespace squall::test

@@ -51,7 +51,7 @@ asio::awaitable<StatusOr<v1::Description>> FakeNode::connect() {
   if (lost_ && stays_lost) co_return error(StatusCode::kUnavailable, "fake: no answer");
   if (!unreachable.ok()) co_return unreachable;
   v1::Description description;
-  description.set_version("fake");
+  description.set_version(version);
   description.set_environment(environment);
   for (const std::string& kind : kinds) description.add_kinds(kind);
   co_return description;
@@ -248,6 +248,37 @@ class FakeTraffic final : public load::Load {
 };
 
 }  // namespace
+
+namespace {
+
+class FakeRemoteCheck final : public fleet::RemoteCheck {
+ public:
+  FakeRemoteCheck(Answers answers, const Status& refuses, std::size_t& asked)
+      : check_(std::move(answers), nullptr), refuses_(refuses), asked_(asked) {}
+
+  asio::awaitable<checks::Sample> ask() override {
+    ++asked_;
+    return check_.ask();
+  }
+  Status refused() const override { return refuses_; }
+
+ private:
+  FakeCheck check_;
+  const Status& refuses_;
+  std::size_t& asked_;
+};
+
+}  // namespace
+
+std::unique_ptr<fleet::RemoteCheck> FakeNode::check(const v1::Check& wanted) {
+  // Looked up when it is asked: a test says what is answered after the run was made, too.
+  return std::make_unique<FakeRemoteCheck>(
+      [this, name = wanted.name()](MonotonicTime now) -> std::int64_t {
+        const auto found = answers.find(name);
+        return found == answers.end() ? 200 : found->second(now);
+      },
+      refuses_to_ask, asked);
+}
 
 World::World(std::size_t count) {
   plan.set_plan("a test");

@@ -27,6 +27,9 @@ struct Command {
   MonotonicTime at;
 };
 
+/// A check of the kind http that answers as `status` says: 200 holds; 0 throws; -1 never answers.
+using Answers = std::function<std::int64_t(MonotonicTime now)>;
+
 /// Applies, holds and reverts as squalld does, but for what the test asks it to get wrong.
 class FakeNode final : public fleet::Node {
  public:
@@ -41,8 +44,11 @@ class FakeNode final : public fleet::Node {
   std::string environment;
   bool fails_to_apply = false;
   bool shows_effect = true;
-  bool settles = true;      ///< Answers revert_all().
-  bool stays_lost = false;  ///< After lose(), connect() fails.
+  bool settles = true;                     ///< Answers revert_all().
+  bool stays_lost = false;                 ///< After lose(), connect() fails.
+  std::map<std::string, Answers> answers;  ///< Of checks asked there, by name; 200 without one.
+  Status refuses_to_ask;                   ///< Every check, if not ok.
+  std::string version = "fake";
   std::vector<std::string> residue;
   Duration apply_takes{};
   Duration revert_takes{};
@@ -58,6 +64,7 @@ class FakeNode final : public fleet::Node {
 
   std::vector<Command> told;
   std::size_t opened = 0;
+  std::size_t asked = 0;  ///< Questions of checks.
   bool closed = false;
 
   /// Faults that act now.
@@ -70,6 +77,7 @@ class FakeNode final : public fleet::Node {
   boost::asio::awaitable<StatusOr<v1::Description>> connect() override;
   boost::asio::awaitable<StatusOr<v1::PreflightReply>> preflight(
       v1::PreflightRequest request) override;
+  std::unique_ptr<fleet::RemoteCheck> check(const v1::Check& wanted) override;
   boost::asio::awaitable<StatusOr<v1::Opened>> open(v1::Open wanted,
                                                     fleet::Listener listener) override;
   void inject(const v1::Fault& fault) override;
@@ -97,9 +105,6 @@ class FakeNode final : public fleet::Node {
   bool settled_ = false;
   bool lost_ = false;
 };
-
-/// A check of the kind http that answers as `status` says: 200 holds; 0 throws; -1 never answers.
-using Answers = std::function<std::int64_t(MonotonicTime now)>;
 
 /// A load that sends nothing, and answers as a test says.
 struct FakeLoad {

@@ -1,10 +1,13 @@
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/cancellation_signal.hpp>
 #include <cerrno>
+#include <csignal>
+#include <filesystem>
 #include <fstream>
 #include <set>
 #include <sstream>
@@ -12,6 +15,7 @@
 
 #include "asking.h"
 #include "tests/support/eventually.h"
+#include "tests/support/process.h"
 
 namespace squall::checks {
 namespace {
@@ -179,6 +183,55 @@ TEST_CASE("a loop that ends in the middle of an exec asking leaves no program ru
   }
   // Nobody is left to reap it, but it does not run on.
   bury_the_dead();
+}
+
+TEST_CASE("a program whose asker is frozen is ended by the kernel soon after its time is up") {
+  asio::io_context loop;
+  const auto check = make_check(exec_check({"sleep", "1000"}, 50ms));
+  const auto answer = begin(loop, *check);
+  loop.poll();  // and no more: nobody is there to see that it is late
+  const std::vector<pid_t> started = support::children_of(getpid(), "sleep");
+  REQUIRE(started.size() == 1);
+  CHECK(support::eventually([&] { return !runs(started[0]); }, kBound));
+  run_until(loop, [&] { return answer->has_value(); });
+}
+
+TEST_CASE("a program whose asker dies dies with it") {
+  int ends[2];
+  REQUIRE(pipe(ends) == 0);
+  const pid_t asker = fork();
+  if (asker == 0) {
+    asio::io_context loop;
+    const auto check = make_check(exec_check({"sleep", "1000"}));
+    const auto answer = begin(loop, *check);
+    loop.poll();
+    const std::vector<pid_t> started = support::children_of(getpid(), "sleep");
+    const pid_t pid = started.empty() ? 0 : started[0];
+    if (write(ends[1], &pid, sizeof pid) != sizeof pid) _exit(1);
+    kill(getpid(), SIGKILL);
+  }
+  pid_t program = 0;
+  REQUIRE(read(ends[0], &program, sizeof program) == sizeof program);
+  close(ends[0]);
+  close(ends[1]);
+  REQUIRE(program > 0);
+  CHECK(waitpid(asker, nullptr, 0) == asker);
+  CHECK(support::eventually([&] { return !runs(program); }, kBound));
+}
+
+TEST_CASE("a program is looked for on the PATH, and no shell reads one that the kernel does not") {
+  CHECK(ask_exec({"true"}).exit == 0);
+  CHECK(ask_exec({"no-such-program"}).error ==
+        "cannot run no-such-program: no such file or directory");
+  CHECK(ask_exec({"/etc/passwd"}).error == "cannot run /etc/passwd: permission denied");
+  std::string script = std::filesystem::temp_directory_path() / "squall-script-XXXXXX";
+  const int file = mkstemp(script.data());
+  REQUIRE(file >= 0);
+  CHECK(write(file, "exit 0\n", 7) == 7);
+  CHECK(fchmod(file, 0700) == 0);
+  close(file);
+  CHECK(ask_exec({script}).error == "cannot run " + script + ": exec format error");
+  std::filesystem::remove(script);
 }
 
 }  // namespace

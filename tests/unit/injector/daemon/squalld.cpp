@@ -93,6 +93,17 @@ StatusOr<v1::RevertReply> Squalld::revert(const std::string& fault, const std::s
   return reply;
 }
 
+void Squalld::halt(const std::string& reason) const {
+  grpc::ClientContext context;
+  v1::HaltRequest request;
+  request.set_by("somebody");
+  request.set_reason(reason);
+  v1::HaltReply reply;
+  const grpc::Status status = stub_of(*this)->Halt(&context, request, &reply);
+  INFO(status.error_message());
+  REQUIRE(status.ok());
+}
+
 struct Session::Wire {
   std::unique_ptr<v1::Injector::Stub> stub;
   grpc::ClientContext context;
@@ -214,6 +225,55 @@ Status Session::finish() {
 }
 
 Status Session::last_word() { return wire_->end(); }
+
+struct Asking::Wire {
+  std::unique_ptr<v1::Injector::Stub> stub;
+  grpc::ClientContext context;
+  std::unique_ptr<grpc::ClientReaderWriter<v1::AskRequest, v1::AskReply>> stream;
+  bool over = false;
+
+  Status end() {
+    over = true;
+    return to_status(stream->Finish());
+  }
+};
+
+Asking::Asking(const Squalld& daemon) : wire_(std::make_unique<Wire>()) {
+  wire_->stub = stub_of(daemon);
+  wire_->context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(30));
+  wire_->stream = wire_->stub->Ask(&wire_->context);
+}
+
+Asking::~Asking() {
+  if (wire_->over) return;
+  wire_->context.TryCancel();
+  static_cast<void>(wire_->end());
+}
+
+void Asking::send(const v1::Check& check) {
+  v1::AskRequest request;
+  *request.mutable_check() = check;
+  wire_->stream->Write(request);
+}
+
+void Asking::send() { wire_->stream->Write(v1::AskRequest()); }
+
+StatusOr<v1::Sample> Asking::answer() {
+  v1::AskReply reply;
+  if (wire_->stream->Read(&reply)) return reply.sample();
+  const Status last = wire_->end();
+  return last.ok() ? error(StatusCode::kAborted, "the stream ended without a word") : last;
+}
+
+void Asking::break_off() { wire_->context.TryCancel(); }
+
+Status Asking::finish() {
+  wire_->stream->WritesDone();
+  v1::AskReply late;
+  while (wire_->stream->Read(&late)) {
+  }
+  return wire_->end();
+}
 
 v1::Fault small_fault(Duration lasts) {
   v1::Fault fault;

@@ -35,6 +35,7 @@ class Squalld {
 
   v1::Description describe() const;
   StatusOr<v1::PreflightReply> preflight(const v1::PreflightRequest& request) const;
+  void halt(const std::string& reason) const;
 
   /// As somebody who is not its run; no fault: all.
   StatusOr<v1::RevertReply> revert(const std::string& fault, const std::string& by) const;
@@ -79,6 +80,35 @@ class Session {
 
   /// Waits for the node's last word without ending our side.
   Status last_word();
+
+ private:
+  struct Wire;
+  std::unique_ptr<Wire> wire_;
+};
+
+/// One Ask stream.
+class Asking {
+ public:
+  explicit Asking(const Squalld& daemon);
+  Asking(const Asking&) = delete;
+  Asking& operator=(const Asking&) = delete;
+  ~Asking();
+
+  /// Sends the check, or the next question of the same.
+  void send(const v1::Check& check);
+  void send();
+
+  /// The next answer, or the stream's last word.
+  StatusOr<v1::Sample> answer();
+
+  StatusOr<v1::Sample> ask(const v1::Check& check) { return send(check), answer(); }
+  StatusOr<v1::Sample> ask() { return send(), answer(); }
+
+  /// As a controller's death looks.
+  void break_off();
+
+  /// Ends our side, and waits for the node's last word.
+  Status finish();
 
  private:
   struct Wire;
