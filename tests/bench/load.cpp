@@ -1,6 +1,6 @@
 /// \file
 /// squall's load beside wrk, each on a core of its own against nginx on another: what both reach at
-/// saturation, how long a request takes at a common rate, and what a window's sample costs. And a
+/// saturation, how long a request takes, and what a window's sample costs. And a
 /// thousand checks: what they take, whether their turns stay where they are, and how soon one that
 /// breaks is acted on.
 ///
@@ -25,6 +25,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <random>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -42,7 +43,7 @@ namespace asio = boost::asio;
 namespace fs = std::filesystem;
 
 constexpr int kPort = 7009;
-constexpr int kConnections = 50;
+constexpr std::uint32_t kConnections = 50;
 constexpr double kCommonRate = 5000;
 
 std::string url() { return fmt::format("http://127.0.0.1:{}/index.html", kPort); }
@@ -116,7 +117,8 @@ class Nginx {
                     "http {{ access_log off; keepalive_requests 1000000000;\n"
                     "  client_body_temp_path {0}/body; proxy_temp_path {0}/proxy;\n"
                     "  fastcgi_temp_path {0}/f; uwsgi_temp_path {0}/u; scgi_temp_path {0}/s;\n"
-                    "  server {{ listen 127.0.0.1:{1} backlog=4096; root {0}; }} }}\n",
+                    "  server {{ listen 127.0.0.1:{1} backlog=4096; root {0};\n"
+                    "  location /served {{ stub_status; }} }} }}\n",
                     folder, kPort));
     const OnCore here(cores.server);
     return Process({"nginx", "-e", "stderr", "-p", folder, "-c", file});
@@ -126,6 +128,19 @@ class Nginx {
   Process process_;
 };
 
+/// How many requests nginx has served, by its own count.
+double served() {
+  const std::string told =
+      output_of({"curl", "--silent", fmt::format("http://127.0.0.1:{}/served", kPort)});
+  // server accepts handled requests\n 4 4 17 \nReading: ...
+  std::istringstream words(told.substr(told.find("requests") + 8));
+  double accepted = 0;
+  double handled = 0;
+  double requests = 0;
+  if (!(words >> accepted >> handled >> requests)) throw std::runtime_error("nginx says: " + told);
+  return requests;
+}
+
 struct Figures {
   double rate = 0;
   double p50_ms = 0;  ///< From the sending.
@@ -133,11 +148,11 @@ struct Figures {
   v1::LoadEnded whole = {};
 };
 
-Figures by_squall(const Cores& cores, double rate, int seconds) {
+Figures by_squall(const Cores& cores, std::uint32_t connections, double rate, int seconds) {
   v1::HttpLoad wanted;
   wanted.set_url(url());
   wanted.set_rate(rate);
-  wanted.set_connections(kConnections);
+  wanted.set_connections(connections);
   asio::io_context loop(1);
   const auto load = load::make_http_load("bench", wanted);
   {
@@ -168,19 +183,16 @@ double in_ms(const std::string& text) {
   return unit == "us" ? number / 1000 : unit == "ms" ? number : number * 1000;
 }
 
-/// `pause_ms`: between two requests of a connection, 0 for none.
-Figures by_wrk(const Cores& cores, int seconds, int pause_ms) {
-  const Folder folder;
-  std::vector<std::string> argv = {"wrk", "-t1", fmt::format("-c{}", kConnections), "--latency",
-                                   fmt::format("-d{}s", seconds)};
-  if (pause_ms > 0) {
-    argv.emplace_back("-s");
-    argv.push_back(
-        folder.write("pace.lua", fmt::format("function delay() return {} end\n", pause_ms)));
-  }
-  // The same words as squall sends: a server reads every header.
-  argv.emplace_back("-HUser-Agent: squall");
-  argv.push_back(url());
+Figures by_wrk(const Cores& cores, int connections, int seconds) {
+  const std::vector<std::string> argv = {
+      // The same words as squall sends: a server reads every header.
+      "wrk",
+      "-t1",
+      fmt::format("-c{}", connections),
+      fmt::format("-d{}s", seconds),
+      "--latency",
+      "-HUser-Agent: squall",
+      url()};
   std::string text;
   {
     const OnCore here(cores.client);
@@ -205,11 +217,14 @@ void measure_beside_wrk(Bench& bench) {
   std::vector<double> wrk;
   std::vector<double> squall;
   std::vector<double> beside;
+  std::vector<double> counted;
   std::vector<double> wrk_p50;
   std::vector<double> squall_p50;
   for (int round = 0; round < bench.times(6); ++round) {
-    const Figures theirs = by_wrk(cores, seconds, 0);
-    const Figures ours = by_squall(cores, 1e6, seconds);
+    const Figures theirs = by_wrk(cores, kConnections, seconds);
+    const double before = served();
+    const Figures ours = by_squall(cores, kConnections, 1e6, seconds);
+    counted.push_back(100 * static_cast<double>(ours.whole.answered()) / (served() - before));
     wrk.push_back(theirs.rate);
     squall.push_back(ours.rate);
     beside.push_back(100 * ours.rate / theirs.rate);
@@ -226,27 +241,33 @@ void measure_beside_wrk(Bench& bench) {
   Row share = row("its rate beside wrk's", "%");
   share.at_least = 95;
   bench.table.add(share, std::move(beside));
+  Row truth = row("its answers beside what nginx has served", "%");
+  truth.at_least = 99.9;
+  bench.table.add(truth, std::move(counted));
   bench.table.add(row("wrk, p50 from the sending, at saturation", "ms"), std::move(wrk_p50));
   bench.table.add(row("squall, the same", "ms"), std::move(squall_p50));
 
-  std::vector<double> paced_p50;
-  std::vector<double> sent_p50;
+  std::vector<double> alone;
+  std::vector<double> ours_alone;
+  for (int round = 0; round < bench.times(4); ++round) {
+    const Figures theirs = by_wrk(cores, 1, seconds);
+    alone.push_back(theirs.p50_ms);
+    ours_alone.push_back(by_squall(cores, 1, 1e6, seconds).p50_ms);
+  }
+  bench.table.add(row("wrk -c1, p50 from the sending", "ms"), std::move(alone));
+  bench.table.add(row("squall, 1 connection, the same", "ms"), std::move(ours_alone));
+
   std::vector<double> due_p50;
   std::vector<double> due_p99;
   std::vector<double> kept;
   for (int round = 0; round < bench.times(4); ++round) {
-    paced_p50.push_back(
-        by_wrk(cores, seconds, static_cast<int>(1000 * kConnections / kCommonRate)).p50_ms);
-    const Figures ours = by_squall(cores, kCommonRate, seconds);
-    sent_p50.push_back(ours.p50_ms);
+    const Figures ours = by_squall(cores, kConnections, kCommonRate, seconds);
     due_p50.push_back(ours.whole.p50_ms());
     due_p99.push_back(ours.whole.p99_ms());
     kept.push_back(100 * ours.rate / kCommonRate);
   }
-  bench.table.add(row("wrk, p50 from the sending, at 5,000/s", "ms"), std::move(paced_p50));
-  bench.table.add(row("squall, the same", "ms"), std::move(sent_p50));
-  bench.table.add(row("squall, p50 from when it was due", "ms"), std::move(due_p50));
-  bench.table.add(row("squall, p99 from when it was due", "ms"), std::move(due_p99));
+  bench.table.add(row("squall at 5,000/s, p50 from when it was due", "ms"), std::move(due_p50));
+  bench.table.add(row("the same, p99", "ms"), std::move(due_p99));
   Row rate = row("the rate that was asked for, kept to", "%");
   rate.at_least = 99;
   bench.table.add(rate, std::move(kept));
