@@ -20,7 +20,6 @@
 #include <map>
 #include <new>
 #include <optional>
-#include <span>
 #include <vector>
 
 #include "experiments/base/diagnostic.h"
