@@ -1171,8 +1171,8 @@ TEST_CASE("notes stand in the order of their times, and one that comes late make
   CHECK(note_text(story.notes[0]) == "detected: the pager went off");
   CHECK(note_text(story.notes[1]) == "mitigated");
   CHECK(note_text(story.notes[2]) == "it was the index after all");
-  CHECK(junit_report(events) == junit_report(breached_run()));
-  const std::string summary = text_report(events, kPlainStyle);
+  CHECK(junit_report(Story(events)) == junit_report(Story(breached_run())));
+  const std::string summary = text_report(Story(events), kPlainStyle);
   CHECK(summary.find("  notes\n"
                      "  ! 00:02  detected: the pager went off  ana@laptop\n"
                      "  ! 00:02  mitigated  ana@laptop\n"
@@ -1180,7 +1180,7 @@ TEST_CASE("notes stand in the order of their times, and one that comes late make
   CHECK(lines_of(picture(story, 5, kPlainStyle)).find(" ! 00:02  mitigated  ana@laptop\n") !=
         std::string::npos);
   CHECK(plain_line(story, events.back(), kPlainStyle) == "! mitigated (ana@laptop)");
-  CHECK(json_report(events).find("\"kind\": \"detected\"") != std::string::npos);
+  CHECK(json_report(Story(events)).find("\"kind\": \"detected\"") != std::string::npos);
 }
 
 TEST_CASE("where there is little room, what acts and what fails is seen, and how to end it") {
@@ -1216,7 +1216,8 @@ TEST_CASE("a fault that a person ended is not blamed for having had no effect") 
   REQUIRE(fault != story.faults.end());
   CHECK(fault->ended_by_hand());
   CHECK(fault->cut_short);
-  CHECK(text_report(events, kPlainStyle).find("(reverted by ana@laptop)") != std::string::npos);
+  CHECK(text_report(Story(events), kPlainStyle).find("(reverted by ana@laptop)") !=
+        std::string::npos);
 }
 
 TEST_CASE("an event is added to the log of a run that is over, and a torn line is removed") {
