@@ -378,7 +378,8 @@ Duration Watch::time_to_prove() const {
   Duration longest{};
   for (const auto& watched : watched_) {
     // Three answers at its own pace are what a window needs before it says anything.
-    const Duration asks = std::max(3 * watched->every, watched->judge.longest_count());
+    const Duration asks =
+        std::max(3 * watched->every, watched->vantages.front()->judge.longest_count());
     longest = std::max(longest, asks + watched->timeout);
   }
   return longest;
