@@ -130,10 +130,10 @@ class Worker {
 
   /// Who traces any of its threads; 0: nobody.
   std::uint32_t tracer() const {
-    const auto process = hold::ProcFolder::open(static_cast<std::uint32_t>(pid_));
+    const auto process = ProcFolder::open(static_cast<std::uint32_t>(pid_));
     if (!process) return 0;
     for (const std::uint32_t tid : process->threads()) {
-      const auto thread = hold::ProcFolder::open(tid);
+      const auto thread = ProcFolder::open(tid);
       const auto tracer = thread ? thread->status_number("TracerPid") : std::nullopt;
       if (tracer.value_or(0) != 0) return *tracer;
     }
@@ -141,7 +141,7 @@ class Worker {
   }
 
   char state() const {
-    const auto process = hold::ProcFolder::open(static_cast<std::uint32_t>(pid_));
+    const auto process = ProcFolder::open(static_cast<std::uint32_t>(pid_));
     const auto stat = process ? process->stat() : std::nullopt;
     return stat ? stat->state : '?';
   }
@@ -940,7 +940,7 @@ TEST_CASE("io is refused for what it cannot do, before anything is changed") {
       std::array<std::uint32_t, 30> parameters{};
       ::syscall(SYS_io_uring_setup, 4, parameters.data());
     });
-    const auto process = hold::ProcFolder::open(static_cast<std::uint32_t>(worker->pid()));
+    const auto process = ProcFolder::open(static_cast<std::uint32_t>(worker->pid()));
     const auto open = process->descriptors();
     if (std::count(open.begin(), open.end(), "anon_inode:[io_uring]") == 0) {
       std::printf("SKIPPED: no io_uring here\n");
