@@ -6,7 +6,9 @@ bin=$2
 work=$(mktemp -d /tmp/squall-e2e-XXXXXX)
 export SQUALL_BIN=$bin SQUALL_STATE_DIR=$work/state SQUALL_RUNS=$work/runs
 export CHECKOUT_NAME=sqe2e$$
+export REPLICA_LOSS_NAME=sqe2e$$-db
 checkout=$root/examples/checkout/checkout
+replica_loss=$root/examples/replica-loss/replica-loss
 
 leave() {
   local code=$?
@@ -14,6 +16,7 @@ leave() {
   [[ -z ${child:-} ]] || kill -KILL "$child" 2>/dev/null || true
   umount "$work/small" 2>/dev/null || true
   "$checkout" down || code=1
+  "$replica_loss" down || code=1
   [[ -z ${terminal:-} ]] || tmux -L "$terminal" kill-server 2>/dev/null || true
   rm -rf "$work"
   exit "$code"

@@ -92,7 +92,7 @@ TEST_CASE("S07: the node is as before wherever the ledger has rotted") {
   }
 }
 
-TEST_CASE("S09: what another boot takes away is written and not synced; what it leaves is both") {
+TEST_CASE("S09: what another boot takes away is written and not synced, what it leaves is both") {
   const Namespace node;
   const TemporaryFolder state;
   const TemporaryFolder folder;

@@ -137,7 +137,7 @@ TEST_CASE("an answer that is too late is an error, and its connection is replace
   CHECK(ended.words().ends_with("failed (timeout after 100ms)"));
 }
 
-TEST_CASE("a server's error is an answer and a failure; a client's is an answer") {
+TEST_CASE("a server's error is an answer and a failure, a client's is an answer") {
   const auto of_status = [](const std::string& status) {
     Server server(answering("HTTP/1.1 " + status + "\r\nContent-Length: 0\r\n\r\n"));
     Run run(load_of(wanted(server.url(), 200)));
