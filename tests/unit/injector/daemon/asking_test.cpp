@@ -141,6 +141,12 @@ TEST_CASE("what cannot be asked is refused with its place or its rule") {
   CHECK(refusal(daemon, exec({"/bin/sleep", "0"})) ==
         "PERMISSION_DENIED this node runs no programs for checks; its guardrails can allow them by "
         "`scripts`");
+  v1::Check engine = check_of("latency");
+  engine.mutable_http()->set_url("http://localhost/containers/create");
+  engine.mutable_http()->set_unix("/run/docker.sock");
+  CHECK(refusal(daemon, engine) ==
+        "PERMISSION_DENIED a unix socket would be asked as squalld's user: a node asks by address "
+        "alone");
   v1::Check nothing = check_of("latency");
   CHECK(refusal(daemon, nothing).starts_with("INVALID_ARGUMENT check: no check kind; one of "));
   v1::Check nameless = tcp("127.0.0.1:1");
