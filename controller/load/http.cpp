@@ -55,6 +55,9 @@ constexpr Duration kResolvedFor = std::chrono::seconds(1);
 /// Who has waited for less is told of when he is answered: nearly every request would be among
 /// those that are waited for, and be told twice.
 constexpr Duration kWaits = std::chrono::milliseconds(100);
+/// How often, and how soon, numbers are asked for again that there are none of yet.
+constexpr int kTellAgain = 16;
+constexpr Duration kTellAgainAfter = std::chrono::milliseconds(50);
 /// How long an answer is looked for before it is waited for, while requests are late.
 constexpr Duration kLooks = std::chrono::microseconds(50);
 /// Beside its connections: what squall itself has open.
@@ -391,9 +394,20 @@ class Traffic final : public HttpTraffic {
    public:
     explicit Numbers(Traffic& traffic) : traffic_(traffic) {}
 
+    /// Where nothing has been answered since it was asked last, as just after forget(), waits a
+    /// while for the first answer: that there is none yet says nothing.
     asio::awaitable<checks::Sample> ask() override {
-      // On the traffic's own thread, so that nothing is shared and nothing locked.
-      co_return co_await asio::co_spawn(traffic_.loop_, traffic_.tell(), asio::use_awaitable);
+      asio::steady_timer soon(co_await asio::this_coro::executor);
+      for (int again = kTellAgain;; --again) {
+        // On the traffic's own thread, so that nothing is shared and nothing locked.
+        checks::Sample sample =
+            co_await asio::co_spawn(traffic_.loop_, traffic_.tell(), asio::use_awaitable);
+        const bool silent = sample.error.empty() && sample.tally->answered.count() == 0;
+        if (!silent || again == 0) co_return sample;
+        soon.expires_after(kTellAgainAfter);
+        const auto [cancelled] = co_await soon.async_wait(kToken);
+        if (cancelled) co_return sample;
+      }
     }
 
     void forget(MonotonicTime before) override {

@@ -268,7 +268,10 @@ TEST_CASE("what was due before is not told of after") {
   REQUIRE(waits);
   const MonotonicTime now = monotonic_now();
   run.forget(now);
-  CHECK(run.ask().tally->waiting.count() == 0);
+  const checks::Sample after = run.ask();
+  const checks::Histogram& waiting = after.tally->waiting;
+  const Duration passed = monotonic_now() - now;
+  CHECK((waiting.count() == 0 || waiting.percentile(100) <= passed + passed / 500));
   server.stalls = false;
   const bool answered = eventually(
       [&] {
