@@ -67,6 +67,7 @@ std::string plan(const std::string& nodes, const std::string& every, const std::
 std::string log_of(const fs::path& runs) {
   std::error_code none;
   for (const auto& run : fs::directory_iterator(runs, none)) {
+    if (!run.is_directory(none)) continue;  // the index of all runs
     std::ifstream in(run.path() / "events.jsonl");
     return {std::istreambuf_iterator<char>(in), {}};
   }
