@@ -40,24 +40,6 @@ std::string name(std::string_view text, int columns = kNameColumns) {
   return xml(Line().add(shown(text, style)).text(style, columns));
 }
 
-/// Names of the phases that take their time.
-std::string_view phase_words(v1::Phase phase) {
-  switch (phase) {
-    case v1::PREFLIGHT:
-      return "preflight";
-    case v1::STEADY:
-      return "steady state";
-    case v1::METHOD:
-      return "method";
-    case v1::REVERT:
-      return "revert";
-    case v1::RECOVERY:
-      return "recovery";
-    default:
-      return "";
-  }
-}
-
 /// 1, 2 or 5 times a power of ten, but of minutes where it is minutes: about eight to the whole.
 double tick_of(double seconds) {
   constexpr std::array kLong = {60.0,   120.0,   300.0,   600.0,   1800.0,  3600.0,
@@ -183,8 +165,8 @@ class Timeline {
     text(0, top + 14, "name", "phases");
     for (std::size_t n = 0; n < story_.phases.size(); ++n) {
       const auto& [phase, moment] = story_.phases[n];
-      const std::string_view words = phase_words(phase);
-      if (words.empty()) continue;
+      if (phase == v1::VERDICT) continue;  // it takes no time
+      const std::string words = phase_text(phase);
       const bool last = n + 1 == story_.phases.size();
       const double end = last ? total_ : story_.phases[n + 1].second.elapsed;
       const double from = x(moment.elapsed);
@@ -192,8 +174,7 @@ class Timeline {
       body_ += fmt::format(
           "<g class=\"p-{}\"><title>{}: {} to {}</title><rect x=\"{:.1f}\" y=\"{:.1f}\" "
           "width=\"{:.1f}\" height=\"20\"/>",
-          phase_text(phase), words, elapsed_text(moment.elapsed), elapsed_text(end), from, top,
-          width);
+          words, words, elapsed_text(moment.elapsed), elapsed_text(end), from, top, width);
       if (static_cast<double>(words.size()) * kLetter + 8 < width)
         body_ +=
             fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\">{}</text>", from + 5, top + 14, words);

@@ -7,6 +7,8 @@
 
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/awaitable.hpp>
+#include <boost/asio/bind_cancellation_slot.hpp>
+#include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
@@ -58,6 +60,21 @@ inline Sample ask(asio::io_context& loop, Check& check) {
   const auto answer = begin(loop, check);
   run_until(loop, [&] { return answer->has_value(); });
   return **answer;
+}
+
+/// Begins to ask, thinks better of it after `meanwhile`, and waits for what the check says to that.
+inline Sample ask_and_cancel(
+    asio::io_context& loop, Check& check, const std::function<void()>& meanwhile = [] {}) {
+  asio::cancellation_signal stop;
+  std::optional<Sample> answer;
+  asio::co_spawn(loop, check.ask(),
+                 asio::bind_cancellation_slot(
+                     stop.slot(), [&](std::exception_ptr, Sample sample) { answer = sample; }));
+  loop.poll();
+  meanwhile();
+  stop.emit(asio::cancellation_type::terminal);
+  run_until(loop, [&] { return answer.has_value(); });
+  return *answer;
 }
 
 /// Accepts on a loopback port of its own and gives each connection to `serve`. Ends with its loop.

@@ -2,8 +2,6 @@
 #include <sys/mount.h>
 #include <unistd.h>
 
-#include <boost/asio/bind_cancellation_slot.hpp>
-#include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/ip/udp.hpp>
 #include <boost/asio/read.hpp>
 #include <cstdlib>
@@ -335,15 +333,7 @@ TEST_CASE("a dns asking that is cancelled ends at once") {
   udp::socket silent(loop, udp::endpoint(asio::ip::address_v4::loopback(), 0));
   const std::string address = "127.0.0.1:" + std::to_string(silent.local_endpoint().port());
   const auto check = make_check(dns_check("db.internal", address, 60s));
-  asio::cancellation_signal stop;
-  std::optional<Sample> answer;
-  asio::co_spawn(loop, check->ask(),
-                 asio::bind_cancellation_slot(
-                     stop.slot(), [&](std::exception_ptr, Sample sample) { answer = sample; }));
-  loop.poll();
-  stop.emit(asio::cancellation_type::terminal);
-  run_until(loop, [&] { return answer.has_value(); });
-  CHECK(answer->error == "cancelled");
+  CHECK(ask_and_cancel(loop, *check).error == "cancelled");
 }
 
 TEST_CASE("one dns check is asked many times at once") {

@@ -3,8 +3,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <boost/asio/bind_cancellation_slot.hpp>
-#include <boost/asio/cancellation_signal.hpp>
 #include <cerrno>
 #include <csignal>
 #include <filesystem>
@@ -159,16 +157,8 @@ TEST_CASE("an exec asking that is cancelled ends its program at once") {
   bury_the_dead();
   asio::io_context loop;
   const auto check = make_check(exec_check({"sleep", "60"}, 60s));
-  asio::cancellation_signal stop;
-  std::optional<Sample> answer;
-  asio::co_spawn(loop, check->ask(),
-                 asio::bind_cancellation_slot(
-                     stop.slot(), [&](std::exception_ptr, Sample sample) { answer = sample; }));
-  loop.poll();
-  CHECK_FALSE(childless());
-  stop.emit(asio::cancellation_type::terminal);
-  run_until(loop, [&] { return answer.has_value(); });
-  CHECK(answer->error == "cancelled");
+  const Sample answer = ask_and_cancel(loop, *check, [] { CHECK_FALSE(childless()); });
+  CHECK(answer.error == "cancelled");
   run_until(loop, childless);
 }
 

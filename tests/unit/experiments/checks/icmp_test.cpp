@@ -2,8 +2,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <boost/asio/bind_cancellation_slot.hpp>
-#include <boost/asio/cancellation_signal.hpp>
 #include <thread>
 
 #include "asking.h"
@@ -155,15 +153,7 @@ TEST_CASE("an icmp asking that is cancelled ends at once") {
   hosts.client.run([] {
     asio::io_context loop;
     const auto check = make_check(icmp_check("10.98.0.1", 60s));
-    asio::cancellation_signal stop;
-    std::optional<Sample> answer;
-    asio::co_spawn(loop, check->ask(),
-                   asio::bind_cancellation_slot(
-                       stop.slot(), [&](std::exception_ptr, Sample sample) { answer = sample; }));
-    loop.poll();
-    stop.emit(asio::cancellation_type::terminal);
-    run_until(loop, [&] { return answer.has_value(); });
-    CHECK(answer->error == "cancelled");
+    CHECK(ask_and_cancel(loop, *check).error == "cancelled");
   });
 }
 

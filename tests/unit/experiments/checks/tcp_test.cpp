@@ -2,9 +2,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <boost/asio/bind_cancellation_slot.hpp>
-#include <boost/asio/cancellation_signal.hpp>
-
 #include "asking.h"
 
 namespace squall::checks {
@@ -114,15 +111,7 @@ TEST_CASE("a tcp asking that is cancelled ends at once") {
   asio::io_context loop;
   const FullPort full;
   const auto check = make_check(tcp_check(full.address(), 60s));
-  asio::cancellation_signal stop;
-  std::optional<Sample> answer;
-  asio::co_spawn(loop, check->ask(),
-                 asio::bind_cancellation_slot(
-                     stop.slot(), [&](std::exception_ptr, Sample sample) { answer = sample; }));
-  loop.poll();
-  stop.emit(asio::cancellation_type::terminal);
-  run_until(loop, [&] { return answer.has_value(); });
-  CHECK(answer->error == "cancelled");
+  CHECK(ask_and_cancel(loop, *check).error == "cancelled");
 }
 
 }  // namespace
