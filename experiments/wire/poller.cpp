@@ -1,10 +1,13 @@
 #include "experiments/wire/poller.h"
 
+#include <absl/synchronization/mutex.h>
 #include <grpc/support/log.h>
 
 #include <cstdlib>
 
 namespace squall::wire {
+
+void search_no_deadlocks() { absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore); }
 
 std::shared_ptr<Poller> Poller::shared() {
   static std::mutex mutex;
@@ -16,6 +19,7 @@ std::shared_ptr<Poller> Poller::shared() {
 }
 
 Poller::Poller() : thread_([this] { poll(); }) {
+  search_no_deadlocks();
   // What it would say on standard error, it also says in the status. For its own debugging its
   // environment still holds.
   if (std::getenv("GRPC_VERBOSITY") == nullptr) gpr_set_log_function([](gpr_log_func_args*) {});

@@ -15,6 +15,11 @@
 
 namespace squall::wire {
 
+/// Debian's abseil looks for a deadlock at every lock of a mutex, which gRPC does at every
+/// step. From any thread, before gRPC's first use or later. Source: absl/synchronization/mutex.h,
+/// SetMutexDeadlockDetectionMode().
+void search_no_deadlocks();
+
 /// Where gRPC's threads hand things to the loop. It outlives who asked, so that a call that ends
 /// late finds nobody rather than a dead loop.
 class Mailbox {

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "experiments/base/file.h"
+#include "experiments/wire/poller.h"
 #include "injector/daemon/log.h"
 #include "squall/v1/node.grpc.pb.h"
 
@@ -363,6 +364,7 @@ StatusOr<std::unique_ptr<Server>> Server::start(Loop& loop, Node& node, Asking& 
     if (const Status free = check_socket_is_free(socket); !free.ok()) return free;
   }
 
+  wire::search_no_deadlocks();
   std::unique_ptr<Server> server(new Server());
   server->calls_ = std::make_unique<Calls>(loop, node, asking);
   Calls& calls = *server->calls_;

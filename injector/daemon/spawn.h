@@ -1,5 +1,5 @@
 /// \file
-/// Starting programs. The one door to Boost.Process.
+/// Starting programs, by posix_spawn(3).
 #pragma once
 
 #include <sys/types.h>
@@ -27,8 +27,8 @@ struct Spawned {
 /// The caller reaps it. Errors: kNotFound, kPermissionDenied for the program; kResourceExhausted.
 StatusOr<Spawned> spawn_holder(const std::string& program, bool spare);
 
-/// Runs a program to its end and returns its exit code. For the start of the daemon only: it
-/// blocks.
+/// Runs a program to its end and returns its exit code, or 128 and the number of the signal that
+/// ended it. For the start of the daemon only: it blocks.
 StatusOr<int> run_program(const std::string& program, const std::vector<std::string>& arguments);
 
 /// Field 22 of /proc/PID/stat; 0 if there is no such process, or it has ended and only waits to be

@@ -63,8 +63,9 @@ bool has_ethernet_header(const Link& interface) {
 struct Warm {
   std::unique_ptr<Classifier> classifier;
   std::optional<Netlink> netlink;
-  Fd lock;  // of the holder's own namespace
+  Fd lock;  // of the holder's own namespace, as all that follows
   SshdPorts sshd;
+  RelayParts relay;
 };
 
 Warm& warm() {
@@ -235,6 +236,8 @@ class Network final : public Fault {
   std::set<std::uint32_t> clsact_to_add_;
   std::uint32_t ifb_ = 0;
   SshdPorts sshd_;
+  bool sshd_due_ = false;
+  bool just_applied_ = false;
   MonotonicTime ssh_due_{};
   MonotonicTime stood_{};  // when all was last read back as it should be
   v1::NetworkEvidence seen_;
@@ -437,7 +440,8 @@ Status Network::make_relay() {
   for (const v1::SetSysctl& setting : settings_) {
     if (Status set = write_sysctl(setting.name(), setting.ours()); !set.ok()) return set;
   }
-  relay_ = std::make_unique<Relay>(effect_);
+  relay_ =
+      std::make_unique<Relay>(effect_, scope_.is_open() ? RelayParts() : std::move(warm().relay));
   relay_->become(now_);
   for (Standpoint& standpoint : standpoints_) {
     const Place& place = standpoint.place;
@@ -488,7 +492,10 @@ Status Network::add_filter(const Standpoint& standpoint) {
 Status Network::make_ready() {
   const auto inside = enter(scope_);
   if (!inside.ok()) return inside.status();
-  std::vector<std::uint16_t> spared = sshd_.read();
+  // Those of when the holder was made, if it was made ahead of time: what has changed since is seen
+  // by the first pulse, which squalld sends as soon as the fault is there.
+  sshd_due_ = sshd_.is_read() && !scope_.is_open();
+  std::vector<std::uint16_t> spared = sshd_due_ ? sshd_.known() : sshd_.read();
   spared.push_back(kSshPort);
   for (const std::uint32_t port : start_.spared_ports()) {
     spared.push_back(static_cast<std::uint16_t>(port));
@@ -514,6 +521,7 @@ Status Network::apply(MonotonicTime deadline) {
   if (Status monitored = start_monitor(); !monitored.ok()) return monitored;
   if (Status read = read_back(); !read.ok()) return read;
   applied_ = true;
+  just_applied_ = true;
   ssh_due_ = monotonic_now() + kSshFirst;
   set_deadline(deadline);
   failpoint<"network.effect_begun">();
@@ -575,10 +583,14 @@ Status Network::pulse(MonotonicTime deadline) {
     if (Status standing = still_stands(); !standing.ok()) return standing;
   }
   set_deadline(deadline);
+  if (std::exchange(just_applied_, false)) return ok();  // who asked for the fault still waits
   // An sshd that was started in the meantime is spared as well, and a session on another port.
-  if (monotonic_now() >= ssh_due_) {
-    ssh_due_ = monotonic_now() + kSshEvery;
+  const bool ssh_is_due = monotonic_now() >= ssh_due_;
+  if (std::exchange(sshd_due_, false) || ssh_is_due) {
     for (const std::uint16_t port : sshd_.read()) classifier_->spare(port);
+  }
+  if (ssh_is_due) {
+    ssh_due_ = monotonic_now() + kSshEvery;
     // More than fit: those that did are spared.
     static_cast<void>(classifier_->spare_connections(ssh_connections()));
   }
@@ -815,7 +827,8 @@ void warm_up() {
   StatusOr<Fd> lock = open_lock();
   if (lock.ok()) warm().lock = *std::move(lock);
   warm().sshd.read();
-  static_cast<void>(choose_engine(v1::Network()));
+  const StatusOr<EngineChoice> engine = choose_engine(v1::Network());
+  if (engine.ok() && engine->engine == v1::RELAY) warm().relay = RelayParts::make();
 }
 
 std::string words_of_filter(const v1::Undo& undo) {

@@ -81,6 +81,7 @@ class LastResort {
   constexpr std::size_t kPieces = 6;
   constexpr std::size_t kPage = 4096;
   ::mallopt(M_TRIM_THRESHOLD, 2 * kPieces * kPiece);
+  ::mallopt(M_ARENA_MAX, 1);  // what is touched here is for every thread
   const auto touch = [](volatile char* start, std::size_t size) {
     for (std::size_t i = 0; i < size; i += kPage) start[i] = 0;
   };

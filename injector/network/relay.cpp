@@ -5,6 +5,7 @@
 #include <linux/if_tun.h>
 #include <net/if.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
@@ -18,9 +19,10 @@
 #include <cerrno>
 #include <cstring>
 #include <exception>
+#include <functional>
 #include <optional>
+#include <semaphore>
 #include <span>
-#include <system_error>
 #include <utility>
 
 #include "experiments/base/failpoint.h"
@@ -57,10 +59,10 @@ constexpr std::array<std::size_t, 3> kPieceSizes = {2048, 14336, 53248};
 constexpr std::size_t kPieces = kPieceSizes.size();
 constexpr std::size_t kLongest = kPieceSizes[0] + kPieceSizes[1] + kPieceSizes[2];
 
+Fd open_tun() { return Fd(::open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC)); }
+
 /// `whole`: every frame comes as it would be on the wire, cut up and with its checksums.
-Status open_tap(const std::string& name, bool whole, Fd& tap) {
-  tap = Fd(::open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC));
-  if (!tap.is_open()) return from_errno("cannot open /dev/net/tun", errno);
+Status make_tap(const std::string& name, bool whole, const Fd& tap) {
   ifreq request{};
   request.ifr_flags = static_cast<short>(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_TUN_EXCL);
   name.copy(request.ifr_name, IFNAMSIZ - 1);
@@ -131,6 +133,73 @@ std::size_t to_vectors(const Pieces& pieces, std::size_t length, std::array<iove
 }
 
 }  // namespace
+
+/// Waits for something to do, does it exactly and before all others, and ends.
+class RelayParts::Thread {
+ public:
+  static StatusOr<std::unique_ptr<Thread>> make() {
+    // What a spare holder has mapped is locked into memory: so it is little.
+    constexpr std::size_t kStack = 128 << 10;
+    std::unique_ptr<Thread> thread(new Thread());
+    pthread_attr_t small;
+    int failed = ::pthread_attr_init(&small);
+    if (failed == 0) failed = ::pthread_attr_setstacksize(&small, kStack);
+    if (failed == 0) failed = ::pthread_create(&thread->thread_, &small, &work, thread.get());
+    ::pthread_attr_destroy(&small);
+    if (failed != 0) return from_errno("cannot start the relay's thread", failed);
+    thread->made_ = true;
+    return thread;
+  }
+
+  Thread(const Thread&) = delete;
+  Thread& operator=(const Thread&) = delete;
+
+  /// Waits for the end of what it does.
+  ~Thread() {
+    if (!made_) return;
+    if (!work_) given_.release();
+    ::pthread_join(thread_, nullptr);
+  }
+
+  /// Once.
+  void run(std::function<void()> work) {
+    work_ = std::move(work);
+    given_.release();
+  }
+
+ private:
+  Thread() = default;
+
+  static void* work(void* self) {
+    auto& thread = *static_cast<Thread*>(self);
+    // The default slack of 50 us would be half of the error that is allowed. Of this thread only.
+    prctl(PR_SET_TIMERSLACK, 1);
+    // The node may be busy, by a fault of ours even; packets must not wait for that. Refused: it is
+    // less exact.
+    setpriority(PRIO_PROCESS, 0, -20);
+    thread.given_.acquire();
+    if (thread.work_) thread.work_();
+    return nullptr;
+  }
+
+  bool made_ = false;
+  pthread_t thread_{};
+  std::binary_semaphore given_{0};
+  std::function<void()> work_;
+};
+
+RelayParts RelayParts::make() {
+  RelayParts parts;
+  parts.tun_ = open_tun();
+  StatusOr<std::unique_ptr<Thread>> thread = Thread::make();
+  if (thread.ok()) parts.thread_ = *std::move(thread);
+  return parts;
+}
+
+RelayParts::RelayParts() = default;
+RelayParts::RelayParts(RelayParts&&) noexcept = default;
+RelayParts& RelayParts::operator=(RelayParts&&) noexcept = default;
+RelayParts::~RelayParts() = default;
 
 /// One way of one interface.
 struct Relay::Port {
@@ -305,16 +374,15 @@ class Relay::Queue {
   std::uint64_t next_number_ = 0;
 };
 
-Relay::Relay(const Effect& effect)
-    : effect_(effect), queue_(std::make_unique<Queue>(effect, counters_)) {}
+Relay::Relay(const Effect& effect, RelayParts parts)
+    : effect_(effect),
+      queue_(std::make_unique<Queue>(effect, counters_)),
+      parts_(std::move(parts)) {}
 
 Relay::~Relay() {
   end_effect();
   stop_ = true;
-  if (thread_.joinable()) {
-    eventfd_write(wake_.number(), 1);
-    thread_.join();
-  }
+  if (started_) eventfd_write(wake_.number(), 1);
 }
 
 StatusOr<std::uint32_t> Relay::add_port(Netlink& netlink, const std::string& name,
@@ -322,8 +390,9 @@ StatusOr<std::uint32_t> Relay::add_port(Netlink& netlink, const std::string& nam
                                         std::uint32_t mark) {
   Port port;
   port.ingress = ingress;
-  if (Status opened = open_tap(name, effect_.corrupt.percent > 0, port.tap); !opened.ok())
-    return opened;
+  port.tap = parts_.tun_.is_open() ? std::move(parts_.tun_) : open_tun();
+  if (!port.tap.is_open()) return from_errno("cannot open /dev/net/tun", errno);
+  if (Status made = make_tap(name, effect_.corrupt.percent > 0, port.tap); !made.ok()) return made;
   const std::uint32_t index = if_nametoindex(name.c_str());
   if (index == 0) return from_errno("the device " + name + " is gone", errno);
   LinkSettings settings;
@@ -348,17 +417,19 @@ Status Relay::start(Classifier& classifier) {
   classifier_ = &classifier;
   wake_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!wake_.is_open()) return from_errno("cannot make an eventfd", errno);
-  try {
-    thread_ = std::thread([this] {
-      try {
-        run();
-      } catch (const std::exception&) {
-        end_effect();  // no memory for another packet
-      }
-    });
-  } catch (const std::system_error& failed) {
-    return from_errno("cannot start the relay's thread", failed.code().value());
+  if (!parts_.thread_) {
+    StatusOr<std::unique_ptr<RelayParts::Thread>> thread = RelayParts::Thread::make();
+    if (!thread.ok()) return thread.status();
+    parts_.thread_ = *std::move(thread);
   }
+  parts_.thread_->run([this] {
+    try {
+      run();
+    } catch (const std::exception&) {
+      end_effect();  // no memory for another packet
+    }
+  });
+  started_ = true;
   return ok();
 }
 
@@ -383,7 +454,7 @@ void Relay::renew() {
 }
 
 bool Relay::drain(Duration bound) {
-  if (!thread_.joinable()) return true;
+  if (!started_) return true;
   // Twice: the pass that is under way may have read its ports before this was called.
   constexpr std::uint64_t kPasses = 2;
   const MonotonicTime end = monotonic_now() + bound;
@@ -420,12 +491,6 @@ void Relay::take_next_effect() {
 }
 
 void Relay::run() {
-  // The default slack of 50 us would be half of the error that is allowed. Of this thread only.
-  prctl(PR_SET_TIMERSLACK, 1);
-  // The node may be busy, by a fault of ours even; packets must not wait for that. Refused: it is
-  // less exact.
-  setpriority(PRIO_PROCESS, 0, -20);
-
   std::vector<pollfd> polled;
   for (const Port& port : ports_)
     polled.push_back({.fd = port.tap.number(), .events = POLLIN, .revents = 0});

@@ -17,7 +17,6 @@
 #include <mutex>
 #include <optional>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "experiments/base/clock.h"
@@ -40,6 +39,27 @@ struct RelayCounts {
   std::uint64_t refused = 0;   ///< By the interface.
 };
 
+/// What every relay needs and what takes long to make, so that it may be made ahead of time: a
+/// thread that waits, and an open /dev/net/tun. What is not among the parts, the relay makes.
+class RelayParts {
+ public:
+  /// For a relay in the network namespace that the caller is in. What cannot be made now is left
+  /// out.
+  static RelayParts make();
+
+  RelayParts();
+  RelayParts(RelayParts&&) noexcept;
+  RelayParts& operator=(RelayParts&&) noexcept;
+  ~RelayParts();
+
+ private:
+  friend class Relay;
+  class Thread;
+
+  Fd tun_;
+  std::unique_ptr<Thread> thread_;
+};
+
 /// Made, driven and destroyed by one thread; runs one of its own between start() and its
 /// destruction.
 class Relay {
@@ -47,7 +67,7 @@ class Relay {
   static constexpr Duration kKernelDeadline = std::chrono::milliseconds(200);
   static constexpr Duration kRenewal = std::chrono::milliseconds(50);
 
-  explicit Relay(const Effect& effect);
+  explicit Relay(const Effect& effect, RelayParts parts = RelayParts());
   Relay(const Relay&) = delete;
   Relay& operator=(const Relay&) = delete;
 
@@ -120,7 +140,8 @@ class Relay {
 
   std::atomic<bool> stop_ = false;
   Counters counters_;
-  std::thread thread_;
+  RelayParts parts_;  // last: its thread uses all the others
+  bool started_ = false;
 };
 
 }  // namespace squall::network

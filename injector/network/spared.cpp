@@ -130,6 +130,7 @@ std::set<Connection> ssh_connections() {
 }
 
 const std::vector<std::uint16_t>& SshdPorts::read() {
+  is_read_ = true;
   std::map<Inode, std::uint16_t> sockets = listening();
   if (sockets == listening_) return ports_;
   std::vector<std::uint16_t> ports;

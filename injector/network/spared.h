@@ -26,7 +26,12 @@ class SshdPorts {
   /// milliseconds, only if those are not the same as the last time.
   const std::vector<std::uint16_t>& read();
 
+  /// What it said last, if it was ever asked.
+  const std::vector<std::uint16_t>& known() const { return ports_; }
+  bool is_read() const { return is_read_; }
+
  private:
+  bool is_read_ = false;
   std::map<std::uint32_t, std::uint16_t> listening_;  ///< The port of each, by its inode.
   std::vector<std::uint16_t> ports_;
 };
