@@ -26,12 +26,19 @@ void measure_netem_in_lab(Bench& bench) {
   v1::Network network = delay_of(kDelay, v1::NETEM);
   network.set_limit(100'000);
   std::vector<double> at_root, behind, shares;
+  // The first stream does not count: meanwhile the daemon makes its next spare holder ready, and
+  // the lab has but one processor.
+  const auto measured = [&] {
+    throughput(bench.hosts, each / 3);
+    lease.renew();
+    return throughput(bench.hosts, each);
+  };
   for (int i = 0; i < 7; ++i) {
     must({"tc", "qdisc", "add", "dev", "eth0", "root", "netem", "delay", "1ms", "limit", kLimit});
-    at_root.push_back(throughput(bench.hosts, each));
+    at_root.push_back(measured());
     must({"tc", "qdisc", "del", "dev", "eth0", "root"});
     NetworkFault fault(lease, network, kPort);
-    behind.push_back(throughput(bench.hosts, each));
+    behind.push_back(measured());
     fault.end();
     shares.push_back(behind.back() / at_root.back());
   }
