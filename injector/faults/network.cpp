@@ -128,9 +128,12 @@ StatusOr<std::optional<InNetns>> enter(const Fd& netns) {
   return std::optional<InNetns>(*std::move(inside));
 }
 
-/// Whether there is more to do than to lose every packet all the time, which the filter does alone.
-bool needs_device(const v1::Fault& fault) {
-  return fault.ramps_size() > 0 || !loses_all(effect_of(fault.network(), 0));
+/// Whether there is more to do than to lose packets, which the filter does alone: always, or by
+/// chance where it is not netem that is to draw.
+bool needs_device(const v1::Fault& fault, v1::Engine engine) {
+  const Effect effect = effect_of(fault.network(), 0);
+  if (engine == v1::RELAY) return !only_loses(effect);
+  return fault.ramps_size() > 0 || !loses_all(effect);
 }
 
 StatusOr<Resolved> resolve(Netlink& netlink, const v1::Fault& fault, const v1::Match& match) {
@@ -146,7 +149,7 @@ StatusOr<Resolved> resolve(Netlink& netlink, const v1::Fault& fault, const v1::M
                    "the interface " + interface.name + " cannot be touched: " + why);
     }
   }
-  if (engine->engine == v1::RELAY && needs_device(fault)) {
+  if (engine->engine == v1::RELAY && needs_device(fault, engine->engine)) {
     for (const Link& interface : *interfaces) {
       if (has_ethernet_header(interface)) continue;
       return error(StatusCode::kUnimplemented, "the relay cannot send on " + interface.name +
@@ -179,7 +182,7 @@ class Network final : public Fault {
 
  private:
   const std::string& id() const { return start_.fault().id(); }
-  bool needs_device() const { return hold::needs_device(start_.fault()); }
+  bool needs_device() const { return hold::needs_device(start_.fault(), engine_.engine); }
   bool is_relay() const { return engine_.engine == v1::RELAY; }
 
   /// A filter that is to stand, and where its packets go.
@@ -279,7 +282,7 @@ StatusOr<std::vector<v1::Undo>> Network::prepare() {
   const StatusOr<std::vector<Qdisc>> qdiscs = netlink_->qdiscs();
   if (!qdiscs.ok()) return qdiscs.status();
 
-  if (is_relay() && places->size() > kLetters.size()) {
+  if (is_relay() && needs_device() && places->size() > kLetters.size()) {
     return error(StatusCode::kResourceExhausted,
                  "the relay carries at most " + std::to_string(kLetters.size()) +
                      " ways, this fault asks for " + std::to_string(places->size()));
@@ -356,7 +359,8 @@ StatusOr<std::vector<v1::Undo>> Network::prepare() {
     for (const Standpoint& standpoint : standpoints_) {
       programs.insert(standpoint.place.ingress ? Classifier::Program::kIngress
                                                : Classifier::Program::kEgress);
-      if (standpoint.place.ingress && is_relay()) programs.insert(Classifier::Program::kReenter);
+      if (standpoint.place.ingress && is_relay() && needs_device())
+        programs.insert(Classifier::Program::kReenter);
     }
     StatusOr<std::unique_ptr<Classifier>> loaded = Classifier::load(programs);
     if (!loaded.ok()) return loaded.status();
@@ -504,6 +508,8 @@ Status Network::make_ready() {
     return has_ethernet_header(standpoint.place.interface);
   });
   aim_.loses = !needs_device();
+  const bool always = start_.fault().ramps_size() == 0 && loses_all(now_);
+  if (aim_.loses && !always) aim_.losses = now_;
   return classifier_->set_aim(aim_, spared);
 }
 
@@ -618,6 +624,10 @@ Status Network::resolved(const Hosts& hosts) {
 Status Network::become(const v1::Fault& now) {
   if (!applied_) return ok();
   now_ = effect_at(now);
+  if (!needs_device()) {
+    classifier_->set_losses(now_);
+    return ok();
+  }
   if (relay_) {
     relay_->become(now_);
     return ok();
@@ -632,8 +642,10 @@ Status Network::become(const v1::Fault& now) {
 void Network::read_counters() {
   if (!netlink_ || !classifier_) return;
   if (!needs_device()) {
-    const StatusOr<Lost> lost = classifier_->lost();
-    if (lost.ok()) see({.packets = lost->packets, .bytes = lost->bytes, .dropped = lost->packets});
+    const StatusOr<Losses> losses = classifier_->losses();
+    if (!losses.ok()) return;
+    seen_.set_marked_packets(losses->marked);
+    see({.packets = losses->packets, .bytes = losses->bytes, .dropped = losses->lost});
     return;
   }
   Counts counts;
@@ -820,7 +832,7 @@ void warm_up() {
   if (loaded.ok()) {
     warm().classifier = *std::move(loaded);
     // The first time, libbpf counts the processors.
-    static_cast<void>(warm().classifier->lost());
+    static_cast<void>(warm().classifier->losses());
   }
   StatusOr<Netlink> netlink = Netlink::open();
   if (netlink.ok()) warm().netlink.emplace(*std::move(netlink));

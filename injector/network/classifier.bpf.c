@@ -53,7 +53,14 @@ struct {
   __uint(max_entries, 1);
   __type(key, __u32);
   __type(value, struct squall_count);
-} lost SEC(".maps");
+} counts SEC(".maps");
+
+struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(max_entries, 1);
+  __type(key, __u32);
+  __type(value, struct squall_chance);
+} chance SEC(".maps");
 
 #define NO_PROTOCOL \
   0x100 /* ports cannot be known: a later fragment, or a header we do not follow */
@@ -306,19 +313,39 @@ static __always_inline int wanted(struct __sk_buff* skb, int ingress) {
   return 1;
 }
 
-/* A classifier says -1 for a match and 0 for none; one that drops by itself says what becomes of the
- * packet. */
+static __always_inline int is_lost(void) {
+  const __u32 key = 0;
+  struct squall_chance* drawn = bpf_map_lookup_elem(&chance, &key);
+  if (!drawn) return 0;
+  bpf_spin_lock(&drawn->lock);
+  const int lost = squall_loses(&match.loss, &drawn->random);
+  bpf_spin_unlock(&drawn->lock);
+  return lost;
+}
+
+/* Of what matched, by a classifier that loses by itself. */
+static __always_inline int lose(struct __sk_buff* skb) {
+  const __u32 key = 0;
+  struct squall_count* count = bpf_map_lookup_elem(&counts, &key);
+  if (!count) return TC_ACT_UNSPEC;
+  const __u32 packets = skb->gso_segs > 1 ? skb->gso_segs : 1;
+  count->packets += packets;
+  count->bytes += skb->len;
+  if ((match.flags & SQUALL_BY_CHANCE) && !is_lost()) return TC_ACT_UNSPEC;
+  if ((match.flags & SQUALL_ECN) && bpf_skb_ecn_set_ce(skb)) {
+    count->marked += packets;
+    return TC_ACT_UNSPEC;
+  }
+  count->lost += packets;
+  return TC_ACT_SHOT;
+}
+
+/* A classifier says -1 for a match and 0 for none; one that loses by itself says what becomes of
+ * the packet. */
 static __always_inline int classify(struct __sk_buff* skb, int ingress) {
   const int is_wanted = wanted(skb, ingress);
   if (!(match.flags & SQUALL_LOSE)) return is_wanted ? -1 : 0;
-  if (!is_wanted) return TC_ACT_UNSPEC;
-  const __u32 key = 0;
-  struct squall_count* count = bpf_map_lookup_elem(&lost, &key);
-  if (count) {
-    count->packets += skb->gso_segs > 1 ? skb->gso_segs : 1;
-    count->bytes += skb->len;
-  }
-  return TC_ACT_SHOT;
+  return is_wanted ? lose(skb) : TC_ACT_UNSPEC;
 }
 
 SEC("tc") int egress(struct __sk_buff* skb) { return classify(skb, 0); }

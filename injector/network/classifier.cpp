@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "experiments/base/fd.h"
+#include "injector/network/emulation.h"
 #include "injector/network/match.h"
 
 #pragma GCC diagnostic push
@@ -206,6 +207,17 @@ Status Classifier::set_aim(const Aim& aim, std::span<const std::uint16_t> spared
   ask(aim.cgroup.id != 0, SQUALL_MATCH_CGROUP);
   ask(aim.ethernet, SQUALL_ETHERNET);
   ask(aim.loses, SQUALL_LOSE);
+  if (aim.loses && aim.losses) {
+    ask(true, SQUALL_BY_CHANCE);
+    ask(aim.losses->ecn, SQUALL_ECN);
+    set_losses(*aim.losses);
+    squall_chance chance{};
+    chance.random = loss_sequence(*aim.losses);
+    const __u32 key = 0;
+    if (bpf_map_update_elem(bpf_map__fd(object_->maps.chance), &key, &chance, BPF_ANY) != 0) {
+      return from_errno("cannot tell the classifier where to begin", errno);
+    }
+  }
   // A share of all is no share.
   ask(aim.connections > 0 && aim.connections < 100, SQUALL_SHARE_OF_CONNECTIONS);
   ask(aim.packets > 0 && aim.packets < 100, SQUALL_SHARE_OF_PACKETS);
@@ -239,6 +251,16 @@ Status Classifier::set_addresses(const Aim& aim) {
   }
   addresses_ = std::move(entries);
   return ok();
+}
+
+void Classifier::set_losses(const Effect& effect) {
+  const squall_loss from = loss_of(effect);
+  squall_loss& to = object_->bss->match.loss;
+  for (__u32 squall_loss::*field :
+       {&squall_loss::model, &squall_loss::chance, &squall_loss::correlation, &squall_loss::a1,
+        &squall_loss::a2, &squall_loss::a3, &squall_loss::a4, &squall_loss::a5}) {
+    std::atomic_ref<__u32>(to.*field).store(from.*field, std::memory_order_relaxed);
+  }
 }
 
 void Classifier::spare(std::uint16_t port) { add_port(object_->bss->match.spared_tcp_ports, port); }
@@ -295,18 +317,20 @@ std::uint32_t Classifier::program_id(Program program) const {
   return bpf_obj_get_info_by_fd(program_fd(program), &about, &length) == 0 ? about.id : 0;
 }
 
-StatusOr<Lost> Classifier::lost() const {
+StatusOr<Losses> Classifier::losses() const {
   const int processors = libbpf_num_possible_cpus();
   if (processors <= 0) return from_errno("cannot count the processors", -processors);
   std::vector<squall_count> counts(static_cast<std::size_t>(processors));
   const __u32 key = 0;
-  if (bpf_map_lookup_elem(bpf_map__fd(object_->maps.lost), &key, counts.data()) != 0) {
+  if (bpf_map_lookup_elem(bpf_map__fd(object_->maps.counts), &key, counts.data()) != 0) {
     return from_errno("cannot read what was lost", errno);
   }
-  Lost sum;
+  Losses sum;
   for (const squall_count& count : counts) {
     sum.packets += count.packets;
     sum.bytes += count.bytes;
+    sum.lost += count.lost;
+    sum.marked += count.marked;
   }
   return sum;
 }

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -16,6 +17,7 @@
 #include "experiments/base/clock.h"
 #include "experiments/base/status.h"
 #include "injector/network/cgroup.h"
+#include "injector/network/effect.h"
 #include "squall/v1/faults.pb.h"
 
 struct classifier;
@@ -31,7 +33,8 @@ struct Aim {
   std::uint32_t seed = 0;  ///< Which connections.
   Cgroup cgroup;           ///< Only sockets of its processes, and of the groups' below it.
   bool ethernet = false;   ///< Every interface has Ethernet's header, which is then quick to read.
-  bool loses = false;      ///< All that it hits is dropped, by filters without an action.
+  bool loses = false;      ///< What it hits is dropped, by filters without an action.
+  std::optional<Effect> losses;  ///< Not all that it hits, but what this loses; of one that loses.
 };
 
 /// One end of a TCP connection and the other, IPv4 addresses as ::ffff:a.b.c.d.
@@ -48,9 +51,12 @@ struct Connection {
   friend auto operator<=>(const Connection&, const Connection&) = default;
 };
 
-struct Lost {
-  std::uint64_t packets = 0;
+/// Of an aim that loses. A GSO packet counts for what it will be cut into.
+struct Losses {
+  std::uint64_t packets = 0;  ///< That matched.
   std::uint64_t bytes = 0;
+  std::uint64_t lost = 0;    ///< Of the packets.
+  std::uint64_t marked = 0;  ///< Instead.
 };
 
 /// The verified programs and maps of one fault. Until set_deadline() nothing matches.
@@ -80,6 +86,9 @@ class Classifier {
   /// set_aim().
   Status set_addresses(const Aim& aim);
 
+  /// Loses by these chances from now on, while the filter stands; the sequence goes on.
+  void set_losses(const Effect& effect);
+
   /// Spares one more TCP port, at once.
   void spare(std::uint16_t port);
 
@@ -102,8 +111,7 @@ class Classifier {
   /// The kernel's own number of the program, 0 if it cannot be read.
   std::uint32_t program_id(Program program) const;
 
-  /// What was dropped, of an aim that loses.
-  StatusOr<Lost> lost() const;
+  StatusOr<Losses> losses() const;
 
  private:
   explicit Classifier(struct classifier* object) : object_(object) {}

@@ -136,6 +136,17 @@ bool loses_all(const Effect& effect) {
   return effect.loss.percent >= 100 && effect == plain;
 }
 
+bool only_loses(const Effect& effect) {
+  Effect plain;
+  plain.loss = effect.loss;
+  plain.gilbert_elliott = effect.gilbert_elliott;
+  plain.four_state = effect.four_state;
+  plain.ecn = effect.ecn;
+  plain.limit = effect.limit;
+  plain.seed = effect.seed;
+  return effect == plain;
+}
+
 bool draws_by_chance(const Effect& effect) {
   const auto is_open = [](const Chance& chance) {
     return chance.percent > 0 && chance.percent < 100;

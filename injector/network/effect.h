@@ -97,6 +97,10 @@ Duration longest_stay(const Effect& effect);
 /// Whether every packet is lost, and nothing else is asked: no queue is needed for that.
 bool loses_all(const Effect& effect);
 
+/// Whether all it does to packets is to lose some of them, or to mark those: nobody has to hold a
+/// packet for that.
+bool only_loses(const Effect& effect);
+
 /// Whether chance decides what happens to a packet, so that a seed makes a difference.
 bool draws_by_chance(const Effect& effect);
 

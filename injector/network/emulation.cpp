@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <random>
 
 #include "injector/network/distribution.h"
 
@@ -10,8 +11,6 @@ namespace squall::network {
 namespace {
 
 __extension__ using Wide = unsigned __int128;
-
-constexpr std::uint64_t kWhole = std::uint64_t{1} << 32;
 
 std::uint32_t to_fraction(double percent) {
   constexpr double kMost = std::numeric_limits<std::uint32_t>::max();
@@ -51,28 +50,52 @@ Effect with_seed(Effect effect) {
   return effect;
 }
 
+/// One that begins at the seed.
+squall_random sequence(std::uint64_t seed) {
+  squall_random random{.state = seed, .last = 0, .chain = 1};
+  random.last = squall_uniform(&random);
+  return random;
+}
+
 }  // namespace
 
-CorrelatedRandom::CorrelatedRandom(std::uint64_t seed, double correlation)
-    : random_(seed),
-      correlation_(to_fraction(correlation)),
-      last_(static_cast<std::uint32_t>(random_() >> 32)) {}
-
-std::uint32_t CorrelatedRandom::draw() {
-  const std::uint64_t value = random_() >> 32;
-  if (correlation_ == 0) return static_cast<std::uint32_t>(value);
-  const std::uint64_t rho = std::uint64_t{correlation_} + 1;
-  last_ = static_cast<std::uint32_t>((Wide{value} * (kWhole - rho) + Wide{last_} * rho) >> 32);
-  return last_;
+squall_loss loss_of(const Effect& effect) {
+  squall_loss loss{};
+  if (effect.gilbert_elliott) {
+    loss.model = SQUALL_LOSS_GILBERT_ELLIOTT;
+    loss.a1 = to_fraction(effect.gilbert_elliott->p);
+    loss.a2 = to_fraction(effect.gilbert_elliott->r);
+    loss.a3 = to_fraction(100 - effect.gilbert_elliott->loss_when_bad);
+    loss.a4 = to_fraction(effect.gilbert_elliott->loss_when_good);
+  } else if (effect.four_state) {
+    loss.model = SQUALL_LOSS_FOUR_STATE;
+    loss.a1 = to_fraction(effect.four_state->p13);
+    loss.a2 = to_fraction(effect.four_state->p31);
+    loss.a3 = to_fraction(effect.four_state->p32);
+    loss.a4 = to_fraction(effect.four_state->p14);
+    loss.a5 = to_fraction(effect.four_state->p23);
+  } else {
+    loss.chance = to_fraction(effect.loss.percent);
+    loss.correlation = to_fraction(effect.loss.correlation);
+  }
+  return loss;
 }
+
+squall_random loss_sequence(const Effect& effect) {
+  return sequence(seed_of(with_seed(effect), Purpose::kLoss));
+}
+
+CorrelatedRandom::CorrelatedRandom(std::uint64_t seed, double correlation)
+    : random_(sequence(seed)), correlation_(to_fraction(correlation)) {}
 
 Emulation::Draw::Draw(std::uint64_t seed, const Chance& chance)
     : threshold(to_fraction(chance.percent)), random(seed, chance.correlation) {}
 
 Emulation::Emulation(const Effect& effect, MonotonicTime now)
     : effect_(with_seed(effect)),
+      loss_(loss_of(effect_)),
+      losses_(loss_sequence(effect_)),
       duplicate_(seed_of(effect_, Purpose::kDuplicate), effect_.duplicate),
-      loss_(seed_of(effect_, Purpose::kLoss), effect_.loss),
       corrupt_(seed_of(effect_, Purpose::kCorrupt), effect_.corrupt),
       reorder_(seed_of(effect_, Purpose::kReorder), effect_.reorder),
       place_(seed_of(effect_, Purpose::kPlace), 0),
@@ -80,20 +103,6 @@ Emulation::Emulation(const Effect& effect, MonotonicTime now)
       slot_(seed_of(effect_, Purpose::kSlot), 0),
       delay_table_(table_of(effect_.distribution)),
       slot_next_(now) {
-  if (effect_.gilbert_elliott) {
-    loss_model_ = Loss::kGilbertElliott;
-    a1_ = to_fraction(effect_.gilbert_elliott->p);
-    a2_ = to_fraction(effect_.gilbert_elliott->r);
-    a3_ = to_fraction(100 - effect_.gilbert_elliott->loss_when_bad);
-    a4_ = to_fraction(effect_.gilbert_elliott->loss_when_good);
-  } else if (effect_.four_state) {
-    loss_model_ = Loss::kFourState;
-    a1_ = to_fraction(effect_.four_state->p13);
-    a2_ = to_fraction(effect_.four_state->p31);
-    a3_ = to_fraction(effect_.four_state->p32);
-    a4_ = to_fraction(effect_.four_state->p14);
-    a5_ = to_fraction(effect_.four_state->p23);
-  }
   // tc takes a gap of 1 where none is named; without `reorder`, every packet waits.
   if (effect_.reorder.percent > 0) gap_ = std::max(effect_.gap, std::uint32_t{1});
   if (effect_.slot) {
@@ -108,67 +117,14 @@ void Emulation::become(const Effect& effect) {
   effect_ = effect;
   effect_.seed = seed;
   duplicate_.threshold = to_fraction(effect_.duplicate.percent);
-  loss_.threshold = to_fraction(effect_.loss.percent);
+  loss_ = loss_of(effect_);
   corrupt_.threshold = to_fraction(effect_.corrupt.percent);
   reorder_.threshold = to_fraction(effect_.reorder.percent);
 }
 
 bool Emulation::is_duplicated() { return duplicate_.happens(); }
 
-bool Emulation::is_lost() {
-  switch (loss_model_) {
-    case Loss::kGilbertElliott:
-      return loss_gilb_ell();
-    case Loss::kFourState:
-      return loss_4state();
-    case Loss::kRandom:
-      break;
-  }
-  return loss_.happens();
-}
-
-bool Emulation::loss_gilb_ell() {
-  constexpr std::uint8_t kGood = 1;
-  constexpr std::uint8_t kBad = 2;
-  // Whether this packet is lost is the old state's to say.
-  if (state_ == kGood) {
-    if (loss_.random.draw() < a1_) state_ = kBad;
-    return loss_.random.draw() < a4_;
-  }
-  if (loss_.random.draw() < a2_) state_ = kGood;
-  return loss_.random.draw() > a3_;
-}
-
-bool Emulation::loss_4state() {
-  constexpr std::uint8_t kReceivedInGap = 1;
-  constexpr std::uint8_t kReceivedInBurst = 2;
-  constexpr std::uint8_t kLostInBurst = 3;
-  constexpr std::uint8_t kLostInGap = 4;
-  const std::uint64_t random = loss_.random.draw();
-  // Whether this packet is lost is the new state's to say.
-  switch (state_) {
-    case kReceivedInGap:
-      if (random < a4_) {
-        state_ = kLostInGap;
-      } else if (random < a1_ + a4_) {
-        state_ = kLostInBurst;
-      }
-      break;
-    case kReceivedInBurst:
-      if (random < a5_) state_ = kLostInBurst;
-      break;
-    case kLostInBurst:
-      if (random < a3_) {
-        state_ = kReceivedInBurst;
-      } else if (random < a2_ + a3_) {
-        state_ = kReceivedInGap;
-      }
-      break;
-    default:
-      state_ = kReceivedInGap;
-  }
-  return state_ == kLostInBurst || state_ == kLostInGap;
-}
+bool Emulation::is_lost() { return squall_loses(&loss_, &losses_) != 0; }
 
 std::optional<std::uint64_t> Emulation::flipped_bit(std::uint64_t bits) {
   if (!corrupt_.happens() || bits == 0) return std::nullopt;

@@ -8,27 +8,30 @@
 
 #include <cstdint>
 #include <optional>
-#include <random>
 #include <span>
 
 #include "experiments/base/clock.h"
 #include "injector/network/effect.h"
+#include "injector/network/loss.h"
 
 namespace squall::network {
 
-/// Numbers of 32 bits of which each is a weighted mean of a new one and the last: get_crandom().
-/// Being means, they crowd around the middle: of a chance below 50 % correlation makes less.
+/// An effect's losses in the form that squall_loses() takes.
+squall_loss loss_of(const Effect& effect);
+
+/// Where the sequence of its losses begins; without a seed, anywhere.
+squall_random loss_sequence(const Effect& effect);
+
+/// A sequence of squall_draw()'s.
 class CorrelatedRandom {
  public:
   CorrelatedRandom(std::uint64_t seed, double correlation);
 
-  std::uint32_t draw();
+  std::uint32_t draw() { return squall_draw(&random_, correlation_); }
 
  private:
-  // Its sequence is laid down by the standard; those of the library's distributions are not.
-  std::mt19937_64 random_;
+  squall_random random_;
   std::uint32_t correlation_;
-  std::uint32_t last_;
 };
 
 /// The decisions for one packet after another. The same effect, seed and times give the same ones
@@ -76,17 +79,14 @@ class Emulation {
     CorrelatedRandom random;
   };
 
-  enum class Loss : std::uint8_t { kRandom, kGilbertElliott, kFourState };
-
-  bool loss_gilb_ell();
-  bool loss_4state();
   Duration packet_time(std::uint64_t bytes) const;
   void get_slot_next(MonotonicTime now);
 
   Effect effect_;
 
+  squall_loss loss_;
+  squall_random losses_;
   Draw duplicate_;
-  Draw loss_;
   Draw corrupt_;
   Draw reorder_;
   CorrelatedRandom place_;
@@ -94,15 +94,6 @@ class Emulation {
   CorrelatedRandom slot_;
   std::span<const std::int16_t> delay_table_;
   std::span<const std::int16_t> slot_table_;
-
-  Loss loss_model_ = Loss::kRandom;
-  std::uint8_t state_ = 1;
-  /// As struct clgstate has them: p, r, h, 1-k, or p13, p31, p32, p14, p23.
-  std::uint64_t a1_ = 0;
-  std::uint64_t a2_ = 0;
-  std::uint64_t a3_ = 0;
-  std::uint64_t a4_ = 0;
-  std::uint64_t a5_ = 0;
 
   std::uint32_t gap_ = 0;
   std::uint32_t counter_ = 0;  ///< Packets since the last that went at once.

@@ -7,7 +7,10 @@
 #ifndef SQUALL_INJECTOR_NETWORK_MATCH_H_
 #define SQUALL_INJECTOR_NETWORK_MATCH_H_
 
+#include <linux/bpf.h>
 #include <linux/types.h>
+
+#include "injector/network/loss.h"
 
 /* The mark of packets that the relay has already held: "SQ", one bit for the way they went, 15 bits
  * of the fault's id. A filter skips the marks of its own way, whichever fault set them, so that no
@@ -31,7 +34,9 @@
 #define SQUALL_MATCH_CGROUP 0x200u         /* a socket below this control group */
 #define SQUALL_ETHERNET 0x400u /* all it sees has an Ethernet header before the network's */
 /* And what becomes of a match. */
-#define SQUALL_LOSE 0x800u /* dropped and counted, by a filter without an action */
+#define SQUALL_LOSE 0x800u       /* dropped and counted, by a filter without an action */
+#define SQUALL_BY_CHANCE 0x1000u /* not all of them, but those that `loss` says */
+#define SQUALL_ECN 0x2000u       /* what can be marked as congested is, instead */
 
 /* What the tries say of an address. A longer prefix bears what the shorter ones around it do. */
 #define SQUALL_IN 1u
@@ -52,6 +57,7 @@ struct squall_match {
   __u32 share_seed;   /* which connections the share falls on */
   __u32 cgroup_level; /* below the root of cgroup v2, which is 0 */
   __u64 cgroup;       /* its id, the inode of its folder */
+  struct squall_loss loss;
   __u64 protocols[SQUALL_PROTOCOL_WORDS];
   __u64 except_protocols[SQUALL_PROTOCOL_WORDS];
   __u64 ports[SQUALL_PORT_WORDS];
@@ -77,9 +83,18 @@ struct squall_cidr6 {
   __u8 address[16];
 };
 
+/* Of a classifier that loses by itself. A GSO packet counts for what it will be cut into. */
 struct squall_count {
-  __u64 packets;
+  __u64 packets; /* that matched */
   __u64 bytes;
+  __u64 lost;   /* of the packets */
+  __u64 marked; /* instead of being lost */
+};
+
+/* What the losses hang on beside `loss`: one sequence for all processors. */
+struct squall_chance {
+  struct bpf_spin_lock lock;
+  struct squall_random random;
 };
 
 #endif

@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "injector/network/emulation.h"
+
 namespace squall::network {
 namespace {
 
@@ -97,6 +99,14 @@ int run(const Classifier& classifier, Classifier::Program program, const Bytes& 
   return static_cast<int>(options.retval);
 }
 
+/// By these chances what goes to kPort by UDP.
+Aim losing(const Effect& effect) {
+  Aim aim = aimed_at(IPPROTO_UDP, true);
+  aim.loses = true;
+  aim.losses = effect;
+  return aim;
+}
+
 struct Case {
   const char* what;
   Bytes frame;
@@ -168,11 +178,84 @@ TEST_CASE(
   const Bytes other = ipv4(IPPROTO_TCP, 0, transport());
   CHECK(run(*classifier, Classifier::Program::kEgress, other) == TC_ACT_UNSPEC);
   CHECK(run(*classifier, Classifier::Program::kIngress, other) == TC_ACT_UNSPEC);
-  const StatusOr<Lost> lost = classifier->lost();
-  REQUIRE(lost.ok());
-  CHECK(lost->packets == 2);
+  const StatusOr<Losses> losses = classifier->losses();
+  REQUIRE(losses.ok());
+  CHECK(losses->packets == 2);
+  CHECK(losses->lost == 2);
   // The kernel's count has Ethernet's header in it.
-  CHECK(lost->bytes == 2 * hit.size());
+  CHECK(losses->bytes == 2 * hit.size());
+}
+
+TEST_CASE("of one seed the classifier loses the same packets as the relay, by every model") {
+  Effect random;
+  random.seed = 7;
+  random.loss.percent = 30;
+  Effect correlated = random;
+  correlated.loss.correlation = 50;
+  Effect gilbert;
+  gilbert.seed = 8;
+  gilbert.gilbert_elliott =
+      GilbertElliott{.p = 20, .r = 30, .loss_when_bad = 90, .loss_when_good = 10};
+  Effect four;
+  four.seed = 9;
+  four.four_state = FourState{.p13 = 20, .p31 = 30, .p32 = 20, .p23 = 40, .p14 = 10};
+  for (const Effect& effect : {random, correlated, gilbert, four}) {
+    constexpr int kPackets = 2000;
+    Emulation emulation(effect, monotonic_now());
+    const std::unique_ptr<Classifier> classifier = load(losing(effect));
+    const Bytes hit = ipv4(IPPROTO_UDP, 0, transport());
+    std::uint64_t lost = 0;
+    int differing = 0;
+    for (int i = 0; i < kPackets; ++i) {
+      const bool is_lost = emulation.is_lost();
+      const int told = run(*classifier, Classifier::Program::kEgress, hit);
+      differing += told == (is_lost ? TC_ACT_SHOT : TC_ACT_UNSPEC) ? 0 : 1;
+      lost += is_lost ? 1 : 0;
+    }
+    CHECK(differing == 0);
+    const StatusOr<Losses> losses = classifier->losses();
+    REQUIRE(losses.ok());
+    CHECK(losses->packets == kPackets);
+    CHECK(losses->lost == lost);
+    CHECK(losses->marked == 0);
+  }
+}
+
+TEST_CASE("a loss that changes takes the next numbers of the same sequence") {
+  Effect effect;
+  effect.seed = 7;
+  effect.loss.percent = 10;
+  Emulation emulation(effect, monotonic_now());
+  const std::unique_ptr<Classifier> classifier = load(losing(effect));
+  const Bytes hit = ipv4(IPPROTO_UDP, 0, transport());
+  for (const double percent : {10.0, 60.0, 0.0, 100.0}) {
+    effect.loss.percent = percent;
+    emulation.become(effect);
+    classifier->set_losses(effect);
+    int differing = 0;
+    for (int i = 0; i < 500; ++i) {
+      const int told = run(*classifier, Classifier::Program::kIngress, hit);
+      differing += told == (emulation.is_lost() ? TC_ACT_SHOT : TC_ACT_UNSPEC) ? 0 : 1;
+    }
+    CAPTURE(percent);
+    CHECK(differing == 0);
+  }
+}
+
+TEST_CASE("what knows ECN is marked by the classifier instead of lost") {
+  Effect effect;
+  effect.loss.percent = 100;
+  effect.ecn = true;
+  const std::unique_ptr<Classifier> classifier = load(losing(effect));
+  Bytes frame = ipv4(IPPROTO_UDP, 0, transport());
+  CHECK(run(*classifier, Classifier::Program::kEgress, frame) == TC_ACT_SHOT);
+  frame[15] = 0x02;  // ECT(0), behind Ethernet's header
+  CHECK(run(*classifier, Classifier::Program::kEgress, frame) == TC_ACT_UNSPEC);
+  const StatusOr<Losses> losses = classifier->losses();
+  REQUIRE(losses.ok());
+  CHECK(losses->packets == 2);
+  CHECK(losses->lost == 1);
+  CHECK(losses->marked == 1);
 }
 
 }  // namespace squall::network
