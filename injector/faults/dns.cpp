@@ -18,6 +18,7 @@
 #include "experiments/fault/fault.h"
 #include "injector/faults/fault.h"
 #include "injector/network/cgroup.h"
+#include "injector/network/cgroup_programs.h"
 #include "injector/network/dns_message.h"
 #include "injector/network/dns_redirect.h"
 #include "injector/network/dns_responder.h"
@@ -165,6 +166,7 @@ const FaultKind kDns{.kind = v1::Fault::kDns,
                      .name = "dns",
                      .make = make,
                      .look = look,
-                     .find_held = find_dns_redirects};
+                     // A network fault's as well, which may have one.
+                     .find_held = find_tagged_programs};
 
 }  // namespace squall::hold

@@ -22,8 +22,11 @@
 #include "experiments/base/ids.h"
 #include "experiments/fault/fault.h"
 #include "injector/faults/fault.h"
+#include "injector/faults/processes.h"
+#include "injector/faults/sockets.h"
 #include "injector/faults/spared.h"
 #include "injector/faults/undo.h"
+#include "injector/network/cgroup.h"
 #include "injector/network/classifier.h"
 #include "injector/network/effect.h"
 #include "injector/network/engine.h"
@@ -49,6 +52,8 @@ constexpr std::uint16_t kLoopback = 772;  // ARPHRD_LOOPBACK
 constexpr Duration kSshEvery = std::chrono::seconds(5);
 /// The first look at ssh's connections takes milliseconds, for which no fault waits.
 constexpr Duration kSshFirst = std::chrono::milliseconds(10);
+/// What processes have started meanwhile is looked for so often.
+constexpr Duration kProcessesEvery = std::chrono::seconds(1);
 constexpr Duration kReadBackEvery = std::chrono::milliseconds(100);
 constexpr Duration kLockWithin = std::chrono::seconds(3);
 constexpr std::uint32_t kIfbQueue = 32;
@@ -103,7 +108,10 @@ v1::Match with_addresses(v1::Match match, const Hosts& hosts) {
 }
 
 StatusOr<Aim> aim_of(const v1::Network& wanted, const Hosts& hosts, std::uint64_t seed) {
-  StatusOr<Cgroup> cgroup = find_cgroup(wanted.in());
+  v1::Scope group;
+  group.set_cgroup(wanted.in().cgroup());
+  group.set_unit(wanted.in().unit());
+  StatusOr<Cgroup> cgroup = find_cgroup(group);
   if (!cgroup.ok()) return cgroup.status();
   Aim aim;
   aim.match = with_addresses(wanted.to(), hosts);
@@ -112,6 +120,10 @@ StatusOr<Aim> aim_of(const v1::Network& wanted, const Hosts& hosts, std::uint64_
   aim.packets = wanted.packets();
   aim.seed = static_cast<std::uint32_t>(seed ^ (seed >> 32));
   aim.cgroup = *std::move(cgroup);
+  aim.processes = wanted.in().has_process();
+  if (Status apart = aim.processes ? tells_processes_apart() : ok(); !apart.ok()) {
+    return in_context("network.in.process", apart);
+  }
   return aim;
 }
 
@@ -204,6 +216,7 @@ class Network final : public Fault {
   Status read_back_netem();
   Status make_ifb();
   Status make_relay();
+  Status mark_sockets();
   Status add_filter(const Standpoint& standpoint);
   Status start_monitor();
   Status read_back();
@@ -242,6 +255,7 @@ class Network final : public Fault {
   bool sshd_due_ = false;
   bool just_applied_ = false;
   MonotonicTime ssh_due_{};
+  MonotonicTime processes_due_{};
   MonotonicTime stood_{};  // when all was last read back as it should be
   v1::NetworkEvidence seen_;
   bool applied_ = false;
@@ -352,10 +366,11 @@ StatusOr<std::vector<v1::Undo>> Network::prepare() {
   }
 
   sshd_ = std::move(warm().sshd);
-  if (warm().classifier) {
+  if (warm().classifier && !aim_.processes) {
     classifier_ = std::move(warm().classifier);
   } else {
     std::set<Classifier::Program> programs;
+    if (aim_.processes) programs.insert(Classifier::Program::kSocket);
     for (const Standpoint& standpoint : standpoints_) {
       programs.insert(standpoint.place.ingress ? Classifier::Program::kIngress
                                                : Classifier::Program::kEgress);
@@ -473,6 +488,18 @@ Status Network::make_relay() {
   return started;
 }
 
+/// The sockets of the processes that are meant: those to come first, so that none is missed.
+Status Network::mark_sockets() {
+  const StatusOr<Fd> root = open_cgroup_root();
+  if (!root.ok()) return root.status();
+  if (Status marking = classifier_->mark_new_sockets(root->number(), tag_); !marking.ok()) {
+    return marking;
+  }
+  failpoint<"network.sockets_watched">();
+  processes_due_ = monotonic_now() + kProcessesEvery;
+  return in_context("network.in", hold::mark_sockets(wanted_.in().process(), *classifier_));
+}
+
 Status Network::add_filter(const Standpoint& standpoint) {
   const Place& place = standpoint.place;
   if (clsact_to_add_.contains(place.interface.index)) {
@@ -520,6 +547,9 @@ Status Network::apply(MonotonicTime deadline) {
   if (Status made = !needs_device() ? ok() : is_relay() ? make_relay() : make_ifb(); !made.ok()) {
     return made;
   }
+  if (aim_.processes) {
+    if (Status marked = mark_sockets(); !marked.ok()) return marked;
+  }
   // The filters match nothing yet: at the end the effect starts everywhere at once.
   for (const Standpoint& standpoint : standpoints_) {
     if (Status added = add_filter(standpoint); !added.ok()) return added;
@@ -547,6 +577,10 @@ Status Network::start_monitor() {
 }
 
 Status Network::read_back() {
+  if (aim_.processes && !classifier_->marks_new_sockets()) {
+    return error(StatusCode::kFailedPrecondition,
+                 "the program that marks the processes' new sockets is no longer attached");
+  }
   for (const Standpoint& standpoint : standpoints_) {
     const Place& place = standpoint.place;
     const StatusOr<std::vector<Filter>> filters =
@@ -590,6 +624,11 @@ Status Network::pulse(MonotonicTime deadline) {
   }
   set_deadline(deadline);
   if (std::exchange(just_applied_, false)) return ok();  // who asked for the fault still waits
+  if (aim_.processes && monotonic_now() >= processes_due_) {
+    processes_due_ = monotonic_now() + kProcessesEvery;
+    // None is there any more, or more than fit: those that were are meant still.
+    static_cast<void>(hold::mark_sockets(wanted_.in().process(), *classifier_));
+  }
   // An sshd that was started in the meantime is spared as well, and a session on another port.
   const bool ssh_is_due = monotonic_now() >= ssh_due_;
   if (std::exchange(sshd_due_, false) || ssh_is_due) {
@@ -806,6 +845,12 @@ v1::Looked look(const v1::Look& asked) {
   if (const Status alone = meets_none(*netlink, asked, wanted, *aim, resolved->interfaces);
       !alone.ok()) {
     return refused(alone);
+  }
+  if (aim->processes) {
+    const StatusOr<Selection> selection =
+        select_processes(wanted.in().process(), v1::ProcessPick(), 0);
+    if (!selection.ok()) return refused(in_context("network.in", selection.status()));
+    tell(*selection, looked);
   }
   looked.set_engine(resolved->engine.engine);
   looked.set_engine_reason(resolved->engine.reason);

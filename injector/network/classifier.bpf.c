@@ -62,6 +62,21 @@ struct {
   __type(value, struct squall_chance);
 } chance SEC(".maps");
 
+/* Sockets of the processes that are meant; what one that listens accepts is marked as it is. */
+struct {
+  __uint(type, BPF_MAP_TYPE_SK_STORAGE);
+  __uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+  __type(key, int);
+  __type(value, __u8);
+} of_processes SEC(".maps");
+
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(max_entries, SQUALL_MAX_PROCESSES);
+  __type(key, __u32);
+  __type(value, __u8);
+} processes SEC(".maps");
+
 #define NO_PROTOCOL \
   0x100 /* ports cannot be known: a later fragment, or a header we do not follow */
 
@@ -242,13 +257,18 @@ static __always_inline __u32 hash_of_flow(const struct packet* packet) {
                hash_of_end(packet->destination, packet->ports[1]) + packet->protocol);
 }
 
+/* Whether its socket is marked; that of a connection still being made is its listener. */
+static __always_inline int is_marked(struct bpf_sock* socket) {
+  struct bpf_sock* full = bpf_sk_fullsock(socket);
+  if (!full) full = bpf_get_listener_sock(socket);
+  return full && bpf_sk_storage_get(&of_processes, full, 0, 0);
+}
+
 /* Which socket an arriving packet is for is not known yet. It is looked up as the kernel will do it
- * a little later, and given to the packet, as the kernel's own early demultiplexing does: only a
- * packet tells the control group of its socket here. (bpf_sk_lookup_tcp would give a listener where
- * the kernel finds the request of a connection that is half open.) Before Linux 6.6 no socket with
- * SO_REUSEPORT can be given, and its packets do not match. */
-static __always_inline int arrives_in_cgroup(struct __sk_buff* skb, const struct packet* packet,
-                                             int is_ipv4) {
+ * a little later; null where there is none. (bpf_sk_lookup_tcp would give a listener where the
+ * kernel finds the request of a connection that is half open.) To be released. */
+static __always_inline struct bpf_sock* find_socket(struct __sk_buff* skb,
+                                                    const struct packet* packet, int is_ipv4) {
   struct bpf_sock_tuple tuple = {};
   __u32 size;
   if (is_ipv4) {
@@ -264,13 +284,31 @@ static __always_inline int arrives_in_cgroup(struct __sk_buff* skb, const struct
     tuple.ipv6.dport = packet->ports[1];
     size = sizeof(tuple.ipv6);
   }
-  struct bpf_sock* socket = packet->protocol == IPPROTO_TCP
-                                ? bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0)
-                                : bpf_sk_lookup_udp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+  return packet->protocol == IPPROTO_TCP
+             ? bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0)
+             : bpf_sk_lookup_udp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+}
+
+/* The socket is given to the packet, as the kernel's own early demultiplexing does: only a packet
+ * tells the control group of its socket here. Before Linux 6.6 no socket with SO_REUSEPORT can be
+ * given, and its packets do not match. */
+static __always_inline int arrives_where_meant(struct __sk_buff* skb, const struct packet* packet,
+                                               int is_ipv4) {
+  struct bpf_sock* socket = find_socket(skb, packet, is_ipv4);
   if (!socket) return 0;
+  if (match.flags & SQUALL_MATCH_PROCESSES) {
+    const int marked = is_marked(socket);
+    bpf_sk_release(socket);
+    return marked;
+  }
   const long failed = bpf_sk_assign(skb, socket, 0);
   bpf_sk_release(socket);
   return !failed && bpf_skb_ancestor_cgroup_id(skb, match.cgroup_level) == match.cgroup;
+}
+
+static __always_inline int leaves_where_meant(struct __sk_buff* skb) {
+  if (match.flags & SQUALL_MATCH_PROCESSES) return skb->sk && is_marked(skb->sk);
+  return bpf_skb_ancestor_cgroup_id(skb, match.cgroup_level) == match.cgroup;
 }
 
 static __always_inline int wanted(struct __sk_buff* skb, int ingress) {
@@ -301,10 +339,10 @@ static __always_inline int wanted(struct __sk_buff* skb, int ingress) {
   if (packet.protocol == IPPROTO_TCP && is_spared(&packet)) return 0;
   /* Late, for its price; but before anything that would touch the packet. */
   if (bpf_ktime_get_ns() >= deadline) return 0;
-  if (flags & SQUALL_MATCH_CGROUP) {
+  if (flags & (SQUALL_MATCH_CGROUP | SQUALL_MATCH_PROCESSES)) {
     if (ingress) {
-      if (!has_ports || !arrives_in_cgroup(skb, &packet, is_ipv4)) return 0;
-    } else if (bpf_skb_ancestor_cgroup_id(skb, match.cgroup_level) != match.cgroup) {
+      if (!has_ports || !arrives_where_meant(skb, &packet, is_ipv4)) return 0;
+    } else if (!leaves_where_meant(skb)) {
       return 0;
     }
   }
@@ -356,6 +394,16 @@ SEC("tc") int reenter(struct __sk_buff* skb) {
   skb->mark = match.reenter_mark;
   if (match.reenter_host) bpf_skb_change_type(skb, PACKET_HOST);
   return -1;
+}
+
+/* Marks what the processes that are meant make from now on, in the namespace of the fault. */
+SEC("cgroup/sock_create") int squall_socket(struct bpf_sock* socket) {
+  if (bpf_get_netns_cookie(socket) != match.netns) return 1;
+  const __u32 process = bpf_get_current_pid_tgid() >> 32;
+  if (bpf_map_lookup_elem(&processes, &process)) {
+    bpf_sk_storage_get(&of_processes, socket, 0, BPF_SK_STORAGE_GET_F_CREATE);
+  }
+  return 1;
 }
 
 char object_license[] SEC("license") = "Dual MIT/GPL";

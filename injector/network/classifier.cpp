@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "experiments/base/fd.h"
+#include "injector/network/cgroup_programs.h"
 #include "injector/network/emulation.h"
 #include "injector/network/match.h"
 
@@ -163,9 +164,11 @@ StatusOr<std::unique_ptr<Classifier>> Classifier::load(const std::set<Program>& 
   std::unique_ptr<Classifier> loaded(new Classifier(object));
   const std::pair<Program, bpf_program*> all[] = {{Program::kEgress, object->progs.egress},
                                                   {Program::kIngress, object->progs.ingress},
-                                                  {Program::kReenter, object->progs.reenter}};
+                                                  {Program::kReenter, object->progs.reenter},
+                                                  {Program::kSocket, object->progs.squall_socket}};
   for (const auto& [program, own] : all) {
-    const bool is_wanted = programs.empty() || programs.contains(program);
+    const bool is_wanted =
+        programs.empty() ? program != Program::kSocket : programs.contains(program);
     bpf_program__set_autoload(own, is_wanted);
   }
   if (const int failed = classifier__load(object); failed != 0) {
@@ -174,7 +177,10 @@ StatusOr<std::unique_ptr<Classifier>> Classifier::load(const std::set<Program>& 
   return loaded;
 }
 
-Classifier::~Classifier() { classifier__destroy(object_); }
+Classifier::~Classifier() {
+  if (new_sockets_ != nullptr) bpf_link__destroy(new_sockets_);
+  classifier__destroy(object_);
+}
 
 Status Classifier::set_aim(const Aim& aim, std::span<const std::uint16_t> spared_tcp_ports) {
   if (Status set = set_addresses(aim); !set.ok()) return set;
@@ -205,6 +211,7 @@ Status Classifier::set_aim(const Aim& aim, std::span<const std::uint16_t> spared
   ask(set_ports(aim.except, to.except_ports), SQUALL_EXCEPT | SQUALL_EXCEPT_PORTS);
   ask(set_protocols(aim.except, to.except_protocols), SQUALL_EXCEPT | SQUALL_EXCEPT_PROTOCOLS);
   ask(aim.cgroup.id != 0, SQUALL_MATCH_CGROUP);
+  ask(aim.processes, SQUALL_MATCH_PROCESSES);
   ask(aim.ethernet, SQUALL_ETHERNET);
   ask(aim.loses, SQUALL_LOSE);
   if (aim.loses && aim.losses) {
@@ -286,6 +293,42 @@ Status Classifier::spare_connections(const std::set<Connection>& connections) {
   return status;
 }
 
+Status Classifier::mark_new_sockets(int cgroup, std::string_view tag) {
+  const StatusOr<std::uint64_t> netns = own_netns_cookie();
+  if (!netns.ok()) return netns.status();
+  object_->bss->match.netns = *netns;
+  tag.copy(object_->bss->match.tag, SQUALL_MATCH_TAG - 1);
+  new_sockets_ = bpf_program__attach_cgroup(object_->progs.squall_socket, cgroup);
+  if (new_sockets_ != nullptr) return ok();
+  if (errno == EPERM) {
+    return error(
+        StatusCode::kFailedPrecondition,
+        "the root control group has a program of its owner that lets no other be beside it");
+  }
+  return from_errno("cannot attach to the root control group", errno);
+}
+
+bool Classifier::marks_new_sockets() const {
+  bpf_link_info about{};
+  return new_sockets_ != nullptr && read_info(bpf_link__fd(new_sockets_), about) &&
+         about.cgroup.cgroup_id != 0;
+}
+
+Status Classifier::mean_process(std::uint32_t process) {
+  const __u8 present = 1;
+  if (bpf_map_update_elem(bpf_map__fd(object_->maps.processes), &process, &present, BPF_ANY) == 0)
+    return ok();
+  return error(StatusCode::kResourceExhausted,
+               "more than " + std::to_string(SQUALL_MAX_PROCESSES) + " processes in one fault");
+}
+
+Status Classifier::mark_socket(int socket) {
+  const __u8 present = 1;
+  if (bpf_map_update_elem(bpf_map__fd(object_->maps.of_processes), &socket, &present, BPF_ANY) == 0)
+    return ok();
+  return from_errno("cannot mark a socket", errno);
+}
+
 void Classifier::set_reenter(std::uint32_t mark, bool for_this_host) {
   object_->bss->match.reenter_mark = mark;
   object_->bss->match.reenter_host = for_this_host ? 1 : 0;
@@ -307,6 +350,8 @@ int Classifier::program_fd(Program program) const {
       return bpf_program__fd(object_->progs.ingress);
     case Program::kReenter:
       return bpf_program__fd(object_->progs.reenter);
+    case Program::kSocket:
+      return bpf_program__fd(object_->progs.squall_socket);
   }
   return -1;
 }

@@ -20,6 +20,7 @@
 #include "injector/network/effect.h"
 #include "squall/v1/faults.pb.h"
 
+struct bpf_link;
 struct classifier;
 
 namespace squall::network {
@@ -32,6 +33,7 @@ struct Aim {
   double packets = 0;      ///< Percent.
   std::uint32_t seed = 0;  ///< Which connections.
   Cgroup cgroup;           ///< Only sockets of its processes, and of the groups' below it.
+  bool processes = false;  ///< Only sockets that were marked.
   bool ethernet = false;   ///< Every interface has Ethernet's header, which is then quick to read.
   bool loses = false;      ///< What it hits is dropped, by filters without an action.
   std::optional<Effect> losses;  ///< Not all that it hits, but what this loses; of one that loses.
@@ -66,12 +68,11 @@ struct Losses {
 class Classifier {
  public:
   /// Which of the object's programs.
-  enum class Program { kEgress, kIngress, kReenter };
+  enum class Program { kEgress, kIngress, kReenter, kSocket };
 
-  /// Loads and verifies these programs, or all; takes milliseconds for each, so a spare holder does
-  /// it ahead of time, and who has none loads what it needs alone.
-  /// Errors: kPermissionDenied without CAP_BPF and CAP_NET_ADMIN; kUnimplemented for a kernel
-  /// without BPF.
+  /// Loads and verifies these programs, or all but kSocket; takes milliseconds for each, so a spare
+  /// holder does it ahead of time, and who has none loads what it needs alone. Errors:
+  /// kPermissionDenied without CAP_BPF and CAP_NET_ADMIN; kUnimplemented for a kernel without BPF.
   static StatusOr<std::unique_ptr<Classifier>> load(const std::set<Program>& programs = {});
 
   Classifier(const Classifier&) = delete;
@@ -96,6 +97,22 @@ class Classifier {
   /// not fit is told as kResourceExhausted; the others are spared.
   Status spare_connections(const std::set<Connection>& connections);
 
+  /// Has the kernel mark the sockets that meant processes make from now on, until this object ends:
+  /// by kSocket on a control group, the root's for all, with the fault's tag. Errors:
+  /// kFailedPrecondition where the group's owner lets no program be beside his.
+  Status mark_new_sockets(int cgroup, std::string_view tag);
+
+  /// Whether it still does, by the kernel's word.
+  bool marks_new_sockets() const;
+
+  /// Whose new sockets are to be marked, by the kernel's number of the process. Errors:
+  /// kResourceExhausted for more than fit.
+  Status mean_process(std::uint32_t process);
+
+  /// Marks a socket, and what it will accept, by a descriptor of it. Errors: kInvalidArgument for
+  /// what is none.
+  Status mark_socket(int socket);
+
   /// What `reenter` does to packets: their mark, and whether they are for this host in any case.
   void set_reenter(std::uint32_t mark, bool for_this_host);
 
@@ -117,6 +134,7 @@ class Classifier {
   explicit Classifier(struct classifier* object) : object_(object) {}
 
   struct classifier* object_;
+  struct bpf_link* new_sockets_ = nullptr;
   std::map<std::string, std::uint8_t> addresses_;  // what the tries hold, by their keys' bytes
   std::set<Connection> spared_;
 };

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "experiments/base/failpoint.h"
+#include "injector/network/cgroup_programs.h"
 #include "injector/network/objects.h"
 
 #pragma GCC diagnostic push
@@ -22,102 +23,14 @@
 #include "dns_redirect.skel.h"
 #pragma GCC diagnostic pop
 
-// Of Linux 5.14; older C libraries lack it.
-#ifndef SO_NETNS_COOKIE
-#define SO_NETNS_COOKIE 71
-#endif
-
 namespace squall::network {
 namespace {
 
 constexpr std::uint16_t kDnsPort = 53;
 constexpr std::string_view kSparedMap = "squall_spared";
-constexpr std::string_view kProgramPrefix = "squall_";
 
 int silent(libbpf_print_level /*level*/, const char* /*format*/, va_list /*arguments*/) {
   return 0;
-}
-
-StatusOr<std::uint64_t> cookie_of(const Fd& socket, int which, const char* what) {
-  std::uint64_t cookie = 0;
-  socklen_t size = sizeof cookie;
-  if (::getsockopt(socket.number(), SOL_SOCKET, which, &cookie, &size) != 0) {
-    return from_errno(what, errno);
-  }
-  return cookie;
-}
-
-StatusOr<std::uint64_t> own_netns_cookie() {
-  const Fd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  if (!socket.is_open()) return from_errno("cannot open a socket", errno);
-  return cookie_of(socket, SO_NETNS_COOKIE, "cannot read the network namespace's cookie");
-}
-
-template <typename Info>
-bool read_info(int fd, Info& info) {
-  __u32 size = sizeof info;
-  return bpf_obj_get_info_by_fd(fd, &info, &size) == 0;
-}
-
-/// One attachment of one fault, of whichever process.
-struct Standing {
-  std::uint32_t program = 0;
-  std::string name;
-  std::uint64_t cgroup = 0;
-  std::uint64_t netns = 0;  ///< The cookie of the namespace whose sockets are meant.
-  std::string tag;
-  Fd spared;  ///< Its map of processes.
-};
-
-/// Reads an attachment of ours; nothing for any other.
-std::optional<Standing> read_standing(int link_fd) {
-  bpf_link_info link{};
-  if (!read_info(link_fd, link) || link.type != BPF_LINK_TYPE_CGROUP) return std::nullopt;
-  const Fd program(bpf_prog_get_fd_by_id(link.prog_id));
-  if (!program.is_open()) return std::nullopt;
-  std::array<__u32, 8> maps{};
-  bpf_prog_info about{};
-  about.nr_map_ids = static_cast<__u32>(maps.size());
-  about.map_ids = reinterpret_cast<__u64>(maps.data());
-  if (!read_info(program.number(), about)) return std::nullopt;
-  Standing standing;
-  standing.program = link.prog_id;
-  standing.name = about.name;
-  standing.cgroup = link.cgroup.cgroup_id;
-  if (!standing.name.starts_with(kProgramPrefix)) return std::nullopt;
-  bool is_ours = false;
-  for (std::size_t i = 0; i < std::min<std::size_t>(about.nr_map_ids, maps.size()); ++i) {
-    Fd map(bpf_map_get_fd_by_id(maps[i]));
-    bpf_map_info info{};
-    if (!map.is_open() || !read_info(map.number(), info)) continue;
-    if (info.name == kSparedMap) {
-      standing.spared = std::move(map);
-    } else if (info.type == BPF_MAP_TYPE_ARRAY && info.value_size == sizeof(squall_dns)) {
-      squall_dns value{};
-      const __u32 key = 0;
-      if (bpf_map_lookup_elem(map.number(), &key, &value) != 0) continue;
-      value.tag[SQUALL_DNS_TAG - 1] = '\0';
-      standing.netns = value.netns;
-      standing.tag = value.tag;
-      is_ours = true;
-    }
-  }
-  if (!is_ours) return std::nullopt;
-  return standing;
-}
-
-/// Errors: kPermissionDenied without CAP_SYS_ADMIN, kInternal.
-StatusOr<std::vector<Standing>> find_standing() {
-  std::vector<Standing> found;
-  __u32 id = 0;
-  while (bpf_link_get_next_id(id, &id) == 0) {
-    const Fd link(bpf_link_get_fd_by_id(id));
-    if (!link.is_open()) continue;  // gone meanwhile
-    if (auto standing = read_standing(link.number())) found.push_back(*std::move(standing));
-  }
-  if (errno == ENOSYS || errno == EINVAL) return found;  // a kernel without links has none of ours
-  if (errno != ENOENT) return from_errno("cannot list the kernel's links", errno);
-  return found;
 }
 
 std::uint16_t network_order(std::uint16_t port) { return htons(port); }
@@ -205,18 +118,19 @@ Status DnsRedirect::introduce() const {
 Status DnsRedirect::ask_to_be_spared() {
   const __u32 process = std::atomic_ref<__u32>(object_->bss->dns.holder).load();
   if (process == 0) return ok();
-  StatusOr<std::vector<Standing>> found = find_standing();
+  StatusOr<std::vector<CgroupProgram>> found = find_cgroup_programs();
   if (!found.ok()) return found.status();
   const __u8 present = 1;
-  for (Standing& standing : *found) {
-    if (!standing.spared.is_open() || standing.netns != netns_ ||
-        std::find(programs_.begin(), programs_.end(), standing.program) != programs_.end()) {
+  for (CgroupProgram& other : *found) {
+    Fd spared = other.take_map(kSparedMap);
+    if (!spared.is_open() || other.netns != netns_ ||
+        std::find(programs_.begin(), programs_.end(), other.id) != programs_.end()) {
       continue;
     }
-    if (bpf_map_update_elem(standing.spared.number(), &process, &present, BPF_ANY) != 0) {
+    if (bpf_map_update_elem(spared.number(), &process, &present, BPF_ANY) != 0) {
       return from_errno("cannot agree with another dns fault", errno);
     }
-    sparing_.push_back(std::move(standing.spared));
+    sparing_.push_back(std::move(spared));
   }
   return ok();
 }
@@ -277,49 +191,16 @@ void DnsRedirect::detach() {
 
 std::vector<std::string> DnsRedirect::residue() const {
   if (programs_.empty()) return {};
-  const StatusOr<std::vector<Standing>> found = find_standing();
+  const StatusOr<std::vector<CgroupProgram>> found = find_cgroup_programs();
   if (!found.ok()) {
     return {"unknown: what redirects DNS could not be searched: " + message_of(found.status())};
   }
   std::vector<std::string> left;
-  for (const Standing& standing : *found) {
-    if (std::find(programs_.begin(), programs_.end(), standing.program) == programs_.end())
-      continue;
+  for (const CgroupProgram& standing : *found) {
+    if (std::find(programs_.begin(), programs_.end(), standing.id) == programs_.end()) continue;
     left.push_back("the program " + standing.name + " is still attached");
   }
   return left;
-}
-
-StatusOr<std::vector<std::string>> list_dns_redirects() {
-  const StatusOr<std::uint64_t> netns = own_netns_cookie();
-  if (!netns.ok()) return netns.status();
-  const StatusOr<std::vector<Standing>> found = find_standing();
-  if (found.status().code() == StatusCode::kPermissionDenied) return std::vector<std::string>();
-  if (!found.ok()) return found.status();
-  std::vector<std::string> lines;
-  for (const Standing& standing : *found) {
-    if (standing.netns != *netns) continue;
-    lines.push_back("dns-redirect " + standing.name +
-                    " program=" + std::to_string(standing.program) +
-                    " cgroup=" + std::to_string(standing.cgroup) + " tag=" + standing.tag);
-  }
-  return lines;
-}
-
-StatusOr<std::vector<std::string>> find_dns_redirects(const std::string& state_id) {
-  const StatusOr<std::uint64_t> netns = own_netns_cookie();
-  if (!netns.ok()) return netns.status();
-  const StatusOr<std::vector<Standing>> found = find_standing();
-  if (found.status().code() == StatusCode::kPermissionDenied) return std::vector<std::string>();
-  if (!found.ok()) return found.status();
-  std::vector<std::string> words;
-  for (const Standing& standing : *found) {
-    if (!is_tag(standing.tag, state_id) || (state_id.empty() && standing.netns != *netns)) continue;
-    words.push_back("program " + std::to_string(standing.program) + ", " + standing.name +
-                    ", on control group " + std::to_string(standing.cgroup) + ", of " +
-                    standing.tag);
-  }
-  return words;
 }
 
 }  // namespace squall::network

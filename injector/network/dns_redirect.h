@@ -87,13 +87,4 @@ class DnsRedirect {
   std::vector<Fd> sparing_;              // maps of the faults that were there before
 };
 
-/// What of any such fault is attached for the calling thread's network namespace, one line each.
-/// None where the caller may not look: then it cannot have attached anything either.
-StatusOr<std::vector<std::string>> list_dns_redirects();
-
-/// What bears the state directory's tag, attached for whichever namespace, in words that end in the
-/// tag; of any state directory, but for the calling thread's namespace alone, for an empty id.
-/// None where the caller may not look, as above. Errors: kInternal.
-StatusOr<std::vector<std::string>> find_dns_redirects(const std::string& state_id);
-
 }  // namespace squall::network

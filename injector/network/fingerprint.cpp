@@ -22,7 +22,7 @@
 #include <set>
 #include <utility>
 
-#include "injector/network/dns_redirect.h"
+#include "injector/network/cgroup_programs.h"
 
 namespace squall::network {
 namespace {
@@ -355,7 +355,7 @@ class Reader {
   StatusOr<std::vector<std::string>> read() {
     if (Status opened = open(); !opened.ok()) return opened;
     for (const auto step : {&Reader::links, &Reader::addresses, &Reader::rules, &Reader::routes,
-                            &Reader::traffic, &Reader::sysctls, &Reader::redirects}) {
+                            &Reader::traffic, &Reader::sysctls, &Reader::programs}) {
       if (Status done = (this->*step)(); !done.ok()) return in_context("fingerprint", done);
     }
     std::sort(lines_.begin(), lines_.end());
@@ -526,8 +526,8 @@ class Reader {
   }
 
   /// Only ours: others' programs on control groups are of the whole host, not of this namespace.
-  Status redirects() {
-    StatusOr<std::vector<std::string>> found = list_dns_redirects();
+  Status programs() {
+    StatusOr<std::vector<std::string>> found = list_cgroup_programs();
     if (!found.ok()) return found.status();
     lines_.insert(lines_.end(), found->begin(), found->end());
     return ok();

@@ -32,7 +32,8 @@
 #define SQUALL_SHARE_OF_CONNECTIONS 0x080u /* a flow whose hash is below `share` */
 #define SQUALL_SHARE_OF_PACKETS 0x100u     /* a random number below `share` */
 #define SQUALL_MATCH_CGROUP 0x200u         /* a socket below this control group */
-#define SQUALL_ETHERNET 0x400u /* all it sees has an Ethernet header before the network's */
+#define SQUALL_MATCH_PROCESSES 0x4000u /* a socket that squall_socket or the holder has marked */
+#define SQUALL_ETHERNET 0x400u         /* all it sees has an Ethernet header before the network's */
 /* And what becomes of a match. */
 #define SQUALL_LOSE 0x800u       /* dropped and counted, by a filter without an action */
 #define SQUALL_BY_CHANCE 0x1000u /* not all of them, but those that `loss` says */
@@ -44,8 +45,10 @@
 
 #define SQUALL_MAX_CIDRS 8192
 #define SQUALL_MAX_CONNECTIONS 4096
+#define SQUALL_MAX_PROCESSES 4096
 #define SQUALL_PORT_WORDS 1024  /* one bit a port */
 #define SQUALL_PROTOCOL_WORDS 4 /* one bit a protocol */
+#define SQUALL_MATCH_TAG 64     /* bytes, the last of them 0 */
 
 /* The whole of the object's .bss, mapped into the holder: a deadline is moved by one store. */
 struct squall_match {
@@ -58,6 +61,9 @@ struct squall_match {
   __u32 cgroup_level; /* below the root of cgroup v2, which is 0 */
   __u64 cgroup;       /* its id, the inode of its folder */
   struct squall_loss loss;
+  /* For whoever finds squall_socket: whose it is, and the cookie of its network namespace. */
+  char tag[SQUALL_MATCH_TAG];
+  __u64 netns;
   __u64 protocols[SQUALL_PROTOCOL_WORDS];
   __u64 except_protocols[SQUALL_PROTOCOL_WORDS];
   __u64 ports[SQUALL_PORT_WORDS];

@@ -159,6 +159,19 @@ class Paused final : public OneSleeper {
   }
 };
 
+/// What one process sends and receives on lo.
+class OnItsSockets final : public OneSleeper {
+ public:
+  using OneSleeper::OneSleeper;
+
+  v1::Fault fault() const override {
+    v1::Fault fault = delay_fault(kPort, milliseconds(10), v1::BOTH);
+    fault.mutable_network()->set_interface("lo");
+    fault.mutable_network()->mutable_in()->mutable_process()->set_pid(pid());
+    return fault;
+  }
+};
+
 class WithoutDescriptors final : public OneSleeper {
  public:
   using OneSleeper::OneSleeper;
@@ -307,6 +320,7 @@ std::span<const SampleKind> samples() {
       {.kind = "network", .words = "delay on lo both ways", .make = make_delay},
       {.kind = "network", .words = "delay on lo that ramps", .make = make_ramp},
       {.kind = "network", .words = "loss of all on lo", .make = make_loss},
+      {.kind = "network", .words = "delay of one process's", .make = make<OnItsSockets>},
       {.kind = "kill", .words = "one process", .make = make<TwoSleepers>},
       {.kind = "pause", .words = "one process", .make = make<Paused>},
       {.kind = "pause", .words = "a control group", .make = make<Frozen>},

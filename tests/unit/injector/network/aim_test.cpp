@@ -3,19 +3,23 @@
 #include <arpa/inet.h>
 #include <doctest/doctest.h>
 #include <netinet/in.h>
+#include <sched.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <thread>
 
 #include "injector/network/cgroup.h"
+#include "injector/network/cgroup_programs.h"
 #include "injector/network/netlink.h"
 #include "tests/unit/injector/network/driver.h"
 #include "tests/unit/injector/network/ping.h"
@@ -105,6 +109,49 @@ class Group {
   Fd root_;
   std::string mount_;
   std::string name_;
+};
+
+/// A process that answers on a port of the node, and on others once it is told to.
+class Answering {
+ public:
+  Answering(const TwoHosts& hosts, std::uint16_t port) {
+    int ends[2];
+    REQUIRE(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0);
+    pid_ = ::fork();
+    REQUIRE(pid_ >= 0);
+    if (pid_ == 0) {
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+      if (::setns(hosts.node.fd(), CLONE_NEWNET) != 0) ::_exit(1);
+      ::close(ends[0]);
+      std::vector<std::unique_ptr<Echo>> all;
+      std::uint16_t next = 0;
+      while (::recv(ends[1], &next, sizeof next, 0) == sizeof next) {
+        all.push_back(std::make_unique<Echo>(hosts.node, next));
+        ::send(ends[1], &next, sizeof next, MSG_NOSIGNAL);
+      }
+      ::_exit(0);
+    }
+    ::close(ends[1]);
+    socket_.reset(ends[0]);
+    also(port);
+  }
+  Answering(const Answering&) = delete;
+  Answering& operator=(const Answering&) = delete;
+  ~Answering() {
+    ::kill(pid_, SIGKILL);
+    ::waitpid(pid_, nullptr, 0);
+  }
+
+  std::uint32_t pid() const { return static_cast<std::uint32_t>(pid_); }
+
+  void also(std::uint16_t port) const {
+    REQUIRE(::send(socket_.number(), &port, sizeof port, MSG_NOSIGNAL) == sizeof port);
+    REQUIRE(::recv(socket_.number(), &port, sizeof port, 0) == sizeof port);
+  }
+
+ private:
+  pid_t pid_ = -1;
+  Fd socket_;
 };
 
 }  // namespace
@@ -256,6 +303,74 @@ TEST_CASE("a control group's sockets are hit and no others, either way") {
   }
   CHECK(tcp_ms(hosts, kPort) >= to_ms(kDelay));
   CHECK(tcp_ms(hosts, kOtherPort) < kUntouchedMs);
+}
+
+TEST_CASE("a process's sockets are hit and no others, also those that it makes later") {
+  const TwoHosts hosts;
+  const Answering meant(hosts, kPort);
+  const Answering other(hosts, kOtherPort);
+  v1::Direction direction = v1::EGRESS;
+  SUBCASE("egress") { direction = v1::EGRESS; }
+  SUBCASE("ingress") { direction = v1::INGRESS; }
+  const std::vector<std::string> before = settled_fingerprint(hosts.node);
+  v1::Fault fault = delay_of_all(direction);
+  fault.mutable_network()->mutable_in()->mutable_process()->set_pid(meant.pid());
+  {
+    const auto held = inject(hosts.node, fault);
+    constexpr std::uint16_t kLater = 7003;
+    constexpr std::uint16_t kOtherLater = 7004;
+    meant.also(kLater);
+    other.also(kOtherLater);
+    for (const char* address : {TwoHosts::kNode4, TwoHosts::kNode6}) {
+      CAPTURE(address);
+      CHECK(udp_ms(hosts, kPort, address) >= to_ms(kDelay));
+      CHECK(udp_ms(hosts, kLater, address) >= to_ms(kDelay));
+      CHECK(udp_ms(hosts, kOtherPort, address) < kUntouchedMs);
+      CHECK(udp_ms(hosts, kOtherLater, address) < kUntouchedMs);
+    }
+    // A connection is its listener's.
+    CHECK(tcp_ms(hosts, kPort) >= to_ms(kDelay));
+    CHECK(tcp_ms(hosts, kLater) >= to_ms(kDelay));
+    CHECK(tcp_ms(hosts, kOtherPort) < kUntouchedMs);
+    CHECK(tcp_ms(hosts, kOtherLater) < kUntouchedMs);
+    CHECK(held->pulse(std::chrono::minutes(5)).ok());
+    CHECK(held->evidence().network().matched_packets() >= 4 * 5);
+    const auto programs = hosts.node.run([] { return network::find_tagged_programs(kStateId); });
+    REQUIRE(programs.ok());
+    CHECK(programs->size() == 1);
+  }
+  CHECK(difference(before, settled_fingerprint(hosts.node)) == "");
+  CHECK(udp_ms(hosts, kPort) < kUntouchedMs);
+}
+
+TEST_CASE("processes that are started later are meant too, and none at all is refused") {
+  const TwoHosts hosts;
+  const std::string name = "squall-a-" + std::to_string(getpid() % 100000);
+  std::array<char, 16> own{};
+  prctl(PR_GET_NAME, own.data());
+  v1::Fault fault = delay_of_all();
+  fault.mutable_network()->mutable_in()->mutable_process()->set_name(name);
+  CHECK(look(hosts.node, fault).message() ==
+        "network.in: no process with name " + name + " on this node");
+
+  // Children begin with the name of who starts them, and only they are to have it.
+  const auto start = [&](std::uint16_t port) {
+    prctl(PR_SET_NAME, name.c_str());
+    auto started = std::make_unique<Answering>(hosts, port);
+    prctl(PR_SET_NAME, own.data());
+    return started;
+  };
+  const auto first = start(kPort);
+  CHECK(look(hosts.node, fault).message() == "");
+  const auto held = inject(hosts.node, fault);
+  CHECK(udp_ms(hosts, kPort) >= to_ms(kDelay));
+  const auto second = start(kOtherPort);
+  CHECK(eventually(
+      [&] {
+        return held->pulse(std::chrono::minutes(5)).ok() &&
+               udp_ms(hosts, kOtherPort) >= to_ms(kDelay);
+      },
+      std::chrono::seconds(20)));
 }
 
 TEST_CASE("a unit is its control group, and one that is not there is refused") {
