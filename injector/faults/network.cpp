@@ -366,7 +366,10 @@ StatusOr<std::vector<v1::Undo>> Network::prepare() {
   }
 
   sshd_ = std::move(warm().sshd);
-  if (warm().classifier && !aim_.processes) {
+  const bool is_warm =
+      warm().classifier &&
+      (!aim_.processes || warm().classifier->program_fd(Classifier::Program::kSocket) >= 0);
+  if (is_warm) {
     classifier_ = std::move(warm().classifier);
   } else {
     std::set<Classifier::Program> programs;
@@ -873,7 +876,11 @@ v1::Looked look(const v1::Look& asked) {
 }
 
 void warm_up() {
-  StatusOr<std::unique_ptr<Classifier>> loaded = Classifier::load();
+  using Program = Classifier::Program;
+  StatusOr<std::unique_ptr<Classifier>> loaded =
+      Classifier::load({Program::kEgress, Program::kIngress, Program::kReenter, Program::kSocket});
+  // A kernel without programs on control groups.
+  if (!loaded.ok()) loaded = Classifier::load();
   if (loaded.ok()) {
     warm().classifier = *std::move(loaded);
     // The first time, libbpf counts the processors.

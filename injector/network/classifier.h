@@ -123,6 +123,7 @@ class Classifier {
   /// and does not take it for one that is yet to match.
   void end();
 
+  /// Below 0 for one that was not loaded.
   int program_fd(Program program) const;
 
   /// The kernel's own number of the program, 0 if it cannot be read.
