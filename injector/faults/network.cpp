@@ -121,6 +121,11 @@ StatusOr<Aim> aim_of(const v1::Network& wanted, const Hosts& hosts, std::uint64_
   aim.seed = static_cast<std::uint32_t>(seed ^ (seed >> 32));
   aim.cgroup = *std::move(cgroup);
   aim.processes = wanted.in().has_process();
+  if (!wanted.in().process().container().empty()) {
+    return error(StatusCode::kInvalidArgument,
+                 "network.in.process.container: a container's packets are told apart in its own "
+                 "network namespace; write in: {netns: PID}, of a process in it, or its cgroup");
+  }
   if (Status apart = aim.processes ? tells_processes_apart() : ok(); !apart.ok()) {
     return in_context("network.in.process", apart);
   }

@@ -353,6 +353,12 @@ TEST_CASE("processes that are started later are meant too, and none at all is re
   CHECK(look(hosts.node, fault).message() ==
         "network.in: no process with name " + name + " on this node");
 
+  v1::Fault contained = delay_of_all();
+  contained.mutable_network()->mutable_in()->mutable_process()->set_container("4f5a1c0b9d3e");
+  CHECK(look(hosts.node, contained).message() ==
+        "network.in.process.container: a container's packets are told apart in its own network "
+        "namespace; write in: {netns: PID}, of a process in it, or its cgroup");
+
   // Children begin with the name of who starts them, and only they are to have it.
   const auto start = [&](std::uint16_t port) {
     prctl(PR_SET_NAME, name.c_str());
