@@ -316,7 +316,7 @@ TEST_CASE("a kind's page tells its fields with unit, bounds and default") {
                                           at all (0.01% to 100%; not with `packets`; such as 10%)
   packets                percentage       share of the packets that are hit (0.01% to 100%; such as
                                           10%)
-  in                     scope            only what a part of the node sends and receives
+  in                     network scope    only what a part of the node sends and receives
   direction              word             which way the packets go, seen from the node (egress,
                                           ingress or both; default egress)
   interface              text             the network interface (such as eth0)

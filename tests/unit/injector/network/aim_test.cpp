@@ -261,7 +261,8 @@ TEST_CASE("of a share of the connections each is hit whole or not at all") {
     for (const Probe& probe : probes) {
       REQUIRE(probe.round_trip.has_value());
       slow += to_ms(*probe.round_trip) >= to_ms(kDelay) ? 1 : 0;
-      slower += to_ms(*probe.round_trip) >= 2 * to_ms(kDelay) ? 1 : 0;
+      // The relay reckons in the time that it takes itself, and may be some us early.
+      slower += to_ms(*probe.round_trip) >= 2 * to_ms(kDelay) - 1 ? 1 : 0;
     }
     hit += slower == 4 ? 1 : 0;
     whole += slower == 4 || slow < 4 ? 1 : 0;
