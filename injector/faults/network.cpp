@@ -126,7 +126,7 @@ StatusOr<Aim> aim_of(const v1::Network& wanted, const Hosts& hosts, std::uint64_
                  "network.in.process.container: a container's packets are told apart in its own "
                  "network namespace; write in: {netns: PID}, of a process in it, or its cgroup");
   }
-  if (Status apart = aim.processes ? tells_processes_apart() : ok(); !apart.ok()) {
+  if (Status apart = aim.processes ? can_mark_sockets() : ok(); !apart.ok()) {
     return in_context("network.in.process", apart);
   }
   return aim;
@@ -261,6 +261,7 @@ class Network final : public Fault {
   bool just_applied_ = false;
   MonotonicTime ssh_due_{};
   MonotonicTime processes_due_{};
+  MarkedSockets marked_sockets_;
   MonotonicTime stood_{};  // when all was last read back as it should be
   v1::NetworkEvidence seen_;
   bool applied_ = false;
@@ -505,7 +506,8 @@ Status Network::mark_sockets() {
   }
   failpoint<"network.sockets_watched">();
   processes_due_ = monotonic_now() + kProcessesEvery;
-  return in_context("network.in", hold::mark_sockets(wanted_.in().process(), *classifier_));
+  return in_context("network.in",
+                    hold::mark_sockets(wanted_.in().process(), *classifier_, marked_sockets_));
 }
 
 Status Network::add_filter(const Standpoint& standpoint) {
@@ -532,7 +534,7 @@ Status Network::make_ready() {
   const auto inside = enter(scope_);
   if (!inside.ok()) return inside.status();
   // Those of when the holder was made, if it was made ahead of time: what has changed since is seen
-  // by the first pulse, which squalld sends as soon as the fault is there.
+  // by squalld's first pulse, which it sends as soon as it hears that the fault is there.
   sshd_due_ = sshd_.is_read() && !scope_.is_open();
   std::vector<std::uint16_t> spared = sshd_due_ ? sshd_.known() : sshd_.read();
   spared.push_back(kSshPort);
@@ -634,8 +636,8 @@ Status Network::pulse(MonotonicTime deadline) {
   if (std::exchange(just_applied_, false)) return ok();  // who asked for the fault still waits
   if (aim_.processes && monotonic_now() >= processes_due_) {
     processes_due_ = monotonic_now() + kProcessesEvery;
-    // None is there any more, or more than fit: those that were are meant still.
-    static_cast<void>(hold::mark_sockets(wanted_.in().process(), *classifier_));
+    // None is there any more, or more than fit: the sockets that were marked are meant still.
+    static_cast<void>(hold::mark_sockets(wanted_.in().process(), *classifier_, marked_sockets_));
   }
   // An sshd that was started in the meantime is spared as well, and a session on another port.
   const bool ssh_is_due = monotonic_now() >= ssh_due_;

@@ -314,12 +314,25 @@ bool Classifier::marks_new_sockets() const {
          about.cgroup.cgroup_id != 0;
 }
 
-Status Classifier::mean_process(std::uint32_t process) {
+Status Classifier::mean_processes(const std::set<std::uint32_t>& processes) {
+  const int map = bpf_map__fd(object_->maps.processes);
+  // First: the number of one that has ended may soon be another's.
+  for (const std::uint32_t gone : processes_) {
+    if (!processes.contains(gone)) bpf_map_delete_elem(map, &gone);
+  }
+  processes_.clear();
+  Status status;
   const __u8 present = 1;
-  if (bpf_map_update_elem(bpf_map__fd(object_->maps.processes), &process, &present, BPF_ANY) == 0)
-    return ok();
-  return error(StatusCode::kResourceExhausted,
-               "more than " + std::to_string(SQUALL_MAX_PROCESSES) + " processes in one fault");
+  for (const std::uint32_t process : processes) {
+    if (bpf_map_update_elem(map, &process, &present, BPF_ANY) == 0) {
+      processes_.insert(process);
+    } else {
+      status =
+          error(StatusCode::kResourceExhausted,
+                "more than " + std::to_string(SQUALL_MAX_PROCESSES) + " processes in one fault");
+    }
+  }
+  return status;
 }
 
 Status Classifier::mark_socket(int socket) {

@@ -105,9 +105,9 @@ class Classifier {
   /// Whether it still does, by the kernel's word.
   bool marks_new_sockets() const;
 
-  /// Whose new sockets are to be marked, by the kernel's number of the process. Errors:
-  /// kResourceExhausted for more than fit.
-  Status mean_process(std::uint32_t process);
+  /// Whose new sockets are to be marked, by the kernel's numbers of the processes, and nobody
+  /// else's any more. Errors: kResourceExhausted for more than fit; the others are meant.
+  Status mean_processes(const std::set<std::uint32_t>& processes);
 
   /// Marks a socket, and what it will accept, by a descriptor of it. Errors: kInvalidArgument for
   /// what is none.
@@ -138,6 +138,7 @@ class Classifier {
   struct bpf_link* new_sockets_ = nullptr;
   std::map<std::string, std::uint8_t> addresses_;  // what the tries hold, by their keys' bytes
   std::set<Connection> spared_;
+  std::set<std::uint32_t> processes_;
 };
 
 /// The mark under which the relay of this fault sends, for one way.

@@ -6,6 +6,7 @@
 #include <net/if.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
@@ -141,11 +142,18 @@ class RelayParts::Thread {
     // What a spare holder has mapped is locked into memory: so it is little.
     constexpr std::size_t kStack = 128 << 10;
     std::unique_ptr<Thread> thread(new Thread());
+    // Signals are the other thread's, whatever fault it comes to hold: one of a child's end that
+    // this thread took would be nobody's.
+    sigset_t all;
+    sigset_t before;
+    sigfillset(&all);
+    ::pthread_sigmask(SIG_SETMASK, &all, &before);
     pthread_attr_t small;
     int failed = ::pthread_attr_init(&small);
     if (failed == 0) failed = ::pthread_attr_setstacksize(&small, kStack);
     if (failed == 0) failed = ::pthread_create(&thread->thread_, &small, &work, thread.get());
     ::pthread_attr_destroy(&small);
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
     if (failed != 0) return from_errno("cannot start the relay's thread", failed);
     thread->made_ = true;
     return thread;
